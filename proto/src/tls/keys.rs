@@ -1,0 +1,88 @@
+//! Keys, requests for certificates, and their files.
+
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+use sha2::{Digest as _, Sha256};
+
+use super::TlsError;
+
+/// A fresh P-256 key and a request (PKCS#10, DER) that proves its possession and names nobody: the signer
+/// decides about names.
+///
+/// # Errors
+/// [`TlsError::Key`] when the system gives no randomness.
+pub fn key_and_request() -> Result<(PrivateKeyDer<'static>, Vec<u8>), TlsError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(TlsError::Key)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    let request = params.serialize_request(&key).map_err(TlsError::Key)?;
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    Ok((der, request.der().to_vec()))
+}
+
+/// SHA-256 of a certificate (DER): what `openssl x509 -fingerprint -sha256` prints.
+#[must_use]
+pub fn fingerprint(certificate: &[u8]) -> [u8; 32] {
+    Sha256::digest(certificate).into()
+}
+
+/// Reads a fingerprint of 64 hexadecimal digits, with or without colons, after an optional `sha256:`.
+///
+/// # Errors
+/// [`TlsError::Pem`] saying what is expected.
+pub fn parse_fingerprint(text: &str) -> Result<[u8; 32], TlsError> {
+    let digits: String = text
+        .trim()
+        .trim_start_matches("sha256:")
+        .chars()
+        .filter(|c| *c != ':')
+        .collect();
+    hex::decode(&digits)
+        .ok()
+        .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+        .ok_or_else(|| {
+            TlsError::Pem("a fingerprint is the SHA-256 of a certificate: 64 hexadecimal digits".to_owned())
+        })
+}
+
+/// The certificates of a PEM text, in their order.
+///
+/// # Errors
+/// [`TlsError::Pem`] when it does not parse or holds none.
+pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| TlsError::Pem(format!("the certificate is no PEM: {error}")))?;
+    if certificates.is_empty() {
+        return Err(TlsError::Pem("there is no CERTIFICATE block".to_owned()));
+    }
+    Ok(certificates)
+}
+
+/// The private key of a PEM text.
+///
+/// # Errors
+/// [`TlsError::Pem`] when it does not parse or holds none.
+pub fn key_from_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem)
+        .map_err(|error| TlsError::Pem(format!("there is no PRIVATE KEY block: {error}")))
+}
+
+/// A PEM text with one block.
+#[must_use]
+pub fn to_pem(label: &str, der: &[u8]) -> String {
+    const LINE: usize = 48;
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for line in der.chunks(LINE) {
+        text.push_str(&base64(line));
+        text.push('\n');
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    text
+}
+
+/// Base64 with padding (RFC 4648, section 4).
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
