@@ -1,0 +1,71 @@
+//! What the coordinator does to Kubernetes nodes by itself; the real one is the API server (`kubernetes/nodes`).
+
+use async_trait::async_trait;
+use smartscale_planner::names::{NodeName, PodKey};
+
+use crate::ids::OperationId;
+
+/// A pod of a node, as a drain through the API sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodOnNode {
+    /// Namespace and name.
+    pub key: PodKey,
+    /// UID: an eviction is for this pod, not for a later one of the same name.
+    pub uid: String,
+    /// Whether it has to leave (no DaemonSet's, mirror or finished pod).
+    pub must_leave: bool,
+    /// Whether it has a deletion timestamp.
+    pub terminating: bool,
+    /// Its priority tier: tiers leave in ascending order.
+    pub tier: i32,
+}
+
+/// What the API server said to an eviction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Eviction {
+    /// Accepted: the pod ends.
+    Accepted,
+    /// There is no such pod any more (404, or another UID).
+    Gone,
+    /// A disruption budget says no for now.
+    Budget,
+    /// More than one budget covers the pod: the API server never evicts it.
+    MultipleBudgets,
+    /// The namespace is being deleted; the pod goes with it.
+    NamespaceTerminating,
+}
+
+/// A call to the API server that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NodesError {
+    /// There is no such node.
+    #[error("there is no node {0}")]
+    NoNode(NodeName),
+    /// The API server refused.
+    #[error("the Kubernetes API refused: {0}")]
+    Refused(String),
+    /// It did not answer, or asks for fewer calls: the same call may work later.
+    #[error("the Kubernetes API is not available: {0}")]
+    Unavailable(String),
+}
+
+/// Kubernetes nodes as things to act on. Every call is idempotent.
+#[async_trait]
+pub trait Nodes: Send + Sync {
+    /// Keeps new pods off a node. With an operation the cordon bears its name
+    /// (annotation `smartscale.io/draining`), so that it is told apart from a person's.
+    /// Returns whether the node was cordoned before by somebody else.
+    async fn cordon(&self, node: &NodeName, operation: Option<&OperationId>) -> Result<bool, NodesError>;
+    /// Lets pods onto a node again. With an operation only if the cordon bears its name.
+    async fn uncordon(&self, node: &NodeName, operation: Option<&OperationId>) -> Result<(), NodesError>;
+    /// The pods on a node.
+    async fn pods(&self, node: &NodeName) -> Result<Vec<PodOnNode>, NodesError>;
+    /// Asks for the eviction of a pod, with its UID as precondition.
+    async fn evict(&self, pod: &PodOnNode) -> Result<Eviction, NodesError>;
+    /// Deletes a pod with `grace_seconds`; 0 leaves no grace.
+    async fn delete_pod(&self, pod: &PodOnNode, grace_seconds: u32) -> Result<(), NodesError>;
+    /// Lifts the taint `smartscale.io/unverified` from a node whose identity was checked.
+    async fn verify(&self, node: &NodeName) -> Result<(), NodesError>;
+    /// Deletes the Node object. One that is gone already is no error.
+    async fn delete(&self, node: &NodeName) -> Result<(), NodesError>;
+}
