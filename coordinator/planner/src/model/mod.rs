@@ -1,0 +1,96 @@
+//! The cluster as the planner sees it: only what a decision reads, in types that name no protocol.
+//!
+//! `smartscale-manifests` fills it from Kubernetes objects, the simulator directly, tests through
+//! [`crate::fixtures`]. Order in the vectors never changes a decision.
+
+mod affinity;
+mod node;
+mod pod;
+mod selector;
+mod storage;
+mod workload;
+
+pub use affinity::{NodeAffinity, PodAffinityTerm, SpreadConstraint, UnsatisfiableAction, Weighted};
+pub use node::{ControlPlaneLabels, Node, Taint, TaintEffect};
+pub use pod::{
+    DEFAULT_SCHEDULER, Deletion, HostPort, Owner, Phase, Pod, PodVolume, Protocol, Toleration,
+    TolerationOperator, VolumeSource,
+};
+pub use selector::{LabelOperator, LabelRequirement, LabelSelector, NodeOperator, NodeRequirement, NodeTerm};
+pub use storage::{BindingMode, Claim, PersistentVolume, StorageClass};
+pub use workload::{DaemonSet, DisruptionBudget, Namespace};
+
+pub use crate::{
+    names::{ClusterId, InstanceType, Market, NamespaceName, NodeName, PodKey, PoolName, Zone},
+    resources::{Bytes, MilliCpu, Percent, Resources},
+};
+
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Labels or annotations by key.
+pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
+
+/// Keys of labels and taints that the decision knows by name.
+pub mod keys {
+    /// The pool that a node belongs to.
+    pub const POOL: &str = "smartscale.io/pool";
+    /// How the node was bought: `spot` or `on-demand`.
+    pub const MARKET: &str = "smartscale.io/market";
+    /// The taint that a node carries until the coordinator has verified it.
+    pub const UNVERIFIED: &str = "smartscale.io/unverified";
+    /// The node's own name.
+    pub const HOSTNAME: &str = "kubernetes.io/hostname";
+    /// Its instance type.
+    pub const INSTANCE_TYPE: &str = "node.kubernetes.io/instance-type";
+    /// Its zone.
+    pub const ZONE: &str = "topology.kubernetes.io/zone";
+    /// Its region.
+    pub const REGION: &str = "topology.kubernetes.io/region";
+    /// Its processor architecture.
+    pub const ARCH: &str = "kubernetes.io/arch";
+    /// Its operating system.
+    pub const OS: &str = "kubernetes.io/os";
+}
+
+/// Everything that lives in the cluster at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Cluster {
+    /// All nodes, the server's and foreign ones included.
+    pub nodes: Vec<Node>,
+    /// All pods, finished ones too if they were given.
+    pub pods: Vec<Pod>,
+    /// DaemonSets, whose pods a new node will carry.
+    pub daemon_sets: Vec<DaemonSet>,
+    /// Disruption budgets.
+    pub disruption_budgets: Vec<DisruptionBudget>,
+    /// Namespaces, for `namespaceSelector`.
+    pub namespaces: Vec<Namespace>,
+    /// Volume claims.
+    pub claims: Vec<Claim>,
+    /// Persistent volumes.
+    pub volumes: Vec<PersistentVolume>,
+    /// Storage classes.
+    pub storage_classes: Vec<StorageClass>,
+}
+
+impl Cluster {
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.iter().find(|n| n.name.as_str() == name)
+    }
+
+    /// Sorts everything by name, so that two snapshots of the same cluster are equal whatever order they came in.
+    pub fn sort(&mut self) {
+        self.nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        self.pods.sort_by(|a, b| a.key.cmp(&b.key));
+        self.daemon_sets
+            .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        self.disruption_budgets
+            .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        self.namespaces.sort_by(|a, b| a.name.cmp(&b.name));
+        self.claims
+            .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        self.volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        self.storage_classes.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+}

@@ -1,0 +1,393 @@
+//! The policy: what the people who own the cluster want, validated before anything is decided by it.
+//!
+//! ```text
+//! text ─▶ raw (serde, unknown keys fail) ─▶ validate ─▶ Policy
+//!                                              ▲
+//!                              catalogue (built-in EC2 types)
+//! ```
+//!
+//! Every default of FORMATS §1 stands in `raw` as a value, with its unit in its type.
+
+mod catalogue;
+mod raw;
+mod validate;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crate::{
+    drainability::Strictness,
+    model::{
+        Bytes, ClusterId, ControlPlaneLabels, InstanceType, Labels, Market, MilliCpu, Node, Percent,
+        PoolName, Resources, Taint, Zone,
+    },
+};
+
+/// Everything the decision is made by. Made by [`Policy::from_toml`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// The cluster it is for.
+    pub cluster_id: ClusterId,
+    /// Bounds on the number of nodes of all pools.
+    pub limits: Limits,
+    /// When nodes are added.
+    pub scale_up: ScaleUp,
+    /// When nodes are removed.
+    pub scale_down: ScaleDown,
+    /// How nodes are drained.
+    pub drain: Drain,
+    /// The forecast of demand.
+    pub forecast: Forecast,
+    /// Where nodes come from, in the order of the file.
+    pub pools: Vec<Pool>,
+    /// Prices and sizes of every type that a pool may use or the file describes.
+    pub types: BTreeMap<InstanceType, Arc<TypeSpec>>,
+}
+
+/// Bounds on the number of nodes of pools, launching ones included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Never fewer.
+    pub min_nodes: u32,
+    /// Never more.
+    pub max_nodes: u32,
+}
+
+/// When nodes are added.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScaleUp {
+    /// Average CPU, strictly above.
+    pub cpu_percent: Percent,
+    /// Average memory, strictly above.
+    pub memory_percent: Percent,
+    /// Consecutive readings above.
+    pub sustained_readings: u32,
+    /// How often the coordinator takes a reading.
+    pub reading_interval: Duration,
+    /// After any scale-up.
+    pub cooldown: Duration,
+    /// Bound on the improvement pass.
+    pub think: Duration,
+    /// Most nodes launched in one decision; 0 is no bound.
+    pub max_step: u32,
+}
+
+/// What must hold for any removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScaleDownWhen {
+    /// The cluster averages are below the thresholds, and the node's own usage too.
+    Thresholds,
+    /// The pods fit elsewhere and measured usage agrees.
+    Fits,
+}
+
+/// When nodes are removed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScaleDown {
+    /// What must hold.
+    pub when: ScaleDownWhen,
+    /// With thresholds: usage strictly below.
+    pub cpu_percent: Percent,
+    /// With thresholds: usage strictly below.
+    pub memory_percent: Percent,
+    /// Mark the pods of the next candidates so that scale-ins of workloads empty those nodes.
+    pub steer: bool,
+    /// For how long a node must be unneeded and the averages low.
+    pub sustained: Duration,
+    /// After any action.
+    pub cooldown: Duration,
+    /// Younger nodes stay.
+    pub min_age: Duration,
+    /// Which of the optional blockers are asked for.
+    pub strictness: Strictness,
+    /// Most nodes drained at once.
+    pub max_parallel_drains: u32,
+    /// Most empty nodes removed at once.
+    pub max_parallel_empty: u32,
+    /// Most nodes of a pool in disruption at once.
+    pub budget: Budget,
+    /// What a drain or replacement must save, of the price of the nodes it removes.
+    pub min_saving_percent: Percent,
+    /// Only nodes below this by requests are candidates; 100 is not asked.
+    pub unneeded_when_requests_below_percent: Percent,
+}
+
+/// A number of a pool's nodes: a count or a share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Budget {
+    /// So many.
+    Count(u32),
+    /// Such a share.
+    Share(Percent),
+}
+
+impl Budget {
+    /// How many of `nodes` that is: a share is rounded down, but at least 1 unless it is 0 %.
+    pub fn of(self, nodes: usize) -> usize {
+        match self {
+            Self::Count(count) => count as usize,
+            Self::Share(Percent(share)) if share <= 0.0 => 0,
+            Self::Share(Percent(share)) => {
+                #[allow(
+                    clippy::cast_precision_loss,
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a share of 0–100 % of a number of nodes"
+                )]
+                let units = (nodes as f64 * share / 100.0 + 1e-9).floor() as usize;
+                units.max(1)
+            }
+        }
+    }
+}
+
+/// What a drain does at its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// Uncordon and report.
+    Abort,
+    /// Delete the pods that are left.
+    Force,
+}
+
+/// How nodes are drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// The deadline of the whole drain.
+    pub timeout: Duration,
+    /// What happens then.
+    pub on_timeout: OnTimeout,
+}
+
+/// The forecast of demand; it raises the floor, never lowers it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Forecast {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Which quantile of demand is provided for, 0–1.
+    pub quantile: f64,
+    /// How far above today's nodes it may go.
+    pub max_extra_percent: Percent,
+}
+
+/// How the CPU of burstable types is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BurstableCpu {
+    /// All of it, though it lasts for minutes only.
+    Nominal,
+    /// What may be used for ever.
+    Baseline,
+}
+
+/// Where nodes come from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Its name.
+    pub name: PoolName,
+    /// Never fewer nodes.
+    pub min_nodes: u32,
+    /// Never more nodes.
+    pub max_nodes: u32,
+    /// The types it may use, cheapest on demand first.
+    pub types: Vec<Arc<TypeSpec>>,
+    /// The zones it may use, sorted.
+    pub zones: Vec<Zone>,
+    /// The markets it may use, sorted.
+    pub markets: Vec<Market>,
+    /// The first nodes are bought on demand.
+    pub on_demand_base: u32,
+    /// Of the nodes above the base, this share is spot.
+    pub spot_share: Percent,
+    /// Keys of taints that go away by themselves.
+    pub startup_taints: Vec<Arc<str>>,
+    /// Labels of its nodes.
+    pub labels: Labels,
+    /// Taints of its nodes.
+    pub taints: Vec<Taint>,
+    /// Subtracted from capacity.
+    pub reserved: Reserved,
+    /// Most pods of a node; the type's own may be smaller.
+    pub max_pods: u32,
+    /// How the CPU of burstable types is counted.
+    pub burstable_cpu: BurstableCpu,
+    /// Room kept free in the pool.
+    pub headroom: Headroom,
+}
+
+/// What the system keeps of a node for itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserved {
+    /// CPU.
+    pub cpu: MilliCpu,
+    /// Memory.
+    pub memory: Bytes,
+}
+
+/// Room kept free in a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Headroom {
+    /// CPU.
+    pub cpu: MilliCpu,
+    /// Memory.
+    pub memory: Bytes,
+    /// Slots for pods.
+    pub pods: u32,
+}
+
+/// An instance type: what it has and what it costs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TypeSpec {
+    /// Its name.
+    pub name: InstanceType,
+    /// What such a node reports as capacity.
+    pub cpu: MilliCpu,
+    /// What such a node reports as capacity.
+    pub memory: Bytes,
+    /// Its own bound on pods.
+    pub max_pods: Option<u32>,
+    /// `amd64` or `arm64`.
+    pub arch: Arc<str>,
+    /// Disk; `None` is not checked.
+    pub ephemeral_storage: Option<Bytes>,
+    /// Extended resources.
+    pub extended: BTreeMap<Arc<str>, i64>,
+    /// USD per hour.
+    pub on_demand_price: f64,
+    /// USD per hour; `None` is not offered as spot.
+    pub spot_price: Option<f64>,
+    /// Where it is offered; `None` is everywhere.
+    pub zones: Option<Vec<Zone>>,
+    /// What a burstable type may use of its CPU for ever; 100 elsewhere.
+    pub baseline_percent: Percent,
+    /// It comes from the built-in catalogue: its memory and spot price are assumptions.
+    pub built_in: bool,
+}
+
+impl TypeSpec {
+    /// Its price in a market; `None` where it is not offered.
+    pub fn price(&self, market: Market) -> Option<f64> {
+        match market {
+            Market::OnDemand => Some(self.on_demand_price),
+            Market::Spot => self.spot_price,
+        }
+    }
+
+    /// Whether its CPU cannot be used in full for ever.
+    pub fn is_burstable(&self) -> bool {
+        self.baseline_percent.0 < 100.0
+    }
+
+    /// Whether it can be bought in this zone at all.
+    pub fn is_offered_in(&self, zone: &Zone) -> bool {
+        self.zones.as_ref().is_none_or(|zones| zones.contains(zone))
+    }
+}
+
+impl Pool {
+    /// What a node of this type offers to pods in this pool.
+    pub fn allocatable(&self, spec: &TypeSpec) -> Resources {
+        let cpu = match self.burstable_cpu {
+            BurstableCpu::Baseline if spec.is_burstable() =>
+            {
+                #[allow(clippy::cast_possible_truncation, reason = "a share of a number of cores")]
+                MilliCpu((spec.cpu.as_f64() * spec.baseline_percent.fraction()).floor() as i64)
+            }
+            _ => spec.cpu,
+        };
+        Resources {
+            cpu: cpu.minus(self.reserved.cpu),
+            memory: spec.memory.minus(self.reserved.memory),
+            ephemeral_storage: spec.ephemeral_storage.unwrap_or(Bytes(i64::MAX)),
+            pods: i64::from(self.max_pods.min(spec.max_pods.unwrap_or(u32::MAX))),
+            extended: spec.extended.clone(),
+        }
+    }
+
+    /// What a type costs here in a market, if it can be bought: the market must be allowed, the type offered, and spot
+    /// not dearer than on demand where both are allowed.
+    pub fn price(&self, spec: &TypeSpec, zone: &Zone, market: Market) -> Option<f64> {
+        if !self.markets.contains(&market) || !self.zones.contains(zone) || !spec.is_offered_in(zone) {
+            return None;
+        }
+        let price = spec.price(market)?;
+        let too_dear = market == Market::Spot && price > spec.on_demand_price;
+        (!too_dear).then_some(price)
+    }
+
+    /// How many of `nodes` must be on demand: the base, and of the rest what the spot share leaves, rounded in favour of
+    /// on demand.
+    pub fn on_demand_of(&self, nodes: usize) -> usize {
+        if !self.markets.contains(&Market::Spot) {
+            return nodes;
+        }
+        if !self.markets.contains(&Market::OnDemand) {
+            return 0;
+        }
+        let base = (self.on_demand_base as usize).min(nodes);
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of 0–100 % of a number of nodes"
+        )]
+        let spot = ((nodes - base) as f64 * self.spot_share.fraction() + 1e-9).floor() as usize;
+        nodes - spot
+    }
+}
+
+/// Something that is allowed but surely not meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The key's path.
+    pub path: String,
+    /// What is odd.
+    pub message: String,
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+/// Why a policy is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct PolicyError {
+    /// The key's path, or `line N` where the text is no TOML.
+    pub path: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl Policy {
+    /// Reads and validates `policy.toml`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its key's path.
+    pub fn from_toml(text: &str) -> Result<(Self, Vec<Warning>), PolicyError> {
+        validate::policy(raw::Policy::from_toml(text)?)
+    }
+
+    /// The pool of this name.
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.name.as_str() == name)
+    }
+
+    /// The pool that a node belongs to. `None`: it is not ours; it takes pods, is never removed and counts in no limit.
+    pub fn pool_of(&self, node: &Node) -> Option<&Pool> {
+        if node.is_control_plane() {
+            return None;
+        }
+        self.pool(node.label(crate::model::keys::POOL)?)
+    }
+
+    /// What a node costs per hour, if its type is known. A node without a market label counts as on demand.
+    pub fn price_of(&self, node: &Node) -> Option<f64> {
+        let name = node.label(crate::model::keys::INSTANCE_TYPE)?;
+        let market = node.market().unwrap_or(Market::OnDemand);
+        match self.types.get(name) {
+            Some(spec) => spec.price(market).or(Some(spec.on_demand_price)),
+            None => catalogue::find(name).and_then(|spec| spec.price(market).or(Some(spec.on_demand_price))),
+        }
+    }
+}
