@@ -14,7 +14,12 @@
 //! live in `aws/`, `kubernetes/` and `serve/`; the embedded ones in `state/sqlite` and in the simulator.
 
 pub mod act;
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod ids;
+#[cfg(feature = "kube")]
+pub mod kubernetes;
 pub mod observe;
+pub mod serve;
 pub mod state;
 pub mod tell;

@@ -1,0 +1,1 @@
+//! Serving: agents and admins over mutual-TLS gRPC; enrolment; authorisation; audit.
