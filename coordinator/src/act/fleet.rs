@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use smartscale_planner::names::{InstanceType, Market, PoolName, Zone};
+use smartscale_planner::model::{InstanceType, Market, PoolName, Zone};
 
 use crate::ids::{InstanceId, OperationId};
 

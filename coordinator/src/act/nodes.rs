@@ -1,7 +1,7 @@
 //! What the coordinator does to Kubernetes nodes by itself; the real one is the API server (`kubernetes/nodes`).
 
 use async_trait::async_trait;
-use smartscale_planner::names::{NodeName, PodKey};
+use smartscale_planner::model::{NodeName, PodKey};
 
 use crate::ids::OperationId;
 

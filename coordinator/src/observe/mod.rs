@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use smartscale_manifests::Objects;
-use smartscale_planner::names::NodeName;
+use smartscale_planner::model::NodeName;
 
 /// The latest of a source.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use smartscale_planner::{
     Plan,
-    names::{InstanceType, Market, PoolName, Zone},
+    model::{InstanceType, Market, PoolName, Zone},
 };
 
 use super::{Item, StoreError};

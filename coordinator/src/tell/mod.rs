@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use smartscale_planner::names::{NodeName, PodKey};
+use smartscale_planner::model::{NodeName, PodKey};
 
 use crate::ids::{DecisionId, Epoch, InstanceId, OperationId};
 
