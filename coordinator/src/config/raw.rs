@@ -1,0 +1,163 @@
+//! The configuration file as it is written. Unknown keys fail; nothing is judged here but the form.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::Deserialize;
+
+/// `coordinator.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) name: Option<String>,
+    pub(super) mode: String,
+    pub(super) policy: PathBuf,
+    pub(super) period: Option<String>,
+    pub(super) serve: RawServe,
+    #[serde(default)]
+    pub(super) http: RawHttp,
+    #[serde(default)]
+    pub(super) trust: RawTrust,
+    #[serde(default)]
+    pub(super) store: RawStore,
+    #[serde(default)]
+    pub(super) lease: RawLease,
+    #[serde(default)]
+    pub(super) kubernetes: RawKubernetes,
+    pub(super) prometheus: Option<RawPrometheus>,
+    #[serde(default)]
+    pub(super) aws: RawAws,
+    pub(super) fleet: RawFleet,
+    #[serde(default)]
+    pub(super) enrolment: RawEnrolment,
+    #[serde(default)]
+    pub(super) notify: RawNotify,
+    #[serde(default)]
+    pub(super) cloudwatch: RawCloudwatch,
+    #[serde(default)]
+    pub(super) timing: RawTiming,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawServe {
+    pub(super) listen: String,
+    pub(super) advertise: String,
+    #[serde(default)]
+    pub(super) peers: BTreeMap<String, String>,
+    pub(super) shutdown: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHttp {
+    pub(super) listen: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTrust {
+    pub(super) domain: Option<String>,
+    pub(super) ca_certificate: Option<PathBuf>,
+    pub(super) ca_key: Option<PathBuf>,
+    pub(super) certificate_life: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawStore {
+    pub(super) kind: Option<String>,
+    pub(super) path: Option<PathBuf>,
+    pub(super) table: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLease {
+    pub(super) length: Option<String>,
+    pub(super) renewal: Option<String>,
+    pub(super) margin: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawKubernetes {
+    pub(super) kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPrometheus {
+    pub(super) url: String,
+    pub(super) period: Option<String>,
+    pub(super) timeout: Option<String>,
+    pub(super) bearer_token_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) queries: RawQueries,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawQueries {
+    pub(super) cpu: Option<String>,
+    pub(super) memory: Option<String>,
+    pub(super) node_cpu: Option<String>,
+    pub(super) node_memory: Option<String>,
+    pub(super) node_label: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAws {
+    pub(super) region: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFleet {
+    pub(super) kind: Option<String>,
+    pub(super) period: Option<String>,
+    #[serde(default)]
+    pub(super) pool: BTreeMap<String, RawFleetPool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFleetPool {
+    pub(super) launch_template: String,
+    pub(super) version: Option<String>,
+    #[serde(default)]
+    pub(super) subnets: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawEnrolment {
+    pub(super) attestor: Option<String>,
+    pub(super) secret_dir: Option<PathBuf>,
+    pub(super) secret_life: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawNotify {
+    pub(super) sns_topic: Option<String>,
+    pub(super) least: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCloudwatch {
+    pub(super) enabled: Option<bool>,
+    pub(super) namespace: Option<String>,
+    pub(super) period: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTiming {
+    pub(super) ready: Option<String>,
+    pub(super) agent_silent: Option<String>,
+    pub(super) orphan_grace: Option<String>,
+    pub(super) batch_idle: Option<String>,
+    pub(super) batch_most: Option<String>,
+}
