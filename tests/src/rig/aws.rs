@@ -1,0 +1,58 @@
+//! What the AWS stand-ins have in common: one region, one root key, SDK clients that speak plain HTTP to loopback, and
+//! the environment that makes a program do the same.
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_ec2::config::{Credentials, SharedCredentialsProvider};
+
+/// The region of all stand-ins.
+pub const REGION: &str = "us-east-1";
+
+/// The account of all stand-ins.
+pub const ACCOUNT: &str = "123456789012";
+
+/// A key pair, with the session token of a role's session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Access key id.
+    pub id: String,
+    /// Secret access key.
+    pub secret: String,
+    /// Session token, for a role's session.
+    pub token: Option<String>,
+}
+
+impl Key {
+    /// The key that may do everything (and the one that the stand-ins take for the account's root).
+    #[must_use]
+    pub fn root() -> Self {
+        Self { id: "rig-root".into(), secret: "rig-root-secret".into(), token: None }
+    }
+
+    /// The variables that make an AWS SDK use this key in [`REGION`].
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let mut environment = vec![
+            ("AWS_REGION".to_owned(), REGION.to_owned()),
+            ("AWS_ACCESS_KEY_ID".to_owned(), self.id.clone()),
+            ("AWS_SECRET_ACCESS_KEY".to_owned(), self.secret.clone()),
+        ];
+        if let Some(token) = &self.token {
+            environment.push(("AWS_SESSION_TOKEN".to_owned(), token.clone()));
+        }
+        environment
+    }
+}
+
+/// An SDK configuration for the service at `endpoint` (`http://…`).
+pub async fn config(endpoint: &str, key: &Key) -> SdkConfig {
+    let mut credentials =
+        Credentials::builder().access_key_id(&key.id).secret_access_key(&key.secret).provider_name("rig");
+    credentials.set_session_token(key.token.clone());
+    aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .region(Region::from_static(REGION))
+        .endpoint_url(endpoint)
+        .credentials_provider(SharedCredentialsProvider::new(credentials.build()))
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .load()
+        .await
+}

@@ -1,0 +1,211 @@
+//! ministack: Secrets Manager, SNS, SQS, CloudWatch and STS behind one port. Signatures are verified and IAM policies
+//! enforced (`AUTH=true`); the root key may do everything.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use aws_config::SdkConfig;
+
+use super::aws::{ACCOUNT, Key, REGION};
+use super::process::{Process, Program};
+use super::{Folder, aws, cache, http, port, process};
+
+/// A ministack of the test's own.
+#[derive(Debug)]
+pub struct Ministack {
+    process: Process,
+    address: SocketAddr,
+}
+
+/// An SNS topic with a queue that gets all its messages.
+#[derive(Debug, Clone)]
+pub struct Topic {
+    /// The topic's ARN.
+    pub arn: String,
+    queue_url: String,
+}
+
+impl Ministack {
+    /// Starts one and waits until it answers.
+    ///
+    /// # Errors
+    /// It is not installed, or does not come up within 60 s.
+    pub async fn start(folder: &Folder) -> anyhow::Result<Self> {
+        let program = cache::installed("venv/bin/ministack")?;
+        let home = folder.sub("ministack")?;
+        let root = Key::root();
+        let attempt = || {
+            let address = port::free()?;
+            let program = Program::new("ministack", &program)
+                .env("GATEWAY_PORT", address.port().to_string())
+                .env("BIND_HOST", "127.0.0.1")
+                .env("MINISTACK_HOST", "127.0.0.1")
+                .env("MINISTACK_ACCOUNT_ID", ACCOUNT)
+                .env("MINISTACK_REGION", REGION)
+                .env("AUTH", "true")
+                .env("AWS_ACCESS_KEY_ID", &root.id)
+                .env("AWS_SECRET_ACCESS_KEY", &root.secret)
+                .env("TMPDIR", &home)
+                .env("HOME", &home)
+                // Listeners beside the gateway, on ports of their own.
+                .env("SFTP_ENABLED", "0")
+                .env("IOT_MTLS_ENABLED", "0")
+                .folder(&home);
+            Ok((program, address))
+        };
+        let ready = async |address| {
+            Ok(http::get(&format!("http://{address}/_ministack/health")).await?.status.is_success())
+        };
+        let (process, address) = process::start(folder, Duration::from_secs(60), attempt, ready).await?;
+        Ok(Self { process, address })
+    }
+
+    /// `http://127.0.0.1:PORT`, for `AWS_ENDPOINT_URL`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// An SDK configuration with the given key.
+    pub async fn config(&self, key: &Key) -> SdkConfig {
+        aws::config(&self.url(), key).await
+    }
+
+    /// The process, to pause or kill it.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Creates a secret with a string value.
+    ///
+    /// # Errors
+    /// Secrets Manager refused.
+    pub async fn create_secret(&self, name: &str, value: &str) -> anyhow::Result<()> {
+        let client = aws_sdk_secretsmanager::Client::new(&self.config(&Key::root()).await);
+        client
+            .create_secret()
+            .name(name)
+            .secret_string(value)
+            .send()
+            .await
+            .with_context(|| format!("create secret {name}"))?;
+        Ok(())
+    }
+
+    /// Creates a topic and a queue subscribed to it (raw delivery).
+    ///
+    /// # Errors
+    /// SNS or SQS refused.
+    pub async fn create_topic(&self, name: &str) -> anyhow::Result<Topic> {
+        let config = self.config(&Key::root()).await;
+        let sns = aws_sdk_sns::Client::new(&config);
+        let sqs = aws_sdk_sqs::Client::new(&config);
+        let arn = sns.create_topic().name(name).send().await.context("create topic")?;
+        let arn = arn.topic_arn().context("a topic without ARN")?.to_owned();
+        let queue = sqs.create_queue().queue_name(name).send().await.context("create queue")?;
+        let queue_url = queue.queue_url().context("a queue without URL")?.to_owned();
+        let queue_arn = format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{name}");
+        let policy = serde_json::json!({
+            "Version": "2012-10-17",
+            "Statement": [{
+                "Effect": "Allow",
+                "Principal": {"Service": "sns.amazonaws.com"},
+                "Action": "sqs:SendMessage",
+                "Resource": queue_arn,
+                "Condition": {"ArnEquals": {"aws:SourceArn": arn}},
+            }],
+        });
+        sqs.set_queue_attributes()
+            .queue_url(&queue_url)
+            .attributes(aws_sdk_sqs::types::QueueAttributeName::Policy, policy.to_string())
+            .send()
+            .await
+            .context("let the topic send to the queue")?;
+        sns.subscribe()
+            .topic_arn(&arn)
+            .protocol("sqs")
+            .endpoint(&queue_arn)
+            .attributes("RawMessageDelivery", "true")
+            .send()
+            .await
+            .context("subscribe the queue")?;
+        Ok(Topic { arn, queue_url })
+    }
+
+    /// Takes the messages that have arrived at the topic's queue (at most 10), each once.
+    ///
+    /// # Errors
+    /// SQS refused.
+    pub async fn take_messages(&self, topic: &Topic) -> anyhow::Result<Vec<String>> {
+        let sqs = aws_sdk_sqs::Client::new(&self.config(&Key::root()).await);
+        let received = sqs
+            .receive_message()
+            .queue_url(&topic.queue_url)
+            .max_number_of_messages(10)
+            .send()
+            .await
+            .context("receive messages")?;
+        let mut bodies = Vec::new();
+        for message in received.messages() {
+            bodies.push(message.body().unwrap_or_default().to_owned());
+            if let Some(receipt) = message.receipt_handle() {
+                sqs.delete_message()
+                    .queue_url(&topic.queue_url)
+                    .receipt_handle(receipt)
+                    .send()
+                    .await
+                    .context("delete the message")?;
+            }
+        }
+        Ok(bodies)
+    }
+
+    /// Creates a role that EC2 may hand to instances, with an inline policy (IAM JSON).
+    ///
+    /// # Errors
+    /// IAM refused.
+    pub async fn create_instance_role(&self, role: &str, policy: &serde_json::Value) -> anyhow::Result<()> {
+        let trust = serde_json::json!({
+            "Version": "2012-10-17",
+            "Statement": [
+                {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"},
+                // What EC2 does inside AWS, the rig does with the root key.
+                {"Effect": "Allow", "Principal": {"AWS": format!("arn:aws:iam::{ACCOUNT}:root")}, "Action": "sts:AssumeRole"},
+            ],
+        });
+        let output = tokio::process::Command::new(cache::installed("venv/bin/python")?)
+            .arg(cache::source("ministack/create_role.py"))
+            .args([&self.url(), role, &trust.to_string(), &policy.to_string()])
+            .envs(Key::root().environment())
+            .output()
+            .await
+            .context("run create_role.py")?;
+        if !output.status.success() {
+            bail!("create role {role}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
+    /// The credentials that an instance gets from its profile: a session of `role` named after the instance, so that
+    /// `GetCallerIdentity` answers `arn:aws:sts::ACCOUNT:assumed-role/ROLE/i-…` as on EC2.
+    ///
+    /// # Errors
+    /// STS refused.
+    pub async fn instance_key(&self, role: &str, instance: &str) -> anyhow::Result<Key> {
+        let sts = aws_sdk_sts::Client::new(&self.config(&Key::root()).await);
+        let assumed = sts
+            .assume_role()
+            .role_arn(format!("arn:aws:iam::{ACCOUNT}:role/{role}"))
+            .role_session_name(instance)
+            .send()
+            .await
+            .with_context(|| format!("assume role {role} as {instance}"))?;
+        let key = assumed.credentials().context("STS answered without credentials")?;
+        Ok(Key {
+            id: key.access_key_id().to_owned(),
+            secret: key.secret_access_key().to_owned(),
+            token: Some(key.session_token().to_owned()),
+        })
+    }
+}
