@@ -16,6 +16,7 @@
 pub mod act;
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod config;
 pub mod ids;
 #[cfg(feature = "kube")]
 pub mod kubernetes;

@@ -1,0 +1,464 @@
+//! Configuration: the file as written (`raw`) becomes a [`Config`] in which everything holds, before any I/O but
+//! reading files. An error names the key's path and what would be right.
+
+mod raw;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use smartscale_planner::{
+    Policy, duration,
+    model::{PoolName, Zone},
+    policy::Warning,
+};
+use smartscale_proto::identity::Segment;
+
+use crate::{ids::CoordinatorName, tell::Severity};
+
+/// The commented configuration that `init` writes; `@…@` are filled in.
+pub const TEMPLATE: &str = include_str!("coordinator.toml");
+
+/// Whether the coordinator acts on what it decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It records what it would do.
+    Observe,
+    /// It does it.
+    Act,
+}
+
+impl Mode {
+    /// The word in the configuration and in records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Act => "act",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where state is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Store {
+    /// A file on this machine.
+    Sqlite(PathBuf),
+    /// A DynamoDB table of this name.
+    DynamoDb(String),
+}
+
+/// The lease's times. `renewal` is below `length` less `margin`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseTimes {
+    /// How long it lasts from a renewal.
+    pub length: Duration,
+    /// How often it is renewed.
+    pub renewal: Duration,
+    /// The holder stops acting so long before it lapses.
+    pub margin: Duration,
+}
+
+impl Default for LeaseTimes {
+    fn default() -> Self {
+        Self {
+            length: Duration::from_secs(15),
+            renewal: Duration::from_secs(5),
+            margin: Duration::from_secs(3),
+        }
+    }
+}
+
+/// How Prometheus is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prometheus {
+    /// Its base URL, http or https.
+    pub url: String,
+    /// How often it is asked.
+    pub period: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// A file with a bearer token.
+    pub bearer_token_file: Option<PathBuf>,
+    /// PromQL for the cluster's CPU in percent; `None` here and below: the default of the source.
+    pub cpu: Option<String>,
+    /// PromQL for the cluster's memory in percent.
+    pub memory: Option<String>,
+    /// PromQL for each node's CPU in percent.
+    pub node_cpu: Option<String>,
+    /// PromQL for each node's memory in percent.
+    pub node_memory: Option<String>,
+    /// The label that carries the node's name.
+    pub node_label: Option<String>,
+}
+
+/// How a pool is launched on EC2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FleetPool {
+    /// Launch template, by id (`lt-…`) or name.
+    pub launch_template: String,
+    /// Its version: a number, `$Default` or `$Latest`.
+    pub version: String,
+    /// A subnet for each zone.
+    pub subnets: BTreeMap<Zone, String>,
+}
+
+/// Times that are nobody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// A decision at least so often.
+    pub period: Duration,
+    /// A node that is not Ready by then is replaced.
+    pub ready: Duration,
+    /// A drain whose agent is silent for so long goes on through the API.
+    pub agent_silent: Duration,
+    /// An instance with our tag that nobody knows is terminated after this.
+    pub orphan_grace: Duration,
+    /// A burst of pending pods is over when none came for so long,
+    pub batch_idle: Duration,
+    /// at the latest after this.
+    pub batch_most: Duration,
+    /// The instances are listed so often.
+    pub fleet: Duration,
+    /// Open streams have so long to end at shutdown.
+    pub shutdown: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            period: Duration::from_secs(10),
+            ready: Duration::from_secs(300),
+            agent_silent: Duration::from_secs(60),
+            orphan_grace: Duration::from_secs(600),
+            batch_idle: Duration::from_millis(500),
+            batch_most: Duration::from_secs(5),
+            fleet: Duration::from_secs(30),
+            shutdown: Duration::from_secs(20),
+        }
+    }
+}
+
+/// A configuration in which everything holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// This coordinator.
+    pub name: CoordinatorName,
+    /// Whether it acts.
+    pub mode: Mode,
+    /// Where the policy lies.
+    pub policy_path: PathBuf,
+    /// Where agents, people and the other coordinators are served.
+    pub listen: SocketAddr,
+    /// How they reach this one, `host:port`.
+    pub advertise: String,
+    /// The other coordinators.
+    pub peers: BTreeMap<CoordinatorName, String>,
+    /// Where metrics and probes are served; `None`: nowhere.
+    pub http: Option<SocketAddr>,
+    /// The trust domain.
+    pub trust: Segment,
+    /// The CA's certificate.
+    pub ca_certificate: PathBuf,
+    /// The CA's key.
+    pub ca_key: PathBuf,
+    /// Life of agents' certificates, 1 to 24 h.
+    pub certificate_life: Duration,
+    /// Where state is kept.
+    pub store: Store,
+    /// The lease.
+    pub lease: LeaseTimes,
+    /// The kubeconfig; `None`: the usual places.
+    pub kubeconfig: Option<PathBuf>,
+    /// Prometheus; `None`: utilisation comes from the agents alone.
+    pub prometheus: Option<Prometheus>,
+    /// AWS region; `None`: the SDK's usual chain.
+    pub region: Option<String>,
+    /// The pools on EC2.
+    pub pools: BTreeMap<PoolName, FleetPool>,
+    /// Where launch secrets are put for the fleet to hand over.
+    pub secret_dir: PathBuf,
+    /// Life of a launch secret.
+    pub secret_life: Duration,
+    /// SNS topic; `None`: none.
+    pub sns_topic: Option<String>,
+    /// The least severity that is notified.
+    pub notify_least: Severity,
+    /// CloudWatch namespace and period; `None`: off.
+    pub cloudwatch: Option<(String, Duration)>,
+    /// Times that are nobody else's.
+    pub timing: Timing,
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {path}: {message}")]
+pub struct ConfigError {
+    /// The file.
+    pub file: String,
+    /// The key's path in it; `.` for the file as a whole.
+    pub path: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+struct Reader<'a> {
+    file: &'a Path,
+}
+
+impl Reader<'_> {
+    fn error(&self, path: &str, message: impl Into<String>) -> ConfigError {
+        ConfigError { file: self.file.display().to_string(), path: path.to_owned(), message: message.into() }
+    }
+
+    fn duration(&self, path: &str, text: Option<&String>, default: Duration) -> Result<Duration, ConfigError> {
+        let Some(text) = text else { return Ok(default) };
+        let parsed = duration::parse(text).map_err(|error| self.error(path, error.to_string()))?;
+        if parsed.is_zero() {
+            return Err(self.error(path, "must be above zero"));
+        }
+        Ok(parsed)
+    }
+
+    fn socket(&self, path: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+        text.parse().map_err(|_| {
+            self.error(path, format!("`{text}` is not an address to listen at: for example 0.0.0.0:7443 is"))
+        })
+    }
+
+    fn endpoint(&self, path: &str, text: &str) -> Result<String, ConfigError> {
+        let sound = text
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0));
+        if sound {
+            Ok(text.to_owned())
+        } else {
+            Err(self.error(path, format!("`{text}` is not host:port, for example 10.0.0.10:7443")))
+        }
+    }
+
+    fn one_of<T: Copy>(&self, path: &str, text: &str, choices: &[(&str, T)]) -> Result<T, ConfigError> {
+        choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            self.error(path, format!("`{text}` is not one of {}", words.join(", ")))
+        })
+    }
+}
+
+/// Reads and checks the file at `path`. Relative paths in it are relative to its folder.
+///
+/// # Errors
+/// [`ConfigError`] for the first thing that is wrong.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let text = read(path)?;
+    parse(path, &text)
+}
+
+/// Reads and checks the policy at `path`.
+///
+/// # Errors
+/// [`ConfigError`] with the key's path in the policy.
+pub fn load_policy(path: &Path) -> Result<(Policy, Vec<Warning>), ConfigError> {
+    let text = read(path)?;
+    Policy::from_toml(&text).map_err(|error| ConfigError {
+        file: path.display().to_string(),
+        path: error.path.clone(),
+        message: error.message.clone(),
+    })
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError {
+        file: path.display().to_string(),
+        path: ".".to_owned(),
+        message: format!("cannot be read: {error}"),
+    })
+}
+
+/// Checks the text of a configuration; `file` names it and gives the folder of relative paths.
+///
+/// # Errors
+/// [`ConfigError`] for the first thing that is wrong.
+pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
+    let reader = Reader { file };
+    let document = toml::Deserializer::parse(text).map_err(|error| reader.error(".", error.to_string()))?;
+    let raw: raw::Raw = serde_path_to_error::deserialize(document)
+        .map_err(|error| reader.error(&error.path().to_string(), error.inner().message().to_owned()))?;
+    reader.validate(raw)
+}
+
+impl Reader<'_> {
+    fn validate(&self, raw: raw::Raw) -> Result<Config, ConfigError> {
+        let folder = self.file.parent().unwrap_or_else(|| Path::new("."));
+        let at = |path: Option<PathBuf>, default: &str| folder.join(path.unwrap_or_else(|| default.into()));
+        let lease = self.lease(&raw.lease)?;
+        let timing = self.timing(&raw)?;
+        let name = raw.name.unwrap_or_else(host_name);
+        let hour = Duration::from_secs(3600);
+        let certificate_life =
+            self.duration("trust.certificate_life", raw.trust.certificate_life.as_ref(), 12 * hour)?;
+        if !(hour..=24 * hour).contains(&certificate_life) {
+            return Err(self.error("trust.certificate_life", "must lie between 1h and 24h"));
+        }
+        self.one_of("fleet.kind", raw.fleet.kind.as_deref().unwrap_or("ec2"), &[("ec2", ())])?;
+        self.one_of("enrolment.attestor", raw.enrolment.attestor.as_deref().unwrap_or("token"), &[("token", ())])?;
+        let store = self.store(raw.store, folder)?;
+        let peers = raw
+            .serve
+            .peers
+            .iter()
+            .map(|(peer, endpoint)| {
+                let path = format!("serve.peers.{peer}");
+                let name = peer.parse().map_err(|error| self.error(&path, format!("{error}")))?;
+                Ok((name, self.endpoint(&path, endpoint)?))
+            })
+            .collect::<Result<_, ConfigError>>()?;
+        let http = match raw.http.listen.as_deref() {
+            Some("") => None,
+            Some(listen) => Some(self.socket("http.listen", listen)?),
+            None => Some(self.socket("http.listen", "127.0.0.1:9810")?),
+        };
+        let severities = [
+            ("detail", Severity::Detail),
+            ("info", Severity::Info),
+            ("warning", Severity::Warning),
+            ("failure", Severity::Failure),
+        ];
+        let cloudwatch_period =
+            self.duration("cloudwatch.period", raw.cloudwatch.period.as_ref(), Duration::from_secs(60))?;
+        let cloudwatch = raw.cloudwatch.enabled.unwrap_or(false).then(|| {
+            (raw.cloudwatch.namespace.unwrap_or_else(|| "SmartScale".to_owned()), cloudwatch_period)
+        });
+        Ok(Config {
+            name: name.parse().map_err(|error| self.error("name", format!("{error}")))?,
+            mode: self.one_of("mode", &raw.mode, &[("observe", Mode::Observe), ("act", Mode::Act)])?,
+            policy_path: folder.join(raw.policy),
+            listen: self.socket("serve.listen", &raw.serve.listen)?,
+            advertise: self.endpoint("serve.advertise", &raw.serve.advertise)?,
+            peers,
+            http,
+            trust: raw
+                .trust
+                .domain
+                .unwrap_or_else(|| "smartscale".to_owned())
+                .parse()
+                .map_err(|error| self.error("trust.domain", format!("{error}")))?,
+            ca_certificate: at(raw.trust.ca_certificate, "ca.crt"),
+            ca_key: at(raw.trust.ca_key, "ca.key"),
+            certificate_life,
+            store,
+            lease,
+            kubeconfig: raw.kubernetes.kubeconfig.map(|path| folder.join(path)),
+            prometheus: raw.prometheus.map(|prometheus| self.prometheus(prometheus, folder)).transpose()?,
+            region: raw.aws.region,
+            pools: raw
+                .fleet
+                .pool
+                .into_iter()
+                .map(|(name, pool)| (PoolName::from(name), fleet_pool(pool)))
+                .collect(),
+            secret_dir: at(raw.enrolment.secret_dir, "/run/smartscale/secrets"),
+            secret_life: self.duration(
+                "enrolment.secret_life",
+                raw.enrolment.secret_life.as_ref(),
+                Duration::from_secs(900),
+            )?,
+            sns_topic: raw.notify.sns_topic,
+            notify_least: self.one_of(
+                "notify.least",
+                raw.notify.least.as_deref().unwrap_or("info"),
+                &severities,
+            )?,
+            cloudwatch,
+            timing,
+        })
+    }
+
+    fn lease(&self, raw: &raw::RawLease) -> Result<LeaseTimes, ConfigError> {
+        let default = LeaseTimes::default();
+        let lease = LeaseTimes {
+            length: self.duration("lease.length", raw.length.as_ref(), default.length)?,
+            renewal: self.duration("lease.renewal", raw.renewal.as_ref(), default.renewal)?,
+            margin: self.duration("lease.margin", raw.margin.as_ref(), default.margin)?,
+        };
+        if lease.renewal + lease.margin >= lease.length {
+            return Err(self.error("lease.renewal", "renewal and margin together must be below lease.length"));
+        }
+        Ok(lease)
+    }
+
+    fn store(&self, raw: raw::RawStore, folder: &Path) -> Result<Store, ConfigError> {
+        match (raw.kind.as_deref().unwrap_or("sqlite"), raw.path, raw.table) {
+            ("sqlite", path, None) => {
+                Ok(Store::Sqlite(folder.join(path.unwrap_or_else(|| "state.db".into()))))
+            }
+            ("sqlite", _, Some(_)) => Err(self.error("store.table", "is only for kind = \"dynamodb\"")),
+            ("dynamodb", None, table) => {
+                Ok(Store::DynamoDb(table.unwrap_or_else(|| "smartscale".to_owned())))
+            }
+            ("dynamodb", Some(_), _) => Err(self.error("store.path", "is only for kind = \"sqlite\"")),
+            (other, ..) => Err(self.error("store.kind", format!("`{other}` is not one of sqlite, dynamodb"))),
+        }
+    }
+
+    fn prometheus(&self, raw: raw::RawPrometheus, folder: &Path) -> Result<Prometheus, ConfigError> {
+        if !raw.url.starts_with("http://") && !raw.url.starts_with("https://") {
+            return Err(self.error("prometheus.url", "must begin with http:// or https://"));
+        }
+        Ok(Prometheus {
+            url: raw.url.trim_end_matches('/').to_owned(),
+            period: self.duration("prometheus.period", raw.period.as_ref(), Duration::from_secs(15))?,
+            timeout: self.duration("prometheus.timeout", raw.timeout.as_ref(), Duration::from_secs(5))?,
+            bearer_token_file: raw.bearer_token_file.map(|path| folder.join(path)),
+            cpu: raw.queries.cpu,
+            memory: raw.queries.memory,
+            node_cpu: raw.queries.node_cpu,
+            node_memory: raw.queries.node_memory,
+            node_label: raw.queries.node_label,
+        })
+    }
+
+    fn timing(&self, whole: &raw::Raw) -> Result<Timing, ConfigError> {
+        let raw = &whole.timing;
+        let default = Timing::default();
+        let timing = Timing {
+            period: self.duration("period", whole.period.as_ref(), default.period)?,
+            ready: self.duration("timing.ready", raw.ready.as_ref(), default.ready)?,
+            agent_silent: self.duration("timing.agent_silent", raw.agent_silent.as_ref(), default.agent_silent)?,
+            orphan_grace: self.duration("timing.orphan_grace", raw.orphan_grace.as_ref(), default.orphan_grace)?,
+            batch_idle: self.duration("timing.batch_idle", raw.batch_idle.as_ref(), default.batch_idle)?,
+            batch_most: self.duration("timing.batch_most", raw.batch_most.as_ref(), default.batch_most)?,
+            fleet: self.duration("fleet.period", whole.fleet.period.as_ref(), default.fleet)?,
+            shutdown: self.duration("serve.shutdown", whole.serve.shutdown.as_ref(), default.shutdown)?,
+        };
+        if timing.batch_idle > timing.batch_most {
+            return Err(self.error("timing.batch_idle", "must not be above timing.batch_most"));
+        }
+        Ok(timing)
+    }
+}
+
+fn fleet_pool(raw: raw::RawFleetPool) -> FleetPool {
+    FleetPool {
+        launch_template: raw.launch_template,
+        version: raw.version.unwrap_or_else(|| "$Default".to_owned()),
+        subnets: raw.subnets.into_iter().map(|(zone, subnet)| (Zone::from(zone), subnet)).collect(),
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests;

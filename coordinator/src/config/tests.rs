@@ -1,0 +1,92 @@
+#![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
+
+use super::*;
+
+const LEAST: &str = r#"
+name = "a"
+mode = "act"
+policy = "policy.toml"
+[serve]
+listen = "127.0.0.1:0"
+advertise = "127.0.0.1:7443"
+[fleet]
+"#;
+
+fn of(text: &str) -> Result<Config, ConfigError> {
+    parse(Path::new("/etc/smartscale/coordinator.toml"), text)
+}
+
+fn path_of(text: &str) -> String {
+    of(text).unwrap_err().path
+}
+
+#[test]
+fn the_least_configuration_takes_the_printed_defaults() {
+    let config = of(LEAST).unwrap();
+    assert_eq!(config.policy_path, Path::new("/etc/smartscale/policy.toml"));
+    assert_eq!(config.store, Store::Sqlite("/etc/smartscale/state.db".into()));
+    assert_eq!(config.lease, LeaseTimes::default());
+    assert_eq!(config.timing, Timing::default());
+    assert_eq!(config.certificate_life, Duration::from_secs(12 * 3600));
+}
+
+#[test]
+fn the_template_is_sound_with_and_without_its_comments_taken_away() {
+    let filled = TEMPLATE
+        .replace("@LISTEN@", "0.0.0.0:7443")
+        .replace("@ADVERTISE@", "10.0.0.10:7443")
+        .replace("@TRUST@", "smartscale");
+    let plain = of(&filled).unwrap();
+    let keys_uncommented: String = filled
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(key, _)| is_key(key)) => {
+                format!("{rest}\n")
+            }
+            _ => format!("{line}\n"),
+        })
+        // Of two kinds of store one can be chosen.
+        .filter(|line| !line.starts_with("table = "))
+        .collect();
+    let whole = of(&keys_uncommented).unwrap();
+    assert_eq!(plain.timing, whole.timing);
+    assert_eq!(plain.lease, whole.lease);
+    assert_eq!(plain.store, whole.store);
+    assert_eq!(plain.http, whole.http);
+    assert_eq!(plain.certificate_life, whole.certificate_life);
+    assert!(whole.prometheus.is_some() && whole.sns_topic.is_some());
+}
+
+fn is_key(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+#[test]
+fn an_unknown_key_is_named_by_its_path_and_the_known_ones_are_listed() {
+    let error = of(&LEAST.replace("[fleet]", "[fleet]\nkin = \"ec2\"")).unwrap_err();
+    assert_eq!(error.path, "fleet.kin");
+    assert!(error.message.contains("kind"), "{}", error.message);
+}
+
+#[test]
+fn a_value_out_of_bounds_is_named_by_its_path() {
+    assert_eq!(path_of(&LEAST.replace("act", "dry-run")), "mode");
+    assert_eq!(path_of(&format!("{LEAST}[lease]\nrenewal = \"13s\"")), "lease.renewal");
+    assert_eq!(path_of(&format!("{LEAST}[lease]\nlength = \"fifteen\"")), "lease.length");
+    assert_eq!(path_of(&format!("{LEAST}[trust]\ncertificate_life = \"48h\"")), "trust.certificate_life");
+    assert_eq!(path_of(&format!("{LEAST}[store]\nkind = \"etcd\"")), "store.kind");
+    assert_eq!(path_of(&format!("{LEAST}[store]\ntable = \"t\"")), "store.table");
+    assert_eq!(path_of(&LEAST.replace("127.0.0.1:7443", "here")), "serve.advertise");
+    assert_eq!(path_of(&LEAST.replace("127.0.0.1:0", "here")), "serve.listen");
+    assert_eq!(path_of(&format!("{LEAST}[prometheus]\nurl = \"localhost:9090\"")), "prometheus.url");
+    assert_eq!(path_of(&format!("{LEAST}[timing]\nbatch_idle = \"10s\"")), "timing.batch_idle");
+    assert_eq!(path_of(&format!("{LEAST}[timing]\nready = \"0s\"")), "timing.ready");
+    assert_eq!(path_of(&LEAST.replace("name = \"a\"", "name = \"a b\"")), "name");
+    assert_eq!(path_of(&LEAST.replace("[fleet]", "")), ".");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = load(Path::new("/nonexistent/coordinator.toml")).unwrap_err();
+    assert!(error.to_string().starts_with("/nonexistent/coordinator.toml: ."), "{error}");
+}
