@@ -146,7 +146,7 @@ impl NodeFixture {
                 key: key.into(),
                 value: "".into(),
                 effect,
-            })
+            });
         })
     }
     /// Cordoned.
@@ -264,7 +264,7 @@ impl PodFixture {
             p.controller = Some(Owner {
                 kind: kind.into(),
                 name: name.into(),
-            })
+            });
         })
     }
     /// Owned by nobody.
@@ -307,7 +307,7 @@ impl PodFixture {
                 protocol: Protocol::Tcp,
                 ip: None,
                 port,
-            })
+            });
         })
     }
     /// A volume.
@@ -316,7 +316,7 @@ impl PodFixture {
             p.volumes.push(PodVolume {
                 name: name.into(),
                 source,
-            })
+            });
         })
     }
     /// Waits for scheduling gates.
