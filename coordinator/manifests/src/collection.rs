@@ -1,0 +1,281 @@
+//! All objects of a cluster by kind and name, kept as what they mean.
+//!
+//! A watch applies and removes objects one by one; files apply them all once. Each is converted when it arrives, so
+//! that a cluster is put together from ready parts and a bad object is known by name from its arrival to its removal.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use smartscale_planner::model;
+
+use crate::{
+    convert::{self, BadObject, Field, Kind},
+    meta::ObjectMeta,
+    node, pod, storage, workload,
+};
+
+/// An object of any kind that is read.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each is the kind of its name")]
+#[allow(clippy::large_enum_variant, reason = "objects are handed over one by one")]
+pub enum Object {
+    Node(node::Node),
+    Pod(pod::Pod),
+    PodDisruptionBudget(workload::PodDisruptionBudget),
+    DaemonSet(workload::DaemonSet),
+    ReplicaSet(workload::ReplicaSet),
+    StatefulSet(workload::StatefulSet),
+    Deployment(workload::Deployment),
+    Job(workload::Job),
+    PersistentVolume(storage::PersistentVolume),
+    PersistentVolumeClaim(storage::PersistentVolumeClaim),
+    StorageClass(storage::StorageClass),
+    Namespace(workload::Namespace),
+    PriorityClass(workload::PriorityClass),
+}
+
+macro_rules! each_kind {
+    ($($kind:ident: $type:ty),+ $(,)?) => {
+        impl Object {
+            /// Its kind.
+            pub fn kind(&self) -> Kind {
+                match self { $(Self::$kind(_) => Kind::$kind,)+ }
+            }
+
+            /// Its metadata.
+            pub fn metadata(&self) -> &ObjectMeta {
+                match self { $(Self::$kind(object) => &object.metadata,)+ }
+            }
+
+            /// The object of this kind in a value.
+            pub(crate) fn from_value(
+                kind: Kind,
+                value: serde_json::Value,
+            ) -> Result<Self, serde_path_to_error::Error<serde_json::Error>> {
+                Ok(match kind { $(Kind::$kind => Self::$kind(serde_path_to_error::deserialize(value)?),)+ })
+            }
+        }
+
+        $(impl From<$type> for Object {
+            fn from(object: $type) -> Self {
+                Self::$kind(object)
+            }
+        })+
+    };
+}
+each_kind!(
+    Node: node::Node,
+    Pod: pod::Pod,
+    PodDisruptionBudget: workload::PodDisruptionBudget,
+    DaemonSet: workload::DaemonSet,
+    ReplicaSet: workload::ReplicaSet,
+    StatefulSet: workload::StatefulSet,
+    Deployment: workload::Deployment,
+    Job: workload::Job,
+    PersistentVolume: storage::PersistentVolume,
+    PersistentVolumeClaim: storage::PersistentVolumeClaim,
+    StorageClass: storage::StorageClass,
+    Namespace: workload::Namespace,
+    PriorityClass: workload::PriorityClass,
+);
+
+type Key = (String, String);
+
+/// A converted pod, and the class that gives it its priority if it was never admitted.
+#[derive(Clone, Debug)]
+struct StoredPod {
+    pod: model::Pod,
+    priority_class: Option<String>,
+    has_priority: bool,
+}
+
+/// All objects of a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    nodes: BTreeMap<Key, model::Node>,
+    pods: BTreeMap<Key, StoredPod>,
+    budgets: BTreeMap<Key, model::DisruptionBudget>,
+    daemon_sets: BTreeMap<Key, model::DaemonSet>,
+    namespaces: BTreeMap<Key, model::Namespace>,
+    claims: BTreeMap<Key, model::Claim>,
+    volumes: BTreeMap<Key, model::PersistentVolume>,
+    classes: BTreeMap<Key, model::StorageClass>,
+    priorities: BTreeMap<Key, workload::PriorityClass>,
+    bad: BTreeMap<(Kind, Key), BadObject>,
+}
+
+impl Objects {
+    /// Takes an object up, in the place of the one of the same kind, namespace and name.
+    pub fn apply(&mut self, object: impl Into<Object>) {
+        let object = object.into();
+        let kind = object.kind();
+        let key = key(kind, object.metadata());
+        self.remove(kind, &key.0, &key.1);
+        if let Err(bad) = self.insert(&key, &object) {
+            self.bad.insert((kind, key), bad);
+        }
+    }
+
+    /// Drops an object; the namespace of kinds without one is ignored. It is no error if it is not there.
+    pub fn remove(&mut self, kind: Kind, namespace: &str, name: &str) {
+        let namespace = if kind.is_namespaced() {
+            namespace.to_owned()
+        } else {
+            String::new()
+        };
+        let key = (namespace, name.to_owned());
+        match kind {
+            Kind::Node => drop(self.nodes.remove(&key)),
+            Kind::Pod => drop(self.pods.remove(&key)),
+            Kind::PodDisruptionBudget => drop(self.budgets.remove(&key)),
+            Kind::DaemonSet => drop(self.daemon_sets.remove(&key)),
+            Kind::PersistentVolume => drop(self.volumes.remove(&key)),
+            Kind::PersistentVolumeClaim => drop(self.claims.remove(&key)),
+            Kind::StorageClass => drop(self.classes.remove(&key)),
+            Kind::Namespace => drop(self.namespaces.remove(&key)),
+            Kind::PriorityClass => drop(self.priorities.remove(&key)),
+            Kind::ReplicaSet | Kind::StatefulSet | Kind::Deployment | Kind::Job => {}
+        }
+        self.bad.remove(&(kind, key));
+    }
+
+    /// Drops all objects of a kind, before a watch lists them anew.
+    pub fn clear(&mut self, kind: Kind) {
+        match kind {
+            Kind::Node => self.nodes.clear(),
+            Kind::Pod => self.pods.clear(),
+            Kind::PodDisruptionBudget => self.budgets.clear(),
+            Kind::DaemonSet => self.daemon_sets.clear(),
+            Kind::PersistentVolume => self.volumes.clear(),
+            Kind::PersistentVolumeClaim => self.claims.clear(),
+            Kind::StorageClass => self.classes.clear(),
+            Kind::Namespace => self.namespaces.clear(),
+            Kind::PriorityClass => self.priorities.clear(),
+            Kind::ReplicaSet | Kind::StatefulSet | Kind::Deployment | Kind::Job => {}
+        }
+        self.bad.retain(|(bad, _), _| *bad != kind);
+    }
+
+    /// The cluster, and every object that could not be understood. What such an object stands for is held still: a bad
+    /// node counts, takes no pods and is never removed; a bad pod fills and keeps its node; a bad disruption budget
+    /// covers its namespace with nothing left. Pods whose grace ended long before `now` are left out.
+    pub fn to_cluster(&self, now: Timestamp) -> (model::Cluster, Vec<BadObject>) {
+        let default_priority = self
+            .priorities
+            .values()
+            .find(|class| class.global_default)
+            .map_or(0, |class| class.value);
+        let priority = |stored: &StoredPod| match &stored.priority_class {
+            _ if stored.has_priority => stored.pod.priority,
+            Some(name) => match name.as_str() {
+                "system-node-critical" => 2_000_001_000,
+                "system-cluster-critical" => 2_000_000_000,
+                name => self
+                    .priorities
+                    .get(&(String::new(), name.to_owned()))
+                    .map_or(0, |class| class.value),
+            },
+            None => default_priority,
+        };
+        let pods = self
+            .pods
+            .values()
+            .filter(|stored| !stored.pod.is_gone(now))
+            .map(|stored| model::Pod {
+                priority: priority(stored),
+                ..stored.pod.clone()
+            })
+            .collect();
+        let cluster = model::Cluster {
+            nodes: self.nodes.values().cloned().collect(),
+            pods,
+            daemon_sets: self.daemon_sets.values().cloned().collect(),
+            disruption_budgets: self.budgets.values().cloned().collect(),
+            namespaces: self.namespaces.values().cloned().collect(),
+            claims: self.claims.values().cloned().collect(),
+            volumes: self.volumes.values().cloned().collect(),
+            storage_classes: self.classes.values().cloned().collect(),
+        };
+        (cluster, self.bad.values().cloned().collect())
+    }
+
+    /// How many objects of a kind are known.
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Node => self.nodes.len(),
+            Kind::Pod => self.pods.len(),
+            Kind::PodDisruptionBudget => self.budgets.len(),
+            Kind::DaemonSet => self.daemon_sets.len(),
+            Kind::PersistentVolume => self.volumes.len(),
+            Kind::PersistentVolumeClaim => self.claims.len(),
+            Kind::StorageClass => self.classes.len(),
+            Kind::Namespace => self.namespaces.len(),
+            Kind::PriorityClass => self.priorities.len(),
+            Kind::ReplicaSet | Kind::StatefulSet | Kind::Deployment | Kind::Job => 0,
+        }
+    }
+
+    fn insert(&mut self, key: &Key, object: &Object) -> Result<(), BadObject> {
+        let key = key.clone();
+        match object {
+            Object::Node(node) => {
+                let converted = model::Node::try_from(node);
+                let (node, result) = or_placeholder(converted, || Some(node::placeholder(node)));
+                self.nodes.extend(node.map(|node| (key, node)));
+                result?;
+            }
+            Object::Pod(pod) => {
+                let converted = model::Pod::try_from(pod);
+                let (converted, result) = or_placeholder(converted, || pod::placeholder(pod));
+                self.pods.extend(converted.map(|converted| {
+                    let stored = StoredPod {
+                        pod: converted,
+                        priority_class: pod.spec.priority_class_name.clone(),
+                        has_priority: pod.spec.priority.is_some(),
+                    };
+                    (key, stored)
+                }));
+                result?;
+            }
+            Object::PodDisruptionBudget(budget) => {
+                let converted = model::DisruptionBudget::try_from(budget);
+                let (budget, result) = or_placeholder(converted, || Some(workload::placeholder(budget)));
+                self.budgets.extend(budget.map(|budget| (key, budget)));
+                result?;
+            }
+            Object::DaemonSet(set) => drop(self.daemon_sets.insert(key, set.try_into()?)),
+            Object::PersistentVolume(volume) => drop(self.volumes.insert(key, volume.try_into()?)),
+            Object::PersistentVolumeClaim(claim) => drop(self.claims.insert(key, claim.try_into()?)),
+            Object::StorageClass(class) => drop(self.classes.insert(key, class.try_into()?)),
+            Object::Namespace(namespace) => drop(self.namespaces.insert(key, namespace.try_into()?)),
+            Object::PriorityClass(class) => drop(self.priorities.insert(key, class.clone())),
+            Object::ReplicaSet(_) | Object::StatefulSet(_) | Object::Deployment(_) | Object::Job(_) => {
+                let meta = object.metadata();
+                let field = |field: Field| field.of(object.kind(), meta);
+                convert::name(meta).map_err(field)?;
+                convert::time("metadata.creationTimestamp", meta.creation_timestamp.as_deref())
+                    .map_err(field)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn or_placeholder<T>(
+    converted: Result<T, BadObject>,
+    placeholder: impl FnOnce() -> Option<T>,
+) -> (Option<T>, Result<(), BadObject>) {
+    match converted {
+        Ok(object) => (Some(object), Ok(())),
+        Err(bad) => (placeholder(), Err(bad)),
+    }
+}
+
+fn key(kind: Kind, meta: &ObjectMeta) -> Key {
+    let namespace = if kind.is_namespaced() {
+        meta.namespace_or_default().to_owned()
+    } else {
+        String::new()
+    };
+    (namespace, meta.name.clone())
+}

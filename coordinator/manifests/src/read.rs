@@ -1,0 +1,280 @@
+//! Objects from text: what `kubectl get … -o yaml` (or json) prints, in any order.
+//!
+//! Documents may be Lists, typed (`PodList`) or not, nested as deep as one likes. An item is turned into its typed
+//! object as soon as it is complete and the untyped form dropped, so that a List of a whole cluster costs little more
+//! than its objects. YAML is read by `serde-saphyr` with its budgets off: they guard against documents from strangers,
+//! while here a cluster of any size is somebody's own file.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::Value;
+
+use crate::{Kind, Object};
+
+/// How a text is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// JSON, one value or several.
+    Json,
+    /// YAML, one document or several.
+    Yaml,
+    /// JSON if it begins with a brace and is JSON, YAML otherwise.
+    Unknown,
+}
+
+/// Why a text is no list of objects.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{message}", position.map(|(line, column)| format!("line {line}, column {column}: ")).unwrap_or_default())]
+pub struct ReadError {
+    /// Line and column, from 1, if known.
+    pub position: Option<(u64, u64)>,
+    /// What is wrong; names the object and the field's path where there is one.
+    pub message: String,
+}
+
+/// Reads all objects of kinds that are known; others are passed over.
+///
+/// # Errors
+/// If the text is neither JSON nor YAML, or a field that is read has the wrong type.
+pub fn objects(text: &str, format: Format) -> Result<Vec<Object>, ReadError> {
+    match format {
+        Format::Json => json(text),
+        Format::Yaml => yaml(text),
+        Format::Unknown if text.trim_start().starts_with('{') => {
+            json(text).or_else(|error| yaml(text).map_err(|_| error))
+        }
+        Format::Unknown => yaml(text),
+    }
+}
+
+fn json(text: &str) -> Result<Vec<Object>, ReadError> {
+    let mut all = Vec::new();
+    for document in serde_json::Deserializer::from_str(text).into_iter::<Document>() {
+        let document = document.map_err(|error| ReadError {
+            position: Some((error.line() as u64, error.column() as u64)).filter(|_| error.line() > 0),
+            message: without_position(&error.to_string()),
+        })?;
+        all.extend(document.0);
+    }
+    Ok(all)
+}
+
+/// serde_json ends its messages with the position, which is said in front already.
+fn without_position(message: &str) -> String {
+    message.split(" at line ").next().unwrap_or(message).to_owned()
+}
+
+fn yaml(text: &str) -> Result<Vec<Object>, ReadError> {
+    let options = serde_saphyr::options! {
+        budget: None,
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    let mut reader = text.as_bytes();
+    let mut all = Vec::new();
+    for document in serde_saphyr::read_with_options::<_, Option<Document>>(&mut reader, options) {
+        let document = document.map_err(|error| ReadError {
+            position: error.location().map(|at| (at.line(), at.column())),
+            message: error.without_snippet().to_string(),
+        })?;
+        all.extend(document.into_iter().flat_map(|document| document.0));
+    }
+    Ok(all)
+}
+
+/// One document: an object, or a list of them.
+struct Document(Vec<Object>);
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut objects = Vec::new();
+        let untyped = ObjectSeed {
+            inherited: None,
+            objects: &mut objects,
+        }
+        .deserialize(deserializer)?;
+        if untyped.is_some() {
+            return Err(de::Error::custom("an object without `kind`"));
+        }
+        Ok(Self(objects))
+    }
+}
+
+/// `apiVersion` and `kind` that a typed list gives to its items.
+#[derive(Clone)]
+struct TypeMeta {
+    api_version: Option<String>,
+    kind: String,
+}
+
+/// Reads one object or list, puts what it finds into `objects`, and returns an object whose kind is not known yet.
+struct ObjectSeed<'o> {
+    inherited: Option<TypeMeta>,
+    objects: &'o mut Vec<Object>,
+}
+
+impl<'de> DeserializeSeed<'de> for ObjectSeed<'_> {
+    type Value = Option<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ObjectSeed<'_> {
+    type Value = Option<Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a Kubernetes object or List")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = serde_json::Map::new();
+        let mut untyped_items = Vec::new();
+        let mut is_list = false;
+        while let Some(name) = map.next_key::<String>()? {
+            match name.as_str() {
+                "items" => {
+                    is_list = true;
+                    let inherited = type_of(&fields).and_then(TypeMeta::of_items);
+                    let seed = ItemsSeed {
+                        inherited,
+                        objects: self.objects,
+                        untyped: &mut untyped_items,
+                    };
+                    map.next_value_seed(seed)?;
+                }
+                "kind" | "apiVersion" | "metadata" | "spec" | "status" | "value" | "globalDefault"
+                | "provisioner" | "volumeBindingMode" | "allowedTopologies" => {
+                    let value: Value = map.next_value()?;
+                    fields.insert(name, value);
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        let own = type_of(&fields).or(self.inherited);
+        if is_list && own.as_ref().is_none_or(TypeMeta::is_list) {
+            let inherited = own.and_then(TypeMeta::of_items);
+            for item in untyped_items {
+                let Some(inherited) = &inherited else {
+                    return Err(de::Error::custom(
+                        "an item without `kind` in a List without a type",
+                    ));
+                };
+                push(self.objects, inherited, item)?;
+            }
+            return Ok(None);
+        }
+        let value = Value::Object(fields);
+        match own {
+            Some(own) => {
+                push(self.objects, &own, value)?;
+                Ok(None)
+            }
+            None => Ok(Some(value)),
+        }
+    }
+}
+
+impl TypeMeta {
+    fn is_list(&self) -> bool {
+        self.kind.ends_with("List")
+    }
+
+    /// What `PodList` says of its items; `List` says nothing.
+    fn of_items(self) -> Option<Self> {
+        let kind = self
+            .kind
+            .strip_suffix("List")
+            .filter(|kind| !kind.is_empty())?
+            .to_owned();
+        Some(Self { kind, ..self })
+    }
+}
+
+fn type_of(fields: &serde_json::Map<String, Value>) -> Option<TypeMeta> {
+    let kind = fields.get("kind")?.as_str()?.to_owned();
+    let api_version = fields
+        .get("apiVersion")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
+    Some(TypeMeta { api_version, kind })
+}
+
+fn push<E: de::Error>(objects: &mut Vec<Object>, of: &TypeMeta, value: Value) -> Result<(), E> {
+    let Some(kind) = Kind::of(of.api_version.as_deref(), &of.kind) else {
+        return Ok(());
+    };
+    let text = |key: &str| {
+        value
+            .pointer(&format!("/metadata/{key}"))
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    let (namespace, name) = (text("namespace"), text("name"));
+    let object = Object::from_value(kind, value).map_err(|error| {
+        let namespace = namespace
+            .filter(|_| kind.is_namespaced())
+            .map(|n| n + "/")
+            .unwrap_or_default();
+        let name = name.unwrap_or_else(|| "(without name)".to_owned());
+        E::custom(format_args!(
+            "{kind} {namespace}{name}: {}: {}",
+            error.path(),
+            error.inner()
+        ))
+    })?;
+    objects.push(object);
+    Ok(())
+}
+
+/// The items of a list.
+struct ItemsSeed<'o> {
+    inherited: Option<TypeMeta>,
+    objects: &'o mut Vec<Object>,
+    untyped: &'o mut Vec<Value>,
+}
+
+impl<'de> DeserializeSeed<'de> for ItemsSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ItemsSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of Kubernetes objects")
+    }
+
+    fn visit_none<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while let Some(untyped) = items.next_element_seed(ObjectSeed {
+            inherited: self.inherited.clone(),
+            objects: &mut *self.objects,
+        })? {
+            self.untyped.extend(untyped);
+        }
+        Ok(())
+    }
+}
