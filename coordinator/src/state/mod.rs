@@ -7,6 +7,7 @@
 //! ```text
 //!   state            lease (holder, rvn, epoch, lease_ms) + published attributes
 //!   op#…             journal: one item per operation
+//!   open#…           one item per operation that has not ended, so that a new leader finds them at once
 //!   node#…           launch intent and enrolment of a machine
 //!   offering#…       back-off of a (type, zone, market)
 //!   decision#…       decision records (expire)
@@ -15,7 +16,11 @@
 //!   setting#…        pause, floor: what people set
 //! ```
 
+#[doc(hidden)]
+pub mod conformance;
+pub mod lease;
 pub mod records;
+pub mod sqlite;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -122,18 +127,74 @@ pub trait StateStore: Send + Sync {
     async fn lease(&self) -> Result<Option<LeaseRow>, StoreError>;
     /// Replaces the lease if its `rvn` is still `expected` (`None`: if there is none yet). `false` when it is not.
     async fn replace_lease(&self, expected: Option<&str>, next: &LeaseRow) -> Result<bool, StoreError>;
-    /// Writes all of `writes`, and merges `attributes` into the `state` item, or nothing; only while the lease has
-    /// `epoch`. At most 90 writes.
-    async fn commit(&self, epoch: Epoch, writes: &[Write], attributes: &Attributes) -> Result<(), StoreError>;
+    /// Writes all of `writes`, and merges `attributes` into the `state` item (null takes one away), or nothing; only
+    /// while the lease has `epoch`. At most 90 writes, each of another key.
+    async fn commit(&self, epoch: Epoch, writes: &[Write], attributes: &Attributes)
+    -> Result<(), StoreError>;
     /// Writes one item without the fence: samples, decision records, audit.
     async fn append(&self, write: &Write) -> Result<(), StoreError>;
     /// One item; a strongly consistent read.
     async fn get(&self, key: &str) -> Result<Option<Item>, StoreError>;
     /// Items whose key begins with `prefix`, in the order of their keys (or the reverse), at most `limit`.
     async fn list(&self, prefix: &str, newest_first: bool, limit: usize) -> Result<Vec<Item>, StoreError>;
-    /// The published attributes.
+    /// The published attributes, with `lock_holder` and `lock_expiry` of the lease.
     async fn attributes(&self) -> Result<Attributes, StoreError>;
 }
 
 /// A shared store.
 pub type SharedStore = Arc<dyn StateStore>;
+
+/// Key of the item that carries the lease and the published attributes.
+pub(crate) const STATE: &str = "state";
+/// Most writes of a commit. DynamoDB takes 100 actions, one of them the fence.
+pub const MAX_WRITES: usize = 90;
+/// Attributes of the `state` item that are the store's own.
+const RESERVED: [&str; 7] = [
+    "cluster_id",
+    "item",
+    "rvn",
+    "epoch",
+    "lease_ms",
+    "lock_holder",
+    "lock_expiry",
+];
+
+/// What the lease publishes for people.
+pub(crate) fn lock_attributes(row: &LeaseRow) -> Attributes {
+    let mut attributes = Attributes::new();
+    if let Some(holder) = &row.holder {
+        attributes.insert("lock_holder".to_owned(), Value::from(holder.as_str()));
+        attributes.insert("lock_expiry".to_owned(), Value::from(row.expires_at.to_string()));
+    }
+    attributes
+}
+
+/// Refuses keys that a store cannot hold.
+pub(crate) fn check_key(key: &str) -> Result<(), StoreError> {
+    if key.is_empty() || key.len() > 1_024 || key == STATE {
+        return Err(StoreError::Conflict(key.chars().take(80).collect()));
+    }
+    Ok(())
+}
+
+/// Refuses what no commit may hold, before a store is asked.
+pub(crate) fn check_commit(writes: &[Write], attributes: &Attributes) -> Result<(), StoreError> {
+    if writes.len() > MAX_WRITES {
+        return Err(StoreError::Unavailable(format!(
+            "a commit of {} writes; at most {MAX_WRITES}",
+            writes.len()
+        )));
+    }
+    let mut keys = std::collections::BTreeSet::new();
+    for write in writes {
+        let (Write::Put { key, .. } | Write::Delete { key }) = write;
+        check_key(key)?;
+        if !keys.insert(key) {
+            return Err(StoreError::Conflict(key.clone()));
+        }
+    }
+    match attributes.keys().find(|name| RESERVED.contains(&name.as_str())) {
+        Some(name) => Err(StoreError::Conflict(format!("{STATE}.{name}"))),
+        None => Ok(()),
+    }
+}

@@ -28,8 +28,10 @@ pub trait Record: Serialize + DeserializeOwned {
     /// # Errors
     /// [`StoreError::Corrupt`] when it has no JSON form, which none of ours does.
     fn body(&self) -> Result<Value, StoreError> {
-        serde_json::to_value(self)
-            .map_err(|error| StoreError::Corrupt { key: self.key(), reason: error.to_string() })
+        serde_json::to_value(self).map_err(|error| StoreError::Corrupt {
+            key: self.key(),
+            reason: error.to_string(),
+        })
     }
 
     /// The record in an item.
@@ -37,8 +39,10 @@ pub trait Record: Serialize + DeserializeOwned {
     /// # Errors
     /// [`StoreError::Corrupt`] naming the item and what is wrong.
     fn from_item(item: &Item) -> Result<Self, StoreError> {
-        Self::deserialize(&item.body)
-            .map_err(|error| StoreError::Corrupt { key: item.key.clone(), reason: error.to_string() })
+        Self::deserialize(&item.body).map_err(|error| StoreError::Corrupt {
+            key: item.key.clone(),
+            reason: error.to_string(),
+        })
     }
 }
 
