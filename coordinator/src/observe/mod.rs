@@ -1,6 +1,10 @@
 //! Observing: each source keeps its own latest value and its age; [`snapshot`] merges them into what the planner
 //! sees. Unknown is never zero.
 
+pub mod agents;
+pub mod prometheus;
+pub(crate) mod web;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
@@ -43,6 +47,8 @@ pub struct MetricsReading {
     pub memory_percent: Option<f64>,
     /// CPU and memory of nodes, in percent.
     pub nodes: BTreeMap<NodeName, (Option<f64>, Option<f64>)>,
+    /// What went wrong with some of the figures, a sentence each; those figures are absent.
+    pub problems: Vec<String>,
 }
 
 /// A metrics source that did not answer, or answered nonsense.
