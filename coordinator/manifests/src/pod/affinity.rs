@@ -63,9 +63,9 @@ pub(super) fn convert(
                 labels,
             )?;
             if sign > 0 {
-                converted.near.push(term)
+                converted.near.push(term);
             } else {
-                converted.apart.push(term)
+                converted.apart.push(term);
             }
         }
         for (index, term) in terms.preferred.iter().enumerate() {
