@@ -1,0 +1,264 @@
+//! An agent, put together from its parts and run until it is told to stop.
+//!
+//! The parts are the outside world; the loops in here are the agent. All of them run in one task: the machine is for others.
+
+use std::sync::Arc;
+
+use rand::{SeedableRng as _, rngs::SmallRng};
+use smartscale_proto::{
+    backoff::Backoff,
+    time::SharedClock,
+    tls::{Credential, Rotating, client::Dialer},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::{
+    boot::{Boot, Progress},
+    config::Config,
+    drain::{self, Drainer, Engine},
+    enrol::{Attestor, Enrolled, Enroller},
+    health::{
+        Vitals,
+        observe::{Intervals, Observer},
+    },
+    k3s::K3sFiles,
+    kubelet::KubeletApi,
+    machine::MachineIdentity,
+    notices::{NoticeSource, watch::Watcher},
+    outbox::Outbox,
+    retire::{Retirement, retirement},
+    secrets::Secrets,
+    session::Session,
+    state::StateFolder,
+    units::Units,
+};
+
+/// The world of an agent.
+#[derive(Clone)]
+pub struct Parts {
+    /// The configuration.
+    pub config: Config,
+    /// Time.
+    pub clock: SharedClock,
+    /// The kernel's boot id: the same as long as the machine runs.
+    pub boot_id: String,
+    /// Where the agent remembers.
+    pub folder: Arc<dyn StateFolder>,
+    /// Which machine this is.
+    pub machine: Arc<dyn MachineIdentity>,
+    /// What is announced about it.
+    pub notices: Arc<dyn NoticeSource>,
+    /// The secrets of its join.
+    pub secrets: Arc<dyn Secrets>,
+    /// Its proof.
+    pub attestor: Arc<dyn Attestor>,
+    /// Its services.
+    pub units: Arc<dyn Units>,
+    /// K3s' files.
+    pub files: Arc<dyn K3sFiles>,
+    /// The Kubernetes API with the kubelet's credential.
+    pub kubelet: Arc<dyn KubeletApi>,
+    /// Its vital signs.
+    pub vitals: Arc<dyn Vitals>,
+}
+
+/// A loop ended that never should: the process has to end, so that systemd starts it anew.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent's {0} ended unexpectedly")]
+pub struct Ended(&'static str);
+
+/// An agent that is ready to run.
+pub struct Agent {
+    boot: Boot,
+    enroller: Arc<Enroller>,
+    engine: Engine,
+    retirement: Retirement,
+    session: Session,
+    observer: Observer,
+    watcher: Watcher,
+    clock: SharedClock,
+    drainer: Drainer,
+    enrolled: watch::Sender<Option<Enrolled>>,
+    channel: watch::Receiver<Option<Channel>>,
+    step: watch::Receiver<Option<Progress>>,
+}
+
+impl Agent {
+    /// Puts an agent together. Nothing happens yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, clock, boot_id, folder, .. } = parts;
+        let config = Arc::new(config);
+        let outbox = Outbox::new(Arc::clone(&folder), Arc::clone(&clock));
+        let material =
+            Rotating::new(Credential { chain: Vec::new(), key: None, anchors: config.anchors.clone() });
+        let dialer = Dialer::new(material, config.expected.clone());
+
+        let enrolled = watch::Sender::new(None);
+        let node = watch::Sender::new(None);
+        let latest = watch::Sender::new(None);
+        let channel = watch::Sender::new(None);
+        let step = watch::Sender::new(None);
+        let intervals =
+            watch::Sender::new(Intervals { changing: config.health.changing, quiet: config.health.quiet });
+
+        let (drainer, engine) = drain::engine(drain::Tools {
+            api: Arc::clone(&parts.kubelet),
+            folder: Arc::clone(&folder),
+            clock: Arc::clone(&clock),
+            outbox: outbox.clone(),
+            boot_id: boot_id.clone(),
+            settings: config.drain.settings,
+        });
+        let (retirer, retirement) = retirement(
+            Arc::clone(&folder),
+            Arc::clone(&parts.units),
+            outbox.clone(),
+            Arc::clone(&clock),
+            config.k3s.unit.clone(),
+        );
+        let enroller = Arc::new(Enroller {
+            dialer: dialer.clone(),
+            attestor: parts.attestor,
+            folder: Arc::clone(&folder),
+            clock: Arc::clone(&clock),
+            endpoints: config.coordinators.clone(),
+            boot_id: boot_id.clone(),
+        });
+        let watcher = Watcher {
+            source: parts.notices,
+            outbox: outbox.clone(),
+            drainer: drainer.clone(),
+            folder: Arc::clone(&folder),
+            clock: Arc::clone(&clock),
+            interval: config.notice_interval,
+            drain: config.drain,
+            node: node.subscribe(),
+        };
+        let observer = Observer {
+            vitals: parts.vitals,
+            units: Arc::clone(&parts.units),
+            kubelet: Arc::clone(&parts.kubelet),
+            clock: Arc::clone(&clock),
+            unit: config.k3s.unit.clone(),
+            settings: config.health,
+            intervals: intervals.subscribe(),
+            node: node.subscribe(),
+            latest: latest.clone(),
+        };
+        let session = Session {
+            dialer,
+            clock: Arc::clone(&clock),
+            endpoints: config.coordinators.clone(),
+            enrolled: enrolled.subscribe(),
+            outbox: outbox.clone(),
+            health: latest.subscribe(),
+            intervals,
+            channel: channel.clone(),
+            drainer: drainer.clone(),
+            drain: config.drain,
+            retirer,
+            boot_id: boot_id.clone(),
+        };
+        let boot = Boot {
+            config,
+            clock: Arc::clone(&clock),
+            machine: parts.machine,
+            secrets: parts.secrets,
+            enroller: Arc::clone(&enroller),
+            files: parts.files,
+            units: parts.units,
+            kubelet: parts.kubelet,
+            folder,
+            outbox,
+            boot_id,
+            enrolled: enrolled.clone(),
+            node,
+            step: step.clone(),
+        };
+        Self {
+            boot,
+            enroller,
+            engine,
+            retirement,
+            session,
+            observer,
+            watcher,
+            clock,
+            drainer,
+            enrolled,
+            channel: channel.subscribe(),
+            step: step.subscribe(),
+        }
+    }
+
+    /// Gives orders to this agent's drain from the machine itself.
+    #[must_use]
+    pub fn drainer(&self) -> Drainer {
+        self.drainer.clone()
+    }
+
+    /// The boot step under way; `None` before the first and once the node is Ready.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Option<Progress>> {
+        self.step.clone()
+    }
+
+    /// Runs until `shutdown`. A drain under way is left as it is and goes on with the next run; none is begun.
+    ///
+    /// # Errors
+    /// [`Ended`] when a loop ends that never should.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Ended> {
+        let Self { boot, enroller, engine, retirement, session, observer, watcher, clock, drainer, enrolled, channel, .. } =
+            self;
+        let boot = async {
+            boot.run().await;
+            std::future::pending::<()>().await;
+        };
+        // The engine ends with the last handle, which lives as long as this.
+        let _drainer = drainer;
+        tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            () = Box::pin(engine.run()) => Err(Ended("drain")),
+            () = Box::pin(retirement.run()) => Err(Ended("retirement")),
+            () = Box::pin(watcher.run()) => Err(Ended("watch for notices")),
+            () = Box::pin(session.run()) => Err(Ended("session")),
+            () = Box::pin(observer.run()) => Err(Ended("observation of health")),
+            () = Box::pin(renew(enroller, clock, enrolled, channel)) => Err(Ended("renewal")),
+            () = Box::pin(boot) => Err(Ended("boot")),
+        }
+    }
+}
+
+/// Renews the certificate at half of its life, over the session's channel, whose streams go on.
+async fn renew(
+    enroller: Arc<Enroller>,
+    clock: SharedClock,
+    enrolled: watch::Sender<Option<Enrolled>>,
+    mut channel: watch::Receiver<Option<Channel>>,
+) {
+    let mut present = enrolled.subscribe();
+    let mut random = SmallRng::seed_from_u64(rand::random());
+    let mut failures = 0;
+    loop {
+        let Ok(current) = present.wait_for(Option::is_some).await.map(|current| current.clone()) else { return };
+        let Some(current) = current else { continue };
+        clock.sleep(current.until_renewal(clock.now())).await;
+        let Ok(open) = channel.wait_for(Option::is_some).await.map(|open| open.clone()) else { return };
+        let Some(open) = open else { continue };
+        match enroller.renew(open, &current).await {
+            Ok(renewed) => {
+                tracing::info!(not_after = %renewed.not_after, "the certificate was renewed");
+                failures = 0;
+                enrolled.send_replace(Some(renewed));
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(%error, failures, "the certificate could not be renewed, trying again");
+                clock.sleep(Backoff::DEFAULT.delay(failures, &mut random)).await;
+            }
+        }
+    }
+}

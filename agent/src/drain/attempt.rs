@@ -1,0 +1,59 @@
+//! The eviction of one pod: read, look, evict.
+//!
+//! The pod is read first, because an eviction that is refused for its UID has used the disruption budget up for two minutes
+//! all the same: the precondition guards against a race, it does not probe. A pod that was told to go already is never
+//! evicted a second time.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use smartscale_planner::model::PodKey;
+use smartscale_proto::time::{SharedClock, within};
+
+use crate::kubelet::{KubeletApi, Refusal};
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// There is no such pod any more.
+    Gone,
+    /// It was told to go before.
+    Leaving { ends_at: Timestamp },
+    /// The eviction was accepted.
+    Accepted,
+    /// It was not; or the pod could not even be read.
+    Refused { refusal: Refusal, called: bool },
+}
+
+/// Evicts the pod called `key` if it is the one with `uid` and has not been told to go.
+pub(super) async fn evict(
+    api: Arc<dyn KubeletApi>,
+    clock: SharedClock,
+    limit: Duration,
+    key: PodKey,
+    uid: String,
+) -> Attempt {
+    let attempt = async {
+        match api.pod(&key).await {
+            Ok(None) => return Attempt::Gone,
+            Ok(Some(own)) if *own.pod.uid != *uid => return Attempt::Gone,
+            Ok(Some(own)) => {
+                if let Some(deletion) = own.pod.deletion {
+                    return Attempt::Leaving { ends_at: deletion.at };
+                }
+            }
+            Err(refusal) => return Attempt::Refused { refusal, called: false },
+        }
+        match api.evict(&key, &uid).await {
+            Ok(()) => Attempt::Accepted,
+            Err(Refusal::NotFound | Refusal::OtherUid) => Attempt::Gone,
+            Err(refusal) => Attempt::Refused { refusal, called: true },
+        }
+    };
+    within(&*clock, limit, attempt).await.unwrap_or_else(|| Attempt::Refused { refusal: too_late(), called: true })
+}
+
+/// No answer in time.
+pub(super) fn too_late() -> Refusal {
+    Refusal::Unavailable("it did not answer in time".to_owned())
+}

@@ -1,0 +1,468 @@
+//! The loop that carries a drain out: look at the state, start what is due, store, wait for whatever happens first.
+//!
+//! Calls fly on their own and come back as [`Event`]s; the loop alone changes the state. A started call is not polled before
+//! the state that announces it is on disk.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use rand::{SeedableRng as _, rngs::SmallRng};
+use smartscale_planner::drainability::Tier;
+use smartscale_proto::{
+    backoff::Backoff,
+    time::within,
+    v1::{Outcome, session_request::Report},
+};
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    Command, OnTimeout, Tools,
+    attempt::{self, Attempt},
+    state::{Cordon, DrainState, Moment, PodStage, Stage},
+};
+use crate::{
+    kubelet::{OwnNode, OwnPod, Refusal},
+    state::{read_json, write_json},
+};
+
+/// The file of the latest drain.
+pub(super) const FILE: &str = "drain.json";
+/// How long forcing goes on after the longest grace.
+const FORCE_MARGIN: Duration = Duration::from_secs(15);
+/// Delay before the loop looks again when nothing happens.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// What came back.
+pub(super) enum Event {
+    Node(Result<OwnNode, Refusal>),
+    Cordoned(Result<(), Refusal>),
+    Listed(Result<Vec<OwnPod>, Refusal>),
+    Attempted(String, Attempt),
+    Deleted(String, Result<(), Refusal>),
+    Uncordoned(Result<(), Refusal>),
+}
+
+type Flight = Pin<Box<dyn Future<Output = Event> + Send>>;
+
+/// When something may be tried (again).
+#[derive(Default)]
+pub(super) struct Attempts {
+    pub(super) flying: bool,
+    pub(super) next: Duration,
+    pub(super) failures: u32,
+}
+
+/// What a run knows beside the state: nothing of it has to survive.
+#[derive(Default)]
+pub(super) struct Run {
+    pub(super) node: Attempts,
+    pub(super) list: Attempts,
+    pub(super) pods: HashMap<String, Attempts>,
+    /// The list was read in this run.
+    pub(super) listed: bool,
+    /// Tiers up to this one may leave, since when, and for how long it has the stage for itself.
+    tier: Option<(Tier, Duration, Duration)>,
+    /// Whether the state's changes are on disk and told.
+    pub(super) dirty: bool,
+}
+
+/// Carries out one drain at a time.
+pub struct Engine {
+    pub(super) tools: Tools,
+    orders: mpsc::Receiver<Command>,
+    published: watch::Sender<Option<Arc<DrainState>>>,
+    pub(super) random: SmallRng,
+}
+
+impl Engine {
+    pub(super) fn new(tools: Tools, orders: mpsc::Receiver<Command>) -> Self {
+        let stored = read_json::<DrainState>(&*tools.folder, FILE)
+            .map(|drain| Arc::new(drain.resumed(&tools.clock, &tools.boot_id)));
+        let published = watch::Sender::new(stored);
+        Self { tools, orders, published, random: SmallRng::seed_from_u64(rand::random()) }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Option<Arc<DrainState>>> {
+        self.published.subscribe()
+    }
+
+    /// Takes orders and carries them out until the last [`Drainer`](super::Drainer) is gone.
+    pub async fn run(mut self) {
+        let mut state = self.published.borrow().as_deref().cloned();
+        if let Some(drain) = state.as_ref().filter(|drain| !drain.stage.is_finished()) {
+            tracing::info!(op = ?drain.operations, stage = ?drain.stage, deadline = %drain.deadline.wall, "a drain is resumed");
+        }
+        loop {
+            match state.as_mut().filter(|drain| !drain.stage.is_finished()) {
+                Some(drain) => {
+                    if !self.carry(drain).await {
+                        return;
+                    }
+                    tracing::info!(op = ?drain.operations, stage = ?drain.stage, error = drain.error, "the drain is over");
+                }
+                None => match self.orders.recv().await {
+                    Some(command) => self.begin(command, &mut state),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// A command while no drain is under way.
+    fn begin(&self, command: Command, state: &mut Option<DrainState>) {
+        match command {
+            Command::Drain(order) => match state {
+                Some(done) if done.operations.contains(&order.operation) => self.tell(done),
+                _ => {
+                    tracing::info!(op = order.operation, reason = order.reason, timeout = ?order.timeout, on_timeout = ?order.on_timeout, "a drain begins");
+                    *state = Some(DrainState::new(order, &self.tools.clock, &self.tools.boot_id));
+                }
+            },
+            Command::Abort(operation) => {
+                let known = state.as_mut().filter(|done| done.operations.contains(&operation));
+                let known = known.map(|done| {
+                    if done.stage == Stage::Drained {
+                        done.stage = Stage::Aborting;
+                    }
+                });
+                let error = match known {
+                    Some(()) => String::new(),
+                    None => "no drain of this operation is known here".to_owned(),
+                };
+                self.tools.outbox.result(&operation, "abort_drain", Outcome::Done, error);
+            }
+        }
+    }
+
+    /// A command while a drain is under way.
+    fn amend(&self, command: Command, drain: &mut DrainState, run: &mut Run) {
+        run.dirty = true;
+        match command {
+            Command::Drain(order) if drain.operations.contains(&order.operation) => {}
+            Command::Drain(order) => {
+                tracing::info!(op = order.operation, joins = ?drain.operations, "an order joins the drain under way");
+                drain.join(order, &self.tools.clock);
+                // The terms may have changed: nobody waits out a delay of the old ones.
+                run.tier = None;
+            }
+            Command::Abort(operation) => {
+                let mut error = "no drain of this operation is known here".to_owned();
+                if let Some(position) = drain.operations.iter().position(|own| *own == operation) {
+                    error.clear();
+                    if drain.operations.len() > 1 {
+                        let mut left = drain.clone();
+                        left.stage = Stage::Aborted;
+                        drain.operations.remove(position);
+                        left.error = format!("given up; the node drains on for {}", drain.operations.join(", "));
+                        self.tools.outbox.put_some(left.to_wire(&operation).map(Report::Drain));
+                    } else if drain.stage != Stage::Aborting {
+                        "the drain was given up on command".clone_into(&mut drain.error);
+                        drain.stage = Stage::Aborting;
+                        run.node = Attempts::default();
+                    }
+                }
+                self.tools.outbox.result(&operation, "abort_drain", Outcome::Done, error);
+            }
+        }
+    }
+
+    /// Carries `drain` to its end; `false` when nobody can give orders any more.
+    async fn carry(&mut self, drain: &mut DrainState) -> bool {
+        let mut run = Run { dirty: true, ..Run::default() };
+        let mut flights = FuturesUnordered::<Flight>::new();
+        while !drain.stage.is_finished() {
+            let wake = self.advance(drain, &mut run, &mut flights);
+            if std::mem::take(&mut run.dirty) {
+                self.store(drain);
+            }
+            if drain.stage.is_finished() {
+                break;
+            }
+            let clock = Arc::clone(&self.tools.clock);
+            tokio::select! {
+                biased;
+                command = self.orders.recv() => match command {
+                    Some(command) => self.amend(command, drain, &mut run),
+                    None => return false,
+                },
+                Some(event) = flights.next(), if !flights.is_empty() => self.apply(event, drain, &mut run),
+                () = clock.sleep(wake) => {}
+            }
+        }
+        true
+    }
+
+    /// Keeps the state on disk, publishes and reports it.
+    fn store(&self, drain: &DrainState) {
+        if let Err(error) = write_json(&*self.tools.folder, FILE, drain) {
+            // A full disk must not keep the node from being emptied.
+            tracing::error!(%error, "the drain's state cannot be kept");
+        }
+        self.published.send_replace(Some(Arc::new(drain.clone())));
+        self.tell(drain);
+    }
+
+    fn tell(&self, drain: &DrainState) {
+        for operation in &drain.operations {
+            self.tools.outbox.put_some(drain.to_wire(operation).map(Report::Drain));
+        }
+    }
+
+    /// Moves the stage on as far as nothing has to be waited for and starts what is due. Says when to look again.
+    fn advance(&mut self, drain: &mut DrainState, run: &mut Run, flights: &mut FuturesUnordered<Flight>) -> Duration {
+        let now = self.tools.clock.elapsed();
+        let before = drain.stage;
+        match drain.stage {
+            Stage::Cordoning if now >= drain.deadline.elapsed => match (drain.on_timeout, drain.cordon) {
+                (OnTimeout::Force, _) => self.begin_forcing(drain),
+                (OnTimeout::Abort, Cordon::Ours) => drain.stage = Stage::Aborting,
+                (OnTimeout::Abort, _) => drain.stage = Stage::Failed,
+            },
+            Stage::Evicting => {
+                if run.listed && !drain.pods.iter().any(super::state::PodRecord::is_open) {
+                    drain.stage = Stage::Drained;
+                    drain.error.clear();
+                } else if now >= drain.deadline.elapsed {
+                    match drain.on_timeout {
+                        OnTimeout::Force => self.begin_forcing(drain),
+                        OnTimeout::Abort => {
+                            let left = drain.pods.iter().filter(|pod| pod.is_open()).count();
+                            drain.error = if run.listed {
+                                format!("the deadline passed and {left} pods had not left")
+                            } else {
+                                format!("the deadline passed; {}", drain.error)
+                            };
+                            drain.stage = Stage::Aborting;
+                        }
+                    }
+                }
+            }
+            Stage::Forcing => {
+                let over = drain.forced_until.is_none_or(|until| now >= until.elapsed);
+                let left = drain.pods.iter().filter(|pod| pod.is_open()).count();
+                if run.listed && left == 0 {
+                    drain.stage = Stage::Drained;
+                    drain.error.clear();
+                } else if over {
+                    drain.stage = Stage::Failed;
+                    drain.error = format!("{left} pods were still there after they had been deleted; {}", drain.error);
+                }
+            }
+            _ => {}
+        }
+        if drain.stage != before {
+            run.node = Attempts::default();
+            run.list = Attempts::default();
+            run.pods.clear();
+            run.dirty = true;
+        }
+        if drain.stage == Stage::Aborting && self.settle_aborting(drain) {
+            run.dirty = true;
+        }
+        self.start(drain, run, flights);
+        self.wake(drain, run)
+    }
+
+    fn begin_forcing(&self, drain: &mut DrainState) {
+        let cap = self.force_grace(drain);
+        drain.forced_until = Some(Moment::after(&self.tools.clock, cap + FORCE_MARGIN));
+        drain.stage = Stage::Forcing;
+    }
+
+    /// The longest grace that is left for a pod.
+    pub(super) fn force_grace(&self, drain: &DrainState) -> Duration {
+        let left = drain.taken_at.map(|at| smartscale_proto::time::age(self.tools.clock.now(), at));
+        // One second at least: with zero, the API server forgets the pod before the kubelet has ended it.
+        left.unwrap_or(self.tools.settings.force_grace)
+            .min(self.tools.settings.force_grace)
+            .max(Duration::from_secs(1))
+    }
+
+    /// Names the pods that stay; ends at once where there is no cordon to take away. Whether anything changed.
+    fn settle_aborting(&self, drain: &mut DrainState) -> bool {
+        let mut changed = false;
+        for pod in drain.pods.iter_mut().filter(|pod| pod.is_open()) {
+            if matches!(pod.stage, PodStage::Waiting | PodStage::Budget) {
+                if pod.reason.is_empty() {
+                    "its turn had not come when the drain ended".clone_into(&mut pod.reason);
+                }
+                pod.stage = PodStage::Stayed;
+                changed = true;
+            }
+        }
+        if drain.cordon != Cordon::Ours {
+            drain.stage = Stage::Aborted;
+            changed = true;
+        }
+        changed
+    }
+
+    fn start(&self, drain: &mut DrainState, run: &mut Run, flights: &mut FuturesUnordered<Flight>) {
+        let now = self.tools.clock.elapsed();
+        match drain.stage {
+            Stage::Cordoning | Stage::Aborting => {
+                if run.node.is_due(now) {
+                    run.node.flying = true;
+                    flights.push(self.node_call(drain));
+                }
+            }
+            Stage::Evicting | Stage::Forcing => {
+                if run.list.is_due(now) {
+                    run.list.flying = true;
+                    flights.push(self.list_call(drain));
+                }
+                if drain.stage == Stage::Evicting {
+                    self.start_evictions(drain, run, flights);
+                } else {
+                    self.start_deletions(drain, run, flights);
+                }
+            }
+            Stage::Drained | Stage::Aborted | Stage::Failed => {}
+        }
+    }
+
+    fn start_evictions(&self, drain: &mut DrainState, run: &mut Run, flights: &mut FuturesUnordered<Flight>) {
+        let now = self.tools.clock.elapsed();
+        let Some(allowed) = allowed_tier(drain, run, now) else { return };
+        let due = |pod: &&mut super::state::PodRecord| {
+            pod.is_open() && matches!(pod.stage, PodStage::Waiting | PodStage::Budget) && pod.tier() <= allowed
+        };
+        for pod in drain.pods.iter_mut().filter(due) {
+            let attempts = run.pods.entry(pod.uid.clone()).or_default();
+            if attempts.is_due(now) {
+                attempts.flying = true;
+                let (api, clock) = (Arc::clone(&self.tools.api), Arc::clone(&self.tools.clock));
+                let (limit, key, uid) = (self.tools.settings.call_time, pod.key.clone(), pod.uid.clone());
+                flights.push(Box::pin(async move {
+                    Event::Attempted(uid.clone(), attempt::evict(api, clock, limit, key, uid).await)
+                }));
+            }
+        }
+    }
+
+    fn start_deletions(&self, drain: &mut DrainState, run: &mut Run, flights: &mut FuturesUnordered<Flight>) {
+        let now = self.tools.clock.elapsed();
+        let cap = self.force_grace(drain);
+        let end = Moment::after(&self.tools.clock, cap).wall;
+        for pod in drain.pods.iter().filter(|pod| pod.is_open() && pod.stage != PodStage::Forced) {
+            // One that ends in time by itself is left to it.
+            if pod.stage == PodStage::Terminating && pod.ends_at.is_none_or(|at| at <= end) {
+                continue;
+            }
+            let attempts = run.pods.entry(pod.uid.clone()).or_default();
+            if attempts.is_due(now) {
+                attempts.flying = true;
+                let (api, clock) = (Arc::clone(&self.tools.api), Arc::clone(&self.tools.clock));
+                let (limit, key, uid) = (self.tools.settings.call_time, pod.key.clone(), pod.uid.clone());
+                let grace = pod.grace.clamp(Duration::from_secs(1), cap);
+                flights.push(Box::pin(async move {
+                    let call = api.delete(&key, &uid, grace);
+                    let done = within(&*clock, limit, call).await.unwrap_or_else(|| Err(attempt::too_late()));
+                    Event::Deleted(uid, done)
+                }));
+            }
+        }
+    }
+
+    fn list_call(&self, drain: &DrainState) -> Flight {
+        let (api, clock) = (Arc::clone(&self.tools.api), Arc::clone(&self.tools.clock));
+        let (limit, node) = (self.tools.settings.call_time, drain.node.clone());
+        Box::pin(async move {
+            let listed = within(&*clock, limit, api.pods(&node, true)).await;
+            Event::Listed(listed.unwrap_or_else(|| Err(attempt::too_late())))
+        })
+    }
+
+    /// The next call about the node: read it, cordon it, or uncordon it.
+    fn node_call(&self, drain: &DrainState) -> Flight {
+        let (api, clock) = (Arc::clone(&self.tools.api), Arc::clone(&self.tools.clock));
+        let (limit, node) = (self.tools.settings.call_time, drain.node.clone());
+        let operation = drain.operations.first().cloned().unwrap_or_default();
+        let late = || Err(attempt::too_late());
+        match (drain.stage, drain.cordon) {
+            (Stage::Aborting, _) => Box::pin(async move {
+                let uncordon = async {
+                    let present = api.node(&node).await?;
+                    // Without our mark somebody else has taken the cordon over.
+                    if present.unschedulable && present.cordoned_by.is_some() {
+                        api.uncordon(&node).await?;
+                    }
+                    Ok(())
+                };
+                Event::Uncordoned(within(&*clock, limit, uncordon).await.unwrap_or_else(late))
+            }),
+            (_, Cordon::Ours) => Box::pin(async move {
+                let call = api.cordon(&node, &operation);
+                Event::Cordoned(within(&*clock, limit, call).await.unwrap_or_else(late))
+            }),
+            (_, Cordon::Unknown | Cordon::Foreign) => Box::pin(async move {
+                let read = within(&*clock, limit, api.node(&node)).await;
+                Event::Node(read.unwrap_or_else(|| Err(attempt::too_late())))
+            }),
+        }
+    }
+
+    /// Time until something is due.
+    fn wake(&self, drain: &DrainState, run: &Run) -> Duration {
+        let now = self.tools.clock.elapsed();
+        let mut due = now + IDLE;
+        let mut consider = |moment: Duration| due = due.min(moment);
+        consider(drain.deadline.elapsed.max(now + Duration::from_millis(1)));
+        if let Some(until) = drain.forced_until {
+            consider(until.elapsed.max(now + Duration::from_millis(1)));
+        }
+        if let Some((_, since, share)) = run.tier.filter(|_| drain.on_timeout == OnTimeout::Force) {
+            consider((since + share).max(now + Duration::from_millis(1)));
+        }
+        for attempts in [&run.node, &run.list].into_iter().chain(run.pods.values()) {
+            if !attempts.flying && attempts.next > now {
+                consider(attempts.next);
+            }
+        }
+        due.saturating_sub(now)
+    }
+
+    pub(super) fn backoff(&mut self, failures: u32) -> Duration {
+        const SCHEDULE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+        Backoff::new(SCHEDULE.0, SCHEDULE.1).unwrap_or(Backoff::DEFAULT).delay(failures, &mut self.random)
+    }
+}
+
+impl Attempts {
+    fn is_due(&self, now: Duration) -> bool {
+        !self.flying && self.next <= now
+    }
+}
+
+/// The highest tier whose pods may be told to go. The lowest one that still has pods; in a drain that will be forced
+/// each tier has the stage for its share of the time that is left, so that a pod that never leaves does not cost those after
+/// it their graceful end.
+fn allowed_tier(drain: &DrainState, run: &mut Run, now: Duration) -> Option<Tier> {
+    let mut open: Vec<Tier> =
+        drain.pods.iter().filter(|pod| pod.is_open()).map(super::state::PodRecord::tier).collect();
+    open.sort_unstable();
+    open.dedup();
+    let lowest = *open.first()?;
+    let share = |after: usize| {
+        let left = drain.deadline.elapsed.saturating_sub(now);
+        left / u32::try_from(after.max(1)).unwrap_or(u32::MAX)
+    };
+    let (mut allowed, mut since, mut time) = match run.tier {
+        Some(present) if present.0 >= lowest => present,
+        _ => (lowest, now, share(open.len())),
+    };
+    if drain.on_timeout == OnTimeout::Force && now >= since + time {
+        let later: Vec<Tier> = open.iter().copied().filter(|tier| *tier > allowed).collect();
+        if let Some(next) = later.first() {
+            (allowed, since, time) = (*next, now, share(later.len()));
+        }
+    }
+    run.tier = Some((allowed, since, time));
+    Some(allowed)
+}

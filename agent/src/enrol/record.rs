@@ -1,0 +1,160 @@
+//! The agent's certificate and its key as they lie on the disk: one file, so that they always fit together.
+
+use std::{io, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use smartscale_proto::{
+    time::{age, from_wire},
+    tls::{Anchors, Credential, keys},
+    v1,
+};
+use zeroize::Zeroize as _;
+
+use crate::{
+    error::Failure,
+    machine::Machine,
+    secrets::Secret,
+    state::{StateFolder, read_json, write_json},
+};
+
+const FILE: &str = "enrolment.json";
+const PENDING: &str = "enrolment-key.json";
+
+/// What enrolment made of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// The machine, as it knew itself then.
+    pub machine: Machine,
+    /// The boot in which that was.
+    pub boot_id: String,
+    /// Name of the Kubernetes node.
+    pub node: String,
+    /// The pool.
+    pub pool: String,
+    /// How it was bought, by the launch record.
+    pub market: String,
+    /// When the certificate came, by this machine's clock.
+    pub issued_at: Timestamp,
+    /// When it ends.
+    pub not_after: Timestamp,
+}
+
+impl Enrolled {
+    /// Time until half of the certificate's life is over.
+    #[must_use]
+    pub fn until_renewal(&self, now: Timestamp) -> Duration {
+        let half = age(self.issued_at, self.not_after) / 2;
+        let at = self.issued_at.checked_add(SignedDuration::try_from(half).unwrap_or_default());
+        at.map_or(Duration::ZERO, |at| age(now, at))
+    }
+}
+
+/// The file.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    enrolled: Enrolled,
+    key: String,
+    chain: String,
+    anchors: String,
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+/// A key that is to be enrolled, kept before it is: an agent that dies between the coordinator's yes and its own disk must
+/// come back with the same key, since an instance's first key is its only one.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Pending {
+    key: String,
+    request: Vec<u8>,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+impl Pending {
+    /// The key that waits for its enrolment, or a fresh one.
+    pub(super) fn take(folder: &dyn StateFolder) -> Result<Self, Failure> {
+        if let Some(pending) = read_json(folder, PENDING) {
+            return Ok(pending);
+        }
+        let pending = Self::fresh()?;
+        write_json(folder, PENDING, &pending)?;
+        Ok(pending)
+    }
+
+    /// A fresh key.
+    pub(super) fn fresh() -> Result<Self, Failure> {
+        let (key, request) = keys::key_and_request()?;
+        Ok(Self { key: keys::to_pem("PRIVATE KEY", key.secret_der()), request })
+    }
+
+    /// The signing request (PKCS#10, DER).
+    pub(super) fn request(&self) -> &[u8] {
+        &self.request
+    }
+}
+
+/// The stored enrolment of a certificate that is still good at `now`, with its credential.
+pub(super) fn load(folder: &dyn StateFolder, now: Timestamp) -> Option<(Enrolled, Credential)> {
+    let record: Record = read_json(folder, FILE)?;
+    if record.enrolled.not_after <= now {
+        tracing::warn!(not_after = %record.enrolled.not_after, "the stored certificate has expired");
+        return None;
+    }
+    match credential(&record) {
+        Ok(credential) => Some((record.enrolled.clone(), credential)),
+        Err(error) => {
+            tracing::error!(%error, "the stored certificate cannot be used");
+            None
+        }
+    }
+}
+
+/// Stores what the coordinator signed for `pending`.
+pub(super) fn save(
+    folder: &dyn StateFolder,
+    enrolled: Enrolled,
+    pending: &Pending,
+    certificate: &v1::Certificate,
+) -> Result<Credential, Failure> {
+    let pem = |ders: &[Vec<u8>]| ders.iter().map(|der| keys::to_pem("CERTIFICATE", der)).collect::<String>();
+    let record = Record {
+        enrolled,
+        key: pending.key.clone(),
+        chain: pem(&certificate.chain_der),
+        anchors: pem(&certificate.trust_anchors_der),
+    };
+    let credential = credential(&record)?;
+    let written: io::Result<()> = write_json(folder, FILE, &record).and_then(|()| folder.remove(PENDING));
+    if let Err(error) = written {
+        // The certificate is good all the same; a restart would come back with the pending key, or renew later.
+        tracing::error!(%error, "the certificate cannot be kept on disk");
+    }
+    Ok(credential)
+}
+
+fn credential(record: &Record) -> Result<Credential, Failure> {
+    let key = Secret::new(record.key.clone());
+    Ok(Credential {
+        chain: keys::certificates_from_pem(record.chain.as_bytes())?,
+        key: Some(keys::key_from_pem(key.reveal().as_bytes())?),
+        anchors: Anchors::Certificates(keys::certificates_from_pem(record.anchors.as_bytes())?),
+    })
+}
+
+/// When a received certificate ends.
+pub(super) fn not_after(certificate: &v1::Certificate) -> Result<Timestamp, Failure> {
+    let time = certificate
+        .not_after
+        .as_ref()
+        .ok_or_else(|| Failure::because("the coordinator's certificate does not say when it ends"))?;
+    Ok(from_wire(time)?)
+}

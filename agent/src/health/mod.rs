@@ -1,0 +1,52 @@
+//! How the machine is, as it is told to the coordinator.
+//!
+//! ```text
+//!   Vitals (every tick) ─┐
+//!   units, kubelet, runtime (slower) ─┼─▶ Health ─▶ sane ─▶ changed, or quiet for long enough ─▶ watch
+//!   pods, node (slower) ─┘
+//! ```
+//! - [`proc`]: what `/proc` and the file system say
+//! - [`sane`]: what may leave the machine
+//! - [`change`]: what counts as a change
+//! - [`observe`]: the loops
+
+pub mod change;
+pub mod observe;
+pub mod proc;
+pub mod sane;
+
+use async_trait::async_trait;
+
+/// Vital signs. An absent figure is unknown, never zero. Percentages are of the whole, 0 to 100.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Reading {
+    /// CPU in use.
+    pub cpu_percent: Option<f64>,
+    /// Memory in use (total less available).
+    pub memory_percent: Option<f64>,
+    /// Memory in total.
+    pub memory_total_bytes: Option<u64>,
+    /// Load average over a minute.
+    pub load1: Option<f64>,
+    /// Share of the time since the last reading in which some task waited for a CPU.
+    pub cpu_pressure: Option<f64>,
+    /// The same for memory.
+    pub memory_pressure: Option<f64>,
+    /// The same for input and output.
+    pub io_pressure: Option<f64>,
+    /// Bytes in use of the file system with K3s' data.
+    pub disk_percent: Option<f64>,
+    /// Inodes in use there.
+    pub inode_percent: Option<f64>,
+}
+
+/// Reads vital signs.
+#[async_trait]
+pub trait Vitals: Send + Sync {
+    /// The vital signs since the last reading.
+    async fn read(&self) -> Reading;
+    /// Whether the kubelet's health endpoint answers well; `None` if it could not be asked.
+    async fn kubelet_healthy(&self) -> Option<bool>;
+    /// Whether the container runtime's socket takes a connection; `None` if it could not be asked.
+    async fn runtime_healthy(&self) -> Option<bool>;
+}
