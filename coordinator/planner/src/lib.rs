@@ -10,6 +10,7 @@
 
 #![warn(missing_docs)]
 
+mod decide;
 pub mod drainability;
 pub mod duration;
 #[doc(hidden)]
@@ -17,23 +18,16 @@ pub mod fixtures;
 pub mod model;
 mod names;
 mod outcome;
+mod placement;
 pub mod policy;
 pub mod quantity;
 mod resources;
 pub mod snapshot;
 
+pub use decide::plan;
 pub use outcome::{
     Blocker, BlockerCode, Destination, Hold, Launch, Move, NodeVerdict, PendingCode, PendingPod, Plan, Pods,
     Removal, RemovalReason, Rule, RuleName,
 };
 pub use policy::Policy;
 pub use snapshot::{Action, Snapshot};
-
-/// Decides.
-pub fn plan(snapshot: &Snapshot, policy: &Policy, now: jiff::Timestamp) -> Plan {
-    let _ = (snapshot, policy, now);
-    Plan {
-        summary: "nothing to do".to_owned(),
-        ..Plan::default()
-    }
-}

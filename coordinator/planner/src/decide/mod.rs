@@ -1,0 +1,273 @@
+//! The decision: pods first, then minimums, then metrics, then what can go.
+//!
+//! ```text
+//! pending pods ─▶ existing and launching nodes ─▶ packing ─▶ launches ─┐
+//! minimums ────────────────────────────────────────────────▶ launches ─┼─▶ nothing launched ─▶ removals
+//! rules on averages ───────────────────────────────────────▶ launches ─┘
+//! ```
+
+mod launches;
+mod offerings;
+mod packing;
+mod pending;
+mod removals;
+mod rules;
+mod summary;
+mod verdicts;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    Action, Hold, Plan, Pods, Policy, Rule, RuleName, Snapshot,
+    model::{Pod, PoolName},
+    placement::{SETTLING, World},
+    snapshot::{Launching, State},
+};
+use offerings::{Offering, PoolCount};
+use rules::Averages;
+
+/// What every part of a decision reads.
+struct Context<'a> {
+    snapshot: &'a Snapshot,
+    policy: &'a Policy,
+    now: Timestamp,
+    offerings: Vec<Offering<'a>>,
+    counts: BTreeMap<PoolName, PoolCount>,
+    averages: Averages,
+    /// Nothing at all is done: an operation runs, or somebody paused.
+    frozen: bool,
+    cooldown_up: bool,
+    cooldown_down: bool,
+}
+
+/// Decides what to do about the cluster of `snapshot` at `now`. Pure: the same input gives the same plan.
+///
+/// A launching entry lapses 5 minutes after `since`; times after `now` are not believed.
+pub fn plan(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
+    let state = &snapshot.state;
+    let mut launching: Vec<&Launching> = state
+        .launching
+        .iter()
+        .filter(|entry| now.duration_since(entry.since) < SETTLING)
+        .collect();
+    launching.sort_by(|a, b| {
+        let key = |l: &Launching| {
+            (
+                l.pool.clone(),
+                l.zone.clone(),
+                l.instance_type.clone(),
+                l.market,
+                l.since,
+            )
+        };
+        key(a).cmp(&key(b))
+    });
+    let offerings = offerings::all(&snapshot.cluster, policy, state, now);
+    let mut world = World::new(&snapshot.cluster, policy, now);
+    world.domains = offerings::domains(&offerings);
+    for (index, entry) in launching.iter().enumerate() {
+        world.hosts.extend(offerings::launching(
+            &snapshot.cluster,
+            policy,
+            entry,
+            &format!("launching[{index}]"),
+        ));
+    }
+    let context = Context {
+        snapshot,
+        policy,
+        now,
+        offerings,
+        counts: offerings::counts(&snapshot.cluster, policy, &launching),
+        averages: Averages::of(&snapshot.metrics, policy, now),
+        frozen: state.paused || state.scaling_in_progress,
+        cooldown_up: state.last_scale_action == Some(Action::ScaleUp)
+            && recent(state, policy.scale_up.cooldown, now),
+        cooldown_down: state
+            .last_scale_action
+            .is_some_and(|action| action != Action::None)
+            && recent(state, policy.scale_down.cooldown, now),
+    };
+    context.decide(&mut world)
+}
+
+/// Whether the last action is less than `cooldown` ago. One that claims to lie ahead counts as just done.
+fn recent(state: &State, cooldown: std::time::Duration, now: Timestamp) -> bool {
+    let cooldown = SignedDuration::try_from(cooldown).unwrap_or(SignedDuration::MAX);
+    state
+        .last_scale_time
+        .is_some_and(|at| now.duration_since(at) < cooldown)
+}
+
+impl<'a> Context<'a> {
+    fn decide(&self, world: &mut World<'a>) -> Plan {
+        let mut holds: BTreeSet<Hold> = BTreeSet::new();
+        if self.snapshot.state.paused {
+            holds.insert(Hold::Paused);
+        }
+        if self.snapshot.state.scaling_in_progress {
+            holds.insert(Hold::OperationInProgress);
+        }
+        holds.extend(self.averages.holds(self.asks_averages_below()));
+
+        let waiting = self.waiting_pods();
+        let (mut placed, unplaced) = place_on_nodes(world, &waiting);
+        let outcome = self.launch(world, &unplaced, &mut holds);
+        placed += outcome.placed;
+        let pending = self.pending(world, &outcome);
+        if pending
+            .iter()
+            .any(|pod| pod.code == crate::PendingCode::AtMaxNodes)
+        {
+            holds.insert(Hold::AtMax);
+        }
+        let somebody_could = placed > 0 || pending.iter().any(|pod| pending::could_be_taken(pod.code));
+        let removals = self.removals(world, &outcome.launches, somebody_could, &mut holds);
+        let action = match (outcome.launches.is_empty(), removals.remove.is_empty()) {
+            (false, false) => Action::Replace,
+            (false, true) => Action::ScaleUp,
+            (true, false) => Action::ScaleDown,
+            (true, true) => Action::None,
+        };
+        let mut plan = Plan {
+            action,
+            summary: String::new(),
+            launch: outcome.launches,
+            remove: removals.remove,
+            pods: Pods { placed, pending },
+            nodes: removals.nodes,
+            rules: self.rules(waiting.len()),
+            held_by: holds.into_iter().collect(),
+            assumptions: Vec::new(),
+            unneeded_since: removals.unneeded_since,
+        };
+        plan.assumptions = self.assumptions(&plan);
+        plan.summary = summary::of(&plan);
+        plan
+    }
+
+    /// Pods that wait for a place, the most urgent first, then the largest, then by name.
+    fn waiting_pods(&self) -> Vec<&'a Pod> {
+        let cluster = &self.snapshot.cluster;
+        let mut pods: Vec<&Pod> = cluster
+            .pods
+            .iter()
+            .filter(|pod| pod.wants_place() && !pod.resource_claims)
+            .collect();
+        let largest =
+            |pick: fn(&Offering<'_>) -> f64| self.offerings.iter().map(pick).fold(1.0_f64, f64::max);
+        let (cpu, memory) = (
+            largest(|o| o.host.allocatable.cpu.as_f64()),
+            largest(|o| o.host.allocatable.memory.as_f64()),
+        );
+        let size = |pod: &Pod| (pod.requests.cpu.as_f64() / cpu).max(pod.requests.memory.as_f64() / memory);
+        pods.sort_by(|a, b| {
+            b.priority
+                .cmp(&a.priority)
+                .then_with(|| size(b).total_cmp(&size(a)))
+                .then_with(|| a.key.cmp(&b.key))
+        });
+        pods
+    }
+
+    fn rules(&self, waiting: usize) -> Vec<Rule> {
+        let averages = &self.averages;
+        #[allow(clippy::cast_precision_loss, reason = "a number of pods")]
+        let value = waiting as f64;
+        vec![
+            averages.cpu_above.clone(),
+            averages.memory_above.clone(),
+            averages.cpu_below.clone(),
+            averages.memory_below.clone(),
+            Rule {
+                rule: RuleName::PendingPods,
+                value: Some(value),
+                threshold: 0.0,
+                fired: waiting > 0,
+                source: self.snapshot.metrics.source,
+                age_seconds: Some(0),
+            },
+        ]
+    }
+
+    /// What a reader must know about the figures of the launches.
+    fn assumptions(&self, plan: &Plan) -> Vec<String> {
+        let mut assumptions = Vec::new();
+        let assumed =
+            |name: &crate::model::InstanceType| self.policy.types.get(name).is_some_and(|spec| spec.built_in);
+        let of_catalogue = |launch: &&crate::Launch| launch.instance_types.first().is_some_and(assumed);
+        if plan
+            .launch
+            .iter()
+            .any(|launch| launch.instance_types.iter().any(assumed))
+        {
+            assumptions.push(
+                "memory of types from the built-in catalogue is taken as EC2's nominal figure less 7.5 %"
+                    .to_owned(),
+            );
+        }
+        if plan
+            .launch
+            .iter()
+            .filter(of_catalogue)
+            .any(|launch| launch.market == crate::model::Market::Spot)
+        {
+            assumptions.push(
+                "spot prices of the built-in catalogue are assumed to be 35 % of the on-demand price"
+                    .to_owned(),
+            );
+        }
+        assumptions
+    }
+
+    fn asks_averages_below(&self) -> bool {
+        self.policy.scale_down.when == crate::policy::ScaleDownWhen::Thresholds
+    }
+}
+
+/// Places pods on nodes that exist or are on their way, again until a pass places none.
+fn place_on_nodes<'a>(world: &mut World<'a>, waiting: &[&'a Pod]) -> (usize, Vec<&'a Pod>) {
+    let mut left: Vec<&Pod> = waiting.to_vec();
+    loop {
+        let before = left.len();
+        let mut refused: Option<&Pod> = None;
+        left.retain(|pod| {
+            // A plain pod like the one just refused is refused as well.
+            let alike = refused.is_some_and(|other| is_alike(other, pod));
+            if alike {
+                return true;
+            }
+            match world.find(pod, |host| host.accepts) {
+                Some(host) => {
+                    world.put(pod, host);
+                    false
+                }
+                None => {
+                    refused = Some(pod);
+                    true
+                }
+            }
+        });
+        if left.len() == before || left.is_empty() {
+            return (waiting.len() - left.len(), left);
+        }
+    }
+}
+
+/// Whether two pods differ in nothing that a filter asks for.
+fn is_alike(a: &Pod, b: &Pod) -> bool {
+    a.requests == b.requests
+        && a.controller == b.controller
+        && a.key.namespace == b.key.namespace
+        && a.labels == b.labels
+        && a.node_selector == b.node_selector
+        && a.node_affinity == b.node_affinity
+        && a.tolerations == b.tolerations
+        && a.pod_affinity == b.pod_affinity
+        && a.pod_anti_affinity == b.pod_anti_affinity
+        && a.spread == b.spread
+        && a.host_ports == b.host_ports
+        && a.volumes == b.volumes
+}

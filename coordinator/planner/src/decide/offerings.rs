@@ -1,0 +1,264 @@
+//! What can be launched: every pool × zone × market × type that can be bought, as the node it would become.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+
+use crate::{
+    Policy,
+    model::{Cluster, Labels, Market, Pod, PoolName, Zone, keys},
+    placement::{DomainTemplate, Host, Place, accepts_statically},
+    policy::{Pool, TypeSpec},
+    snapshot::{Launching, State},
+};
+
+/// Something that can be bought.
+#[derive(Clone, Debug)]
+pub(super) struct Offering<'a> {
+    /// Index of its pool in the policy.
+    pub(super) pool: usize,
+    pub(super) spec: Arc<TypeSpec>,
+    pub(super) zone: Zone,
+    pub(super) market: Market,
+    /// USD per hour.
+    pub(super) price: f64,
+    pub(super) backed_off: bool,
+    /// The node with the pods of its DaemonSets.
+    pub(super) host: Host<'a>,
+    /// Another offering of the same pool, zone and market has at least as much of everything for no more.
+    pub(super) dominated: bool,
+}
+
+/// All offerings, cheapest first, then by names.
+pub(super) fn all<'a>(
+    cluster: &'a Cluster,
+    policy: &Policy,
+    state: &State,
+    now: Timestamp,
+) -> Vec<Offering<'a>> {
+    let mut offerings = Vec::new();
+    for (index, pool) in policy.pools.iter().enumerate() {
+        for zone in &pool.zones {
+            for market in &pool.markets {
+                for spec in &pool.types {
+                    let Some(price) = pool.price(spec, zone, *market) else {
+                        continue;
+                    };
+                    let backed_off = state.backoff.iter().any(|b| {
+                        b.until > now
+                            && b.instance_type == spec.name
+                            && b.zone == *zone
+                            && b.market == *market
+                    });
+                    offerings.push(Offering {
+                        pool: index,
+                        host: template(cluster, pool, spec, zone, *market, Place::Planned),
+                        spec: Arc::clone(spec),
+                        zone: zone.clone(),
+                        market: *market,
+                        price,
+                        backed_off,
+                        dominated: false,
+                    });
+                }
+            }
+        }
+    }
+    offerings.sort_by(|a, b| {
+        let names = |o: &Offering<'_>| {
+            (
+                policy.pools[o.pool].name.clone(),
+                o.spec.name.clone(),
+                o.zone.clone(),
+                o.market,
+            )
+        };
+        a.price.total_cmp(&b.price).then_with(|| names(a).cmp(&names(b)))
+    });
+    mark_dominated(&mut offerings);
+    offerings
+}
+
+/// Types that no packing needs to try first: an equal or better one costs no more. They stay in the list of what would
+/// do, and are tried where a pod asks for them by label.
+fn mark_dominated(offerings: &mut [Offering<'_>]) {
+    let mut groups: BTreeMap<(usize, Zone, Market, Arc<str>), Vec<usize>> = BTreeMap::new();
+    for (index, offering) in offerings.iter().enumerate().filter(|(_, o)| !o.backed_off) {
+        let key = (
+            offering.pool,
+            offering.zone.clone(),
+            offering.market,
+            offering.spec.arch.clone(),
+        );
+        groups.entry(key).or_default().push(index);
+    }
+    for group in groups.values() {
+        for (position, worse) in group.iter().enumerate() {
+            // Cheaper or equal ones stand before it.
+            let beaten = group[..position].iter().any(|better| {
+                let (better, worse) = (&offerings[*better], &offerings[*worse]);
+                !better.dominated && covers(&better.host, &worse.host)
+            });
+            offerings[*worse].dominated = beaten;
+        }
+    }
+}
+
+fn covers(better: &Host<'_>, worse: &Host<'_>) -> bool {
+    let (b, w) = (&better.allocatable, &worse.allocatable);
+    b.cpu >= w.cpu
+        && b.memory >= w.memory
+        && b.ephemeral_storage >= w.ephemeral_storage
+        && b.pods >= w.pods
+        && w.extended
+            .iter()
+            .all(|(name, amount)| b.extended.get(name).is_some_and(|have| have >= amount))
+        && better.pods.len() == worse.pods.len()
+}
+
+/// The node that a launch becomes, with its DaemonSets' pods on it.
+fn template<'a>(
+    cluster: &'a Cluster,
+    pool: &Pool,
+    spec: &TypeSpec,
+    zone: &Zone,
+    market: Market,
+    place: Place,
+) -> Host<'a> {
+    let mut labels: Labels = pool.labels.clone();
+    for (key, value) in [
+        (keys::POOL, pool.name.as_str()),
+        (keys::MARKET, market.as_str()),
+        (keys::INSTANCE_TYPE, spec.name.as_str()),
+        (keys::ZONE, zone.as_str()),
+        (keys::REGION, zone.region()),
+        (keys::ARCH, &spec.arch),
+        (keys::OS, "linux"),
+        // No pod can name it: a label's value has no brackets.
+        (keys::HOSTNAME, "[new]"),
+    ] {
+        labels.insert(key.into(), value.into());
+    }
+    let mut host = Host {
+        place,
+        name: "[new]".into(),
+        labels: Arc::new(labels),
+        taints: pool.taints.clone().into(),
+        allocatable: pool.allocatable(spec),
+        used: crate::model::Resources::default(),
+        pods: Vec::new(),
+        accepts: true,
+        is_destination: false,
+        gone: false,
+    };
+    let mut daemons: Vec<&Pod> = cluster
+        .daemon_sets
+        .iter()
+        .map(|set| &set.template)
+        .filter(|pod| accepts_statically(pod, &host.name, &host.labels, &host.taints))
+        .collect();
+    daemons.sort_by(|a, b| a.key.cmp(&b.key));
+    for pod in daemons {
+        host.add(pod);
+    }
+    host
+}
+
+/// Gives a host a name and a hostname of its own.
+pub(super) fn named<'a>(host: &Host<'a>, name: &str) -> Host<'a> {
+    let mut labels = (*host.labels).clone();
+    labels.insert(keys::HOSTNAME.into(), name.into());
+    Host {
+        name: name.into(),
+        labels: Arc::new(labels),
+        ..host.clone()
+    }
+}
+
+/// A node that was launched and has not registered yet. `None` if the policy lacks its pool or type: then nobody knows
+/// what it will be.
+pub(super) fn launching<'a>(
+    cluster: &'a Cluster,
+    policy: &Policy,
+    entry: &Launching,
+    name: &str,
+) -> Option<Host<'a>> {
+    let pool = policy.pool(entry.pool.as_str())?;
+    let spec = policy.types.get(&entry.instance_type)?;
+    Some(named(
+        &template(cluster, pool, spec, &entry.zone, entry.market, Place::Launching),
+        name,
+    ))
+}
+
+/// One template for each pool × zone whose nodes a pod could mean, for spread domains.
+pub(super) fn domains(offerings: &[Offering<'_>]) -> Vec<Arc<DomainTemplate>> {
+    let template = |offering: &Offering<'_>| {
+        let mut labels = (*offering.host.labels).clone();
+        labels.remove(keys::HOSTNAME);
+        Arc::new(DomainTemplate {
+            labels: Arc::new(labels),
+            taints: offering.host.taints.clone(),
+        })
+    };
+    offerings.iter().map(template).collect()
+}
+
+/// Nodes of one pool, existing, launching and planned.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PoolCount {
+    pub(super) nodes: usize,
+    pub(super) on_demand: usize,
+    pub(super) zones: BTreeMap<Zone, usize>,
+    /// Those that are on their way out: they count towards the maximum, not towards the minimum.
+    pub(super) being_deleted: usize,
+}
+
+impl PoolCount {
+    pub(super) fn add(&mut self, zone: Option<Zone>, market: Market) {
+        self.nodes += 1;
+        self.on_demand += usize::from(market == Market::OnDemand);
+        if let Some(zone) = zone {
+            *self.zones.entry(zone).or_default() += 1;
+        }
+    }
+
+    /// The market that the next node of the pool should be of.
+    pub(super) fn wanted(&self, pool: &Pool) -> Market {
+        let staying = self.nodes - self.being_deleted.min(self.nodes);
+        if self.on_demand < pool.on_demand_of(staying + 1) {
+            Market::OnDemand
+        } else {
+            Market::Spot
+        }
+    }
+}
+
+/// Counts by pool name, of all that exist or are launching.
+pub(super) fn counts(
+    cluster: &Cluster,
+    policy: &Policy,
+    launching: &[&Launching],
+) -> BTreeMap<PoolName, PoolCount> {
+    let mut counts: BTreeMap<PoolName, PoolCount> = policy
+        .pools
+        .iter()
+        .map(|pool| (pool.name.clone(), PoolCount::default()))
+        .collect();
+    for node in &cluster.nodes {
+        if let Some(count) = policy.pool_of(node).and_then(|pool| counts.get_mut(&pool.name)) {
+            if node.being_deleted {
+                count.nodes += 1;
+                count.being_deleted += 1;
+            } else {
+                count.add(node.zone(), node.market().unwrap_or(Market::OnDemand));
+            }
+        }
+    }
+    for entry in launching {
+        if let Some(count) = counts.get_mut(&entry.pool) {
+            count.add(Some(entry.zone.clone()), entry.market);
+        }
+    }
+    counts
+}

@@ -1,0 +1,149 @@
+//! Why a pod has no place, in words and as a code.
+
+use super::{Context, launches::Outcome};
+use crate::{
+    PendingCode, PendingPod,
+    model::{DEFAULT_SCHEDULER, Pod},
+    placement::World,
+};
+
+/// Whether some existing or launchable node could take a pod with this code: then nothing is removed.
+pub(super) fn could_be_taken(code: PendingCode) -> bool {
+    matches!(
+        code,
+        PendingCode::BackedOff | PendingCode::MaxStep | PendingCode::AtMaxNodes | PendingCode::Held
+    )
+}
+
+impl<'a> Context<'a> {
+    /// Every pod without a place, by name.
+    pub(super) fn pending(&self, world: &World<'a>, outcome: &Outcome<'a>) -> Vec<PendingPod> {
+        let mut pending = Vec::new();
+        for pod in &self.snapshot.cluster.pods {
+            let alive = pod.node.is_none()
+                && !pod.is_finished()
+                && !pod.is_terminating()
+                && !pod.is_owned_by("DaemonSet")
+                && &*pod.scheduler == DEFAULT_SCHEDULER;
+            let code = match () {
+                () if !alive => continue,
+                () if pod.gated => PendingCode::SchedulingGated,
+                () if pod.resource_claims => PendingCode::ResourceClaim,
+                () => continue,
+            };
+            pending.push(self.entry(pod, code));
+        }
+        pending.extend(outcome.held.iter().map(|pod| self.entry(pod, PendingCode::Held)));
+        let mut last: Option<(&Pod, PendingCode)> = None;
+        for pod in &outcome.left {
+            let code = match last {
+                Some((other, code)) if super::is_alike(other, pod) => code,
+                _ => self.code(world, pod, outcome),
+            };
+            last = Some((pod, code));
+            pending.push(self.entry(pod, code));
+        }
+        pending.sort_by(|a, b| a.pod.cmp(&b.pod));
+        pending
+    }
+
+    /// The filter that stopped the pod on the new node where it got furthest.
+    fn code(&self, world: &World<'a>, pod: &Pod, outcome: &Outcome<'a>) -> PendingCode {
+        let prefilter = world.prefilter(pod);
+        self.offerings
+            .iter()
+            .map(|offering| match world.check(pod, &prefilter, &offering.host) {
+                Err(code) => code,
+                Ok(()) if offering.backed_off => PendingCode::BackedOff,
+                Ok(()) if outcome.out_of_steps => PendingCode::MaxStep,
+                Ok(()) if self.is_at_max(offering.pool, outcome) => PendingCode::AtMaxNodes,
+                Ok(()) => PendingCode::Held,
+            })
+            .max()
+            .unwrap_or(PendingCode::NodeSelector)
+    }
+
+    fn is_at_max(&self, pool: usize, outcome: &Outcome<'a>) -> bool {
+        let pool = &self.policy.pools[pool];
+        let nodes: usize = outcome.room.pools.values().map(|count| count.nodes).sum();
+        let full = outcome
+            .room
+            .pools
+            .get(&pool.name)
+            .is_some_and(|count| count.nodes >= pool.max_nodes as usize);
+        // While nothing is launched, what would have been still takes up the room.
+        full || nodes >= self.policy.limits.max_nodes as usize || !outcome.held.is_empty()
+    }
+
+    fn entry(&self, pod: &Pod, code: PendingCode) -> PendingPod {
+        PendingPod {
+            pod: pod.key.clone(),
+            reason: self.reason(pod, code),
+            code,
+        }
+    }
+
+    fn reason(&self, pod: &Pod, code: PendingCode) -> String {
+        let limits = &self.policy.limits;
+        match code {
+            PendingCode::SchedulingGated => "it waits for its scheduling gates to be lifted".to_owned(),
+            PendingCode::ResourceClaim => {
+                "it uses dynamic resource claims, of which nothing can be said beforehand".to_owned()
+            }
+            PendingCode::NodeSelector => {
+                "no pool has nodes that its node selector and node affinity accept".to_owned()
+            }
+            PendingCode::Taints => {
+                "it does not tolerate the taints of the pools that it could use".to_owned()
+            }
+            PendingCode::Volume => {
+                "a volume claim of it is missing, unbound, taken, or tied to another place".to_owned()
+            }
+            PendingCode::NoInstanceTypeFits => self.too_large(pod),
+            PendingCode::HostPort => {
+                "a host port that it needs is taken on every new node by a DaemonSet".to_owned()
+            }
+            PendingCode::PodAffinity => "no new node would be near the pods that it must be near".to_owned(),
+            PendingCode::PodAntiAffinity => {
+                "every new node would be too near to pods that must be kept apart".to_owned()
+            }
+            PendingCode::TopologySpread => {
+                "any new node would break its topology spread constraints".to_owned()
+            }
+            PendingCode::BackedOff => {
+                "every offering that could hold it failed lately and is not tried again yet".to_owned()
+            }
+            PendingCode::MaxStep => {
+                format!(
+                    "this decision already launches scale_up.max_step = {} nodes",
+                    self.policy.scale_up.max_step
+                )
+            }
+            PendingCode::AtMaxNodes => {
+                format!(
+                    "the cluster (limits.max_nodes = {}) or its pool is at its maximum",
+                    limits.max_nodes
+                )
+            }
+            PendingCode::Held => "a node would be launched for it, but nothing is launched now".to_owned(),
+        }
+    }
+
+    fn too_large(&self, pod: &Pod) -> String {
+        let (cpu, memory) = (pod.requests.cpu, pod.requests.memory);
+        let free = |o: &super::Offering<'_>| {
+            let (have, used) = (&o.host.allocatable, &o.host.used);
+            (have.cpu.minus(used.cpu), have.memory.minus(used.memory))
+        };
+        match self.offerings.iter().max_by_key(|offering| free(offering)) {
+            Some(largest) => {
+                let (free_cpu, free_memory) = free(largest);
+                format!(
+                    "it requests {cpu} CPU and {memory} memory; no type offers enough of everything, {} leaves {free_cpu} and {free_memory} beside DaemonSets",
+                    largest.spec.name
+                )
+            }
+            None => format!("it requests {cpu} CPU and {memory} memory, and nothing can be bought"),
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! Which nodes go: empty ones first, then those whose pods fit elsewhere, the most money per moved pod first.
+//!
+//! Each accepted removal changes the world for those after it: its pods take up room where they go, it spends disruption
+//! budgets, and what stays must still carry the measured load.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    Context,
+    verdicts::{BudgetsLeft, Verdict, move_all},
+};
+use crate::{
+    Blocker, BlockerCode, Destination, Hold, Launch, Move, NodeVerdict, Removal, RemovalReason, drainability,
+    model::{Market, NodeName, Pod, PoolName},
+    placement::World,
+    policy::Pool,
+};
+
+/// What is removed, and what is said of every node.
+pub(super) struct Removals {
+    pub(super) remove: Vec<Removal>,
+    pub(super) nodes: Vec<NodeVerdict>,
+    pub(super) unneeded_since: BTreeMap<NodeName, Timestamp>,
+}
+
+/// What limits leave while removals are accepted one after another.
+struct Left {
+    drains: usize,
+    empty: usize,
+    budgets: BudgetsLeft,
+    pools: BTreeMap<PoolName, PoolLeft>,
+    /// Our nodes that are not being deleted.
+    nodes: usize,
+    /// Allocatable of the Ready nodes that stay: CPU and memory.
+    capacity: (f64, f64),
+    /// What is used of it, from the averages.
+    used: Option<(f64, f64)>,
+}
+
+struct PoolLeft {
+    nodes: usize,
+    on_demand: usize,
+    disruptions: usize,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn removals(
+        &self,
+        world: &mut World<'a>,
+        launches: &[Launch],
+        somebody_could: bool,
+        holds: &mut BTreeSet<Hold>,
+    ) -> Removals {
+        let mut verdicts = self.verdicts(world);
+        let unneeded_since: BTreeMap<NodeName, Timestamp> = verdicts
+            .iter()
+            .filter_map(|verdict| Some((verdict.node.name.clone(), self.unneeded_since(verdict)?)))
+            .collect();
+        let sustained =
+            SignedDuration::try_from(self.policy.scale_down.sustained).unwrap_or(SignedDuration::MAX);
+        for verdict in verdicts.iter_mut().filter(|verdict| verdict.unneeded) {
+            let since = unneeded_since
+                .get(&verdict.node.name)
+                .copied()
+                .unwrap_or(self.now);
+            if self.now.duration_since(since) < sustained {
+                verdict
+                    .blockers
+                    .push(Blocker::of_node(BlockerCode::NotUnneededLongEnough));
+            }
+        }
+
+        let allowed = self.may_remove(launches, somebody_could, holds);
+        let mut left = self.left();
+        let order = self.order(&verdicts, &left);
+        let mut remove = Vec::new();
+        let mut destinations: BTreeSet<usize> = BTreeSet::new();
+        // Nodes that something of their own keeps still show what the minimum says to them.
+        for verdict in verdicts
+            .iter_mut()
+            .filter(|v| v.ours && !v.blockers.is_empty() && !v.node.being_deleted)
+        {
+            if self.limits(verdict, &left).contains(&BlockerCode::AtMinNodes) {
+                verdict.blockers.push(Blocker::of_node(BlockerCode::AtMinNodes));
+            }
+        }
+        for index in order {
+            let verdict = &verdicts[index];
+            let mut blockers: Vec<Blocker> = self
+                .limits(verdict, &left)
+                .into_iter()
+                .map(Blocker::of_node)
+                .collect();
+            // A place that somebody is moved to stays.
+            if destinations.contains(&verdict.host) {
+                blockers.push(Blocker::of_node(BlockerCode::Budget));
+            }
+            blockers.extend(self.spent_budgets(verdict, &left.budgets));
+            if blockers.is_empty() && self.overloads(verdict, &left) {
+                blockers.push(Blocker::of_node(BlockerCode::Utilised));
+            }
+            let mut moves = Vec::new();
+            if blockers.is_empty() {
+                let (found, stuck) = move_all(world, verdict.host, &verdict.movers);
+                if stuck.is_empty() && allowed {
+                    moves = found;
+                } else {
+                    for (pod, to) in found {
+                        world.take(pod, to);
+                    }
+                    world.hosts[verdict.host].gone = false;
+                }
+                blockers.extend(
+                    stuck
+                        .iter()
+                        .map(|pod| Blocker::of_pod(BlockerCode::NoPlaceToMove, pod.key.clone())),
+                );
+            }
+            if !blockers.is_empty() {
+                if blockers
+                    .iter()
+                    .any(|blocker| blocker.code == BlockerCode::AtMinNodes)
+                {
+                    holds.insert(Hold::AtMin);
+                }
+                verdicts[index].blockers.extend(blockers);
+                continue;
+            }
+            if !allowed {
+                continue;
+            }
+            destinations.extend(moves.iter().map(|(_, to)| *to));
+            self.accept(verdict, &mut left);
+            remove.push(self.removal(world, verdict, &moves));
+        }
+        let nodes = verdicts
+            .into_iter()
+            .map(|mut verdict| {
+                verdict.blockers.sort();
+                verdict.blockers.dedup();
+                NodeVerdict {
+                    node: verdict.node.name.clone(),
+                    candidate: verdict.blockers.is_empty(),
+                    blockers: verdict.blockers,
+                }
+            })
+            .collect();
+        Removals {
+            remove,
+            nodes,
+            unneeded_since,
+        }
+    }
+
+    /// Whether anything may be removed at all now; what holds it is said.
+    fn may_remove(&self, launches: &[Launch], somebody_could: bool, holds: &mut BTreeSet<Hold>) -> bool {
+        let mut held = self.frozen || self.averages.newest.is_none() || !launches.is_empty();
+        if somebody_could {
+            holds.insert(Hold::PendingPods);
+            held = true;
+        }
+        let averages_allow = !self.asks_averages_below() || self.averages.down();
+        if averages_allow && self.cooldown_down {
+            holds.insert(Hold::CooldownDown);
+        }
+        !held && averages_allow && !self.cooldown_down
+    }
+
+    fn left(&self) -> Left {
+        let (cluster, policy) = (&self.snapshot.cluster, self.policy);
+        let mut pools: BTreeMap<PoolName, PoolLeft> = BTreeMap::new();
+        let mut nodes = 0;
+        for pool in &policy.pools {
+            let members: Vec<_> = cluster
+                .nodes
+                .iter()
+                .filter(|n| policy.pool_of(n).is_some_and(|p| p.name == pool.name))
+                .collect();
+            let staying: Vec<_> = members.iter().filter(|node| !node.being_deleted).collect();
+            let disrupted = members.len() - staying.len();
+            nodes += staying.len();
+            let left = PoolLeft {
+                nodes: staying.len(),
+                on_demand: staying
+                    .iter()
+                    .filter(|n| n.market() != Some(Market::Spot))
+                    .count(),
+                disruptions: policy
+                    .scale_down
+                    .budget
+                    .of(members.len())
+                    .saturating_sub(disrupted),
+            };
+            pools.insert(pool.name.clone(), left);
+        }
+        let ready = || cluster.nodes.iter().filter(|node| node.ready);
+        let capacity: (f64, f64) = (
+            ready().map(|node| node.allocatable.cpu.as_f64()).sum(),
+            ready().map(|node| node.allocatable.memory.as_f64()).sum(),
+        );
+        let used = self
+            .averages
+            .newest
+            .map(|u| (u.cpu / 100.0 * capacity.0, u.memory / 100.0 * capacity.1));
+        Left {
+            drains: policy.scale_down.max_parallel_drains as usize,
+            empty: policy.scale_down.max_parallel_empty as usize,
+            budgets: self.budgets_left(),
+            pools,
+            nodes,
+            capacity,
+            used,
+        }
+    }
+
+    /// Unblocked nodes: empty first, then those within the disruption budgets, then by money per moved pod, then the
+    /// fuller zone, then by name.
+    fn order(&self, verdicts: &[Verdict<'a>], left: &Left) -> Vec<usize> {
+        let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
+        let zone = |verdict: &Verdict<'a>| verdict.node.label(crate::model::keys::ZONE).unwrap_or_default();
+        for verdict in verdicts.iter().filter(|verdict| verdict.ours) {
+            *zones.entry(zone(verdict)).or_default() += 1;
+        }
+        let mut order: Vec<usize> = (0..verdicts.len())
+            .filter(|i| verdicts[*i].blockers.is_empty())
+            .collect();
+        let rank = |index: &usize| {
+            let verdict = &verdicts[*index];
+            #[allow(clippy::cast_precision_loss, reason = "a number of pods")]
+            let per_pod =
+                self.policy.price_of(verdict.node).unwrap_or(0.0) / verdict.movers.len().max(1) as f64;
+            let short = self
+                .spending(verdict)
+                .iter()
+                .any(|(b, n)| left.budgets.get(b).is_some_and(|left| left < n));
+            (
+                !verdict.movers.is_empty(),
+                short,
+                per_pod,
+                zones.get(zone(verdict)).copied().unwrap_or(0),
+            )
+        };
+        order.sort_by(|a, b| {
+            let ((moves_a, short_a, saves_a, zone_a), (moves_b, short_b, saves_b, zone_b)) =
+                (rank(a), rank(b));
+            moves_a
+                .cmp(&moves_b)
+                .then(short_a.cmp(&short_b))
+                .then(saves_b.total_cmp(&saves_a))
+                .then(zone_b.cmp(&zone_a))
+                .then(verdicts[*a].node.name.cmp(&verdicts[*b].node.name))
+        });
+        order
+    }
+
+    /// How much each budget loses by the node's evictions.
+    fn spending(&self, verdict: &Verdict<'a>) -> BTreeMap<usize, i32> {
+        let mut spending = BTreeMap::new();
+        for pod in &verdict.evicted {
+            for (index, budget) in self.covering(pod) {
+                if !drainability::spares_unhealthy(budget, pod) {
+                    *spending.entry(index).or_default() += 1;
+                }
+            }
+        }
+        spending
+    }
+
+    /// Budgets that earlier removals of this plan have used up.
+    fn spent_budgets(&self, verdict: &Verdict<'a>, left: &BudgetsLeft) -> Vec<Blocker> {
+        let spent = |pod: &&&'a Pod| {
+            self.covering(pod).any(|(index, budget)| {
+                !drainability::spares_unhealthy(budget, pod) && left.get(&index).is_some_and(|left| *left < 1)
+            })
+        };
+        let blocked = verdict.evicted.iter().filter(spent);
+        blocked
+            .map(|pod| Blocker::of_pod(BlockerCode::NotEnoughPdb, pod.key.clone()))
+            .collect()
+    }
+
+    fn pool(&self, verdict: &Verdict<'a>) -> Option<&'a Pool> {
+        self.policy.pool_of(verdict.node)
+    }
+
+    /// Limits on numbers that forbid this removal after those accepted so far.
+    fn limits(&self, verdict: &Verdict<'a>, left: &Left) -> Vec<BlockerCode> {
+        let Some(pool) = self.pool(verdict) else {
+            return Vec::new();
+        };
+        let Some(of_pool) = left.pools.get(&pool.name) else {
+            return Vec::new();
+        };
+        let mut codes = Vec::new();
+        let on_demand = verdict.node.market() != Some(Market::Spot);
+        let staying = of_pool.nodes.saturating_sub(1);
+        // Taking an on-demand node must leave the base, or all that is left.
+        let base = (pool.on_demand_base as usize).min(staying);
+        let breaks_base = pool.markets.contains(&Market::OnDemand) && on_demand && of_pool.on_demand <= base;
+        if left.nodes <= self.policy.limits.min_nodes as usize
+            || of_pool.nodes <= pool.min_nodes as usize
+            || breaks_base
+        {
+            codes.push(BlockerCode::AtMinNodes);
+        }
+        let parallel = if verdict.movers.is_empty() {
+            left.empty
+        } else {
+            left.drains
+        };
+        if parallel == 0 || of_pool.disruptions == 0 {
+            codes.push(BlockerCode::Budget);
+        }
+        codes
+    }
+
+    /// Whether what is used now would push those that stay above a scale-up threshold.
+    fn overloads(&self, verdict: &Verdict<'a>, left: &Left) -> bool {
+        let Some((cpu, memory)) = left.used else {
+            return false;
+        };
+        let (have_cpu, have_memory) = staying_capacity(verdict, left);
+        let above = |used: f64, have: f64, threshold: f64| used * 100.0 > threshold * have * (1.0 + 1e-9);
+        above(cpu, have_cpu, self.policy.scale_up.cpu_percent.0)
+            || above(memory, have_memory, self.policy.scale_up.memory_percent.0)
+    }
+
+    fn accept(&self, verdict: &Verdict<'a>, left: &mut Left) {
+        left.capacity = staying_capacity(verdict, left);
+        left.nodes -= 1;
+        if verdict.movers.is_empty() {
+            left.empty -= 1;
+        } else {
+            left.drains -= 1;
+        };
+        for (index, pods) in self.spending(verdict) {
+            if let Some(left) = left.budgets.get_mut(&index) {
+                *left = (*left - pods).max(0);
+            }
+        }
+        if let Some(pool) = self.pool(verdict).and_then(|pool| left.pools.get_mut(&pool.name)) {
+            pool.nodes -= 1;
+            pool.disruptions -= 1;
+            pool.on_demand -= usize::from(verdict.node.market() != Some(Market::Spot));
+        }
+    }
+
+    fn removal(&self, world: &World<'a>, verdict: &Verdict<'a>, moves: &[(&'a Pod, usize)]) -> Removal {
+        let mut moves: Vec<Move> = moves
+            .iter()
+            .map(|(pod, to)| Move {
+                pod: pod.key.clone(),
+                to: Destination::Node(world.hosts[*to].name.as_ref().into()),
+            })
+            .collect();
+        moves.sort_by(|a, b| a.pod.cmp(&b.pod));
+        let reason = if verdict.movers.is_empty() {
+            RemovalReason::Empty
+        } else {
+            RemovalReason::Underutilised
+        };
+        let saves_per_hour = self.policy.price_of(verdict.node).unwrap_or(0.0);
+        Removal {
+            node: verdict.node.name.clone(),
+            reason,
+            moves,
+            saves_per_hour,
+        }
+    }
+}
+
+fn staying_capacity(verdict: &Verdict<'_>, left: &Left) -> (f64, f64) {
+    if !verdict.node.ready {
+        return left.capacity;
+    }
+    let room = &verdict.node.allocatable;
+    (
+        (left.capacity.0 - room.cpu.as_f64()).max(0.0),
+        (left.capacity.1 - room.memory.as_f64()).max(0.0),
+    )
+}

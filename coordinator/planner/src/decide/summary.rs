@@ -1,0 +1,82 @@
+//! The plan in one sentence.
+
+use crate::{Hold, Plan, RuleName};
+
+pub(super) fn of(plan: &Plan) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    if !plan.launch.is_empty() {
+        let price: f64 = plan.launch.iter().map(|launch| launch.price_per_hour).sum();
+        let pods: usize = plan.launch.iter().map(|launch| launch.pods.len()).sum();
+        let what = if pods > 0 {
+            format!(" for {}", count(pods, "pending pod"))
+        } else if let Some(rule) = plan.rules.iter().find(|rule| rule.fired && is_up(rule.rule)) {
+            format!(" because {} is above {} %", value(rule.value), rule.threshold)
+        } else {
+            " to reach the minimum".to_owned()
+        };
+        parts.push(format!(
+            "launch {}{what} ({price:.4} USD an hour)",
+            count(plan.launch.len(), "node")
+        ));
+    }
+    if !plan.remove.is_empty() {
+        let moves: usize = plan.remove.iter().map(|removal| removal.moves.len()).sum();
+        let saves: f64 = plan.remove.iter().map(|removal| removal.saves_per_hour).sum();
+        let moved = if moves > 0 {
+            format!(", moving {}", count(moves, "pod"))
+        } else {
+            String::new()
+        };
+        parts.push(format!(
+            "remove {}{moved} (saves {saves:.4} USD an hour)",
+            count(plan.remove.len(), "node")
+        ));
+    }
+    if parts.is_empty() {
+        parts.push("nothing to do".to_owned());
+    }
+    if !plan.pods.pending.is_empty() {
+        parts.push(format!(
+            "{} without a place",
+            count(plan.pods.pending.len(), "pod")
+        ));
+    }
+    if !plan.held_by.is_empty() {
+        let holds: Vec<_> = plan.held_by.iter().map(|hold| words(*hold)).collect();
+        parts.push(format!("held by {}", holds.join(" and ")));
+    }
+    parts.join("; ")
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{number} {what}s")
+    }
+}
+
+fn value(value: Option<f64>) -> String {
+    value.map_or_else(
+        || "an average".to_owned(),
+        |value| format!("an average of {value} %"),
+    )
+}
+
+fn is_up(rule: RuleName) -> bool {
+    matches!(rule, RuleName::CpuAbove | RuleName::MemoryAbove)
+}
+
+fn words(hold: Hold) -> &'static str {
+    match hold {
+        Hold::CooldownUp => "the cooldown of scale-up",
+        Hold::CooldownDown => "the cooldown of scale-down",
+        Hold::AtMax => "the maximum of nodes",
+        Hold::AtMin => "the minimum of nodes",
+        Hold::NotSustained => "a threshold not passed for long enough",
+        Hold::MetricsUnknown => "unknown cluster metrics",
+        Hold::OperationInProgress => "an operation in progress",
+        Hold::Paused => "a pause",
+        Hold::PendingPods => "pods that wait for a place",
+    }
+}

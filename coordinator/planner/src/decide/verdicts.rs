@@ -1,0 +1,222 @@
+//! What keeps each node from being removed, by itself: all of it, not only the first thing.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Context, rules::node_usage};
+use crate::{
+    Blocker, BlockerCode,
+    drainability::{self, Evictability},
+    model::{DisruptionBudget, Node, Pod},
+    placement::{Place, World},
+};
+
+/// What is known of a node before limits and other removals are asked.
+#[derive(Clone, Debug)]
+pub(super) struct Verdict<'a> {
+    pub(super) node: &'a Node,
+    /// Its place in the world.
+    pub(super) host: usize,
+    pub(super) ours: bool,
+    pub(super) blockers: Vec<Blocker>,
+    /// Its pods that need another place.
+    pub(super) movers: Vec<&'a Pod>,
+    /// Those of them that are to be evicted (the others are leaving already).
+    pub(super) evicted: Vec<&'a Pod>,
+    /// It is not needed: nothing of its own says otherwise.
+    pub(super) unneeded: bool,
+}
+
+/// How much each budget still allows, by its index in the cluster.
+pub(super) type BudgetsLeft = BTreeMap<usize, i32>;
+
+impl<'a> Context<'a> {
+    pub(super) fn budgets_left(&self) -> BudgetsLeft {
+        let budgets = &self.snapshot.cluster.disruption_budgets;
+        budgets
+            .iter()
+            .enumerate()
+            .map(|(index, budget)| (index, budget.disruptions_allowed))
+            .collect()
+    }
+
+    /// The budgets that cover a pod.
+    pub(super) fn covering(&self, pod: &Pod) -> impl Iterator<Item = (usize, &'a DisruptionBudget)> {
+        let budgets = &self.snapshot.cluster.disruption_budgets;
+        let covering: Vec<_> = budgets
+            .iter()
+            .enumerate()
+            .filter(|(_, budget)| budget.covers(pod))
+            .collect();
+        covering.into_iter()
+    }
+
+    /// Judges every existing node; nodes in order of their names.
+    pub(super) fn verdicts(&self, world: &mut World<'a>) -> Vec<Verdict<'a>> {
+        let existing: Vec<(usize, usize)> = world
+            .hosts
+            .iter()
+            .enumerate()
+            .filter_map(|(host, h)| match h.place {
+                Place::Existing(node) => Some((host, node)),
+                _ => None,
+            })
+            .collect();
+        existing
+            .into_iter()
+            .map(|(host, node)| self.verdict(world, host, node))
+            .collect()
+    }
+
+    fn verdict(&self, world: &mut World<'a>, host: usize, node: usize) -> Verdict<'a> {
+        let (cluster, policy, now) = (&self.snapshot.cluster, self.policy, self.now);
+        let node = &cluster.nodes[node];
+        let ours = policy.pool_of(node).is_some();
+        let mut blockers = Vec::new();
+        let mut movers = Vec::new();
+        let mut evicted = Vec::new();
+        let bound: Vec<&'a Pod> = world.hosts[host]
+            .pods
+            .iter()
+            .copied()
+            .filter(|pod| pod.node.as_ref() == Some(&node.name))
+            .collect();
+        for pod in bound {
+            let covered = self.covering(pod).next().is_some();
+            let codes = match drainability::classify(pod, policy.scale_down.strictness, Some(covered), now) {
+                Evictability::Skip(_) | Evictability::Leaving { needs_place: false } => continue,
+                Evictability::Leaving { needs_place: true } => {
+                    movers.push(pod);
+                    continue;
+                }
+                Evictability::Evict(_) => Vec::new(),
+                Evictability::Block(codes, _) => codes,
+            };
+            let budget =
+                drainability::pdb_blocker(pod, &cluster.disruption_budgets, |b| b.disruptions_allowed);
+            blockers.extend(
+                codes
+                    .into_iter()
+                    .chain(budget)
+                    .map(|code| Blocker::of_pod(code, pod.key.clone())),
+            );
+            movers.push(pod);
+            evicted.push(pod);
+        }
+        movers.sort_by(|a, b| size_order(a, b));
+        let mut of_node = |code, holds: bool| {
+            if holds {
+                blockers.push(Blocker::of_node(code));
+            }
+        };
+        let says = |key: &str| node.annotations.get(key).is_some_and(|value| &**value == "true");
+        of_node(BlockerCode::NotOurs, !ours);
+        of_node(
+            BlockerCode::ScaleDownDisabled,
+            says(drainability::SCALE_DOWN_DISABLED) || says(drainability::DO_NOT_DISRUPT),
+        );
+        of_node(BlockerCode::BeingDeleted, node.being_deleted);
+        let mut unneeded = false;
+        if ours {
+            of_node(BlockerCode::Utilised, self.is_utilised(world, host, node));
+            if !node.being_deleted {
+                let stuck = self.without_place(world, host, &movers);
+                blockers.extend(
+                    stuck
+                        .into_iter()
+                        .map(|pod| Blocker::of_pod(BlockerCode::NoPlaceToMove, pod.key.clone())),
+                );
+            }
+            unneeded = blockers.is_empty();
+            let min_age = SignedDuration::try_from(policy.scale_down.min_age).unwrap_or(SignedDuration::MAX);
+            if node_usage(&self.snapshot.metrics, node.name.as_str(), now).is_none() {
+                blockers.push(Blocker::of_node(BlockerCode::UnknownUsage));
+            }
+            if node.is_younger_than(min_age, now) {
+                blockers.push(Blocker::of_node(BlockerCode::TooYoung));
+            }
+        }
+        Verdict {
+            node,
+            host,
+            ours,
+            blockers,
+            movers,
+            evicted,
+            unneeded,
+        }
+    }
+
+    /// In use above the thresholds: measured, where the thresholds are asked, or by requests, where they are.
+    fn is_utilised(&self, world: &World<'_>, host: usize, node: &Node) -> bool {
+        let down = &self.policy.scale_down;
+        let measured = self.asks_averages_below()
+            && node_usage(&self.snapshot.metrics, node.name.as_str(), self.now).is_some_and(|usage| {
+                usage.cpu >= down.cpu_percent.0 || usage.memory >= down.memory_percent.0
+            });
+        let bound = down.unneeded_when_requests_below_percent;
+        let requested = bound.0 < 100.0 && world.hosts[host].fullness() * 100.0 >= bound.0;
+        measured || requested
+    }
+
+    /// Those of a node's pods that no other node can take, when all of them must go.
+    fn without_place(&self, world: &mut World<'a>, host: usize, movers: &[&'a Pod]) -> Vec<&'a Pod> {
+        let (moves, stuck) = move_all(world, host, movers);
+        for (pod, to) in moves {
+            world.take(pod, to);
+        }
+        world.hosts[host].gone = false;
+        stuck
+    }
+
+    /// Since when the node is unneeded: as remembered, or from now. While its usage is unknown nothing new begins.
+    pub(super) fn unneeded_since(&self, verdict: &Verdict<'_>) -> Option<Timestamp> {
+        if !verdict.unneeded {
+            return None;
+        }
+        let known = self
+            .snapshot
+            .state
+            .unneeded_since
+            .get(&verdict.node.name)
+            .map(|since| (*since).min(self.now));
+        let usage_known = node_usage(&self.snapshot.metrics, verdict.node.name.as_str(), self.now).is_some();
+        known.or_else(|| usage_known.then_some(self.now))
+    }
+}
+
+/// Thinks the host away and finds a place for each of its pods on the others, again until a pass places none. Returns
+/// the moves, which stand in the world now, and the pods without a place.
+pub(super) fn move_all<'a>(
+    world: &mut World<'a>,
+    host: usize,
+    movers: &[&'a Pod],
+) -> (Vec<(&'a Pod, usize)>, Vec<&'a Pod>) {
+    world.hosts[host].gone = true;
+    let mut moves = Vec::new();
+    let mut left: Vec<&'a Pod> = movers.to_vec();
+    loop {
+        let before = left.len();
+        left.retain(|pod| {
+            if pod.resource_claims {
+                return true;
+            }
+            let Some(to) = world.find(pod, |host| host.is_destination) else {
+                return true;
+            };
+            world.put(pod, to);
+            moves.push((*pod, to));
+            false
+        });
+        if left.len() == before || left.is_empty() {
+            return (moves, left);
+        }
+    }
+}
+
+/// The largest first, then by name.
+fn size_order(a: &Pod, b: &Pod) -> std::cmp::Ordering {
+    let size = |pod: &Pod| (pod.requests.cpu, pod.requests.memory);
+    size(b).cmp(&size(a)).then_with(|| a.key.cmp(&b.key))
+}
