@@ -200,6 +200,12 @@ impl Agent {
         self.drainer.clone()
     }
 
+    /// The node's name, once it is known.
+    #[must_use]
+    pub fn node(&self) -> watch::Receiver<Option<String>> {
+        self.boot.node.subscribe()
+    }
+
     /// The boot step under way; `None` before the first and once the node is Ready.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Option<Progress>> {

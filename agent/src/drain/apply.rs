@@ -208,7 +208,7 @@ impl Engine {
                     "the deadline passed".clone_into(&mut record.reason);
                 }
             }
-            Err(Refusal::NotFound | Refusal::OtherUid) => record.gone(now),
+            Err(Refusal::NotFound) => record.gone(now),
             Err(refusal) => {
                 record.reason = refusal.to_string();
                 let next = self.tools.clock.elapsed() + self.backoff(failures);

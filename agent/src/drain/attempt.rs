@@ -46,7 +46,8 @@ pub(super) async fn evict(
         }
         match api.evict(&key, &uid).await {
             Ok(()) => Attempt::Accepted,
-            Err(Refusal::NotFound | Refusal::OtherUid) => Attempt::Gone,
+            Err(Refusal::NotFound) => Attempt::Gone,
+            // 409 may mean other races too: the next list says whether the pod is gone.
             Err(refusal) => Attempt::Refused { refusal, called: true },
         }
     };

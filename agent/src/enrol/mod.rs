@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use smartscale_proto::v1::{TokenProof, enrol_request::Proof};
 
 pub use client::Enroller;
-pub use record::Enrolled;
+pub use record::{Enrolled, stored_node};
 
 use crate::{error::Failure, secrets::Secret};
 

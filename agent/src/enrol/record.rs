@@ -118,6 +118,13 @@ pub(super) fn load(folder: &dyn StateFolder, now: Timestamp) -> Option<(Enrolled
     }
 }
 
+/// The node that this machine was enrolled as, also when its certificate has expired since.
+#[must_use]
+pub fn stored_node(folder: &dyn StateFolder) -> Option<String> {
+    let record: Record = read_json(folder, FILE)?;
+    Some(record.enrolled.node.clone())
+}
+
 /// Stores what the coordinator signed for `pending`.
 pub(super) fn save(
     folder: &dyn StateFolder,

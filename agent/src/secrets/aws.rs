@@ -1,0 +1,109 @@
+//! AWS Secrets Manager, with the credentials of the environment or of the instance's role.
+//!
+//! The SDK's own chain of credentials would bring profiles, SSO and web identity along, none of which a worker has, and a
+//! second client of IMDS; so the role is read through ours, which speaks version 2 alone.
+
+use std::{env, sync::Arc};
+
+use async_trait::async_trait;
+use aws_sdk_secretsmanager::{
+    Client,
+    config::{BehaviorVersion, Config, Credentials, Region, SharedHttpClient},
+    error::{DisplayErrorContext, ProvideErrorMetadata as _},
+};
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use serde::Deserialize;
+use smartscale_planner::model::Zone;
+
+use super::{Secret, Secrets};
+use crate::{error::Failure, machine::imds::Imds};
+
+/// Secrets Manager.
+pub struct SecretsManager {
+    imds: Option<Arc<Imds>>,
+    region: Option<String>,
+    endpoint: Option<String>,
+    http: SharedHttpClient,
+}
+
+/// `meta-data/iam/security-credentials/ROLE`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RoleCredentials {
+    access_key_id: String,
+    secret_access_key: String,
+    token: String,
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl SecretsManager {
+    /// Secrets Manager of `region` (the zone's unless given) at `endpoint` (AWS' own unless given), with the credentials of
+    /// the environment or, through `imds`, of the instance's role.
+    #[must_use]
+    pub fn new(imds: Option<Arc<Imds>>, region: Option<String>, endpoint: Option<String>) -> Self {
+        let endpoint = endpoint
+            .or_else(|| variable("AWS_ENDPOINT_URL_SECRETS_MANAGER"))
+            .or_else(|| variable("AWS_ENDPOINT_URL"));
+        Self {
+            imds,
+            region: region.or_else(|| variable("AWS_REGION")),
+            endpoint,
+            http: Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https(),
+        }
+    }
+
+    async fn credentials(&self) -> Result<Credentials, Failure> {
+        if let (Some(id), Some(secret)) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
+            return Ok(Credentials::new(id, secret, variable("AWS_SESSION_TOKEN"), None, "environment"));
+        }
+        const ROLES: &str = "meta-data/iam/security-credentials/";
+        let Some(imds) = &self.imds else {
+            return Err(Failure::because("there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+        };
+        let roles = imds.get(ROLES).await?.unwrap_or_default();
+        let role = roles.lines().next().unwrap_or_default();
+        if role.is_empty() {
+            return Err(Failure::because("this instance has no role: give it an instance profile that may read the secrets"));
+        }
+        let text = Secret::new(imds.get(&format!("{ROLES}{role}")).await?.unwrap_or_default());
+        let role: RoleCredentials = serde_json::from_str(text.reveal())
+            .map_err(|error| Failure::because(format!("the credentials of role {role} make no sense: {error}")))?;
+        Ok(Credentials::new(role.access_key_id, role.secret_access_key, Some(role.token), None, "imds"))
+    }
+}
+
+#[async_trait]
+impl Secrets for SecretsManager {
+    async fn secret(&self, name: &str, zone: &str) -> Result<Secret, Failure> {
+        let region = self.region.clone().unwrap_or_else(|| Zone::from(zone).region().to_owned());
+        // Made for each secret: they are read once in a machine's life, and nothing of it should stay in memory.
+        let mut config = Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new(region.clone()))
+            .credentials_provider(self.credentials().await?)
+            .http_client(self.http.clone());
+        if let Some(endpoint) = &self.endpoint {
+            config = config.endpoint_url(endpoint);
+        }
+        let client = Client::from_conf(config.build());
+        let answer = client.get_secret_value().secret_id(name).send().await.map_err(|error| {
+            let remedy = match error.code() {
+                Some("ResourceNotFoundException") => "there is no such secret: create it",
+                Some("AccessDeniedException") => "the role may not read it: allow secretsmanager:GetSecretValue",
+                _ => "Secrets Manager did not give it",
+            };
+            let detail = DisplayErrorContext(&error);
+            Failure::because(format!("secret {name} in {region}: {remedy} ({detail})"))
+        })?;
+        match answer.secret_string {
+            Some(text) => Ok(Secret::new(text)),
+            None => Err(Failure::because(format!("secret {name} in {region} is binary, a text is needed"))),
+        }
+    }
+}
