@@ -199,6 +199,11 @@ impl Objects {
         (cluster, self.bad.values().cloned().collect())
     }
 
+    /// Every object that could not be understood.
+    pub fn bad(&self) -> impl Iterator<Item = &BadObject> {
+        self.bad.values()
+    }
+
     /// How many objects of a kind are known.
     pub fn count(&self, kind: Kind) -> usize {
         match kind {

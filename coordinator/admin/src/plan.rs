@@ -1,0 +1,226 @@
+//! `smartscale plan`: tries a policy on a cluster that lies in files. Nothing is contacted.
+//!
+//! ```text
+//! -f … ─▶ manifests ─▶ cluster ─┐
+//! --metrics --state ────────────┼─▶ planner ─▶ table, JSON or YAML on stdout
+//! --policy ─────────────────────┘
+//! ```
+//!
+//! Exit codes: 0 a plan was made (also one that does nothing), 1 it could not be written, 2 bad usage or bad input.
+
+mod table;
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use jiff::Timestamp;
+use smartscale_manifests::{Objects, read};
+use smartscale_planner::{
+    Plan, Policy, Snapshot,
+    snapshot::{Metrics, State},
+};
+
+/// What `smartscale plan` is asked.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PlanArgs {
+    /// Objects of the cluster: files or folders of what `kubectl get nodes,pods,… -A -o yaml` (or json) prints, `-` for
+    /// standard input; may be repeated
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// The policy to try
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// What agents and Prometheus would have said; without it metrics are unknown
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+    /// What happened before: the state item
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// The moment of the decision, RFC 3339; default: the present
+    #[arg(long, value_name = "TIME")]
+    pub now: Option<Timestamp>,
+    /// How the plan is printed
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Forms of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For machines.
+    Json,
+    /// For machines and people.
+    Yaml,
+}
+
+/// Input that cannot be used: where, what is wrong, what would be right.
+#[derive(Debug)]
+pub struct BadInput {
+    place: String,
+    message: String,
+}
+
+impl BadInput {
+    fn new(place: impl fmt::Display, message: impl fmt::Display) -> Self {
+        Self {
+            place: place.to_string(),
+            message: message.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for BadInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+impl std::error::Error for BadInput {}
+
+/// A plan and what is worth a warning.
+#[derive(Debug)]
+pub struct Decided {
+    /// The plan.
+    pub plan: Plan,
+    /// Oddities of the policy.
+    pub warnings: Vec<String>,
+}
+
+/// Reads, decides and prints.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "the command line hands its arguments over"
+)]
+pub fn run(args: PlanArgs) -> ExitCode {
+    let decided = match decide(&args, &mut io::stdin()) {
+        Ok(decided) => decided,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    for warning in &decided.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let printed = render(&decided.plan, args.output).and_then(|text| {
+        io::stdout()
+            .lock()
+            .write_all(text.as_bytes())
+            .map_err(|error| error.to_string())
+    });
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: the plan could not be written: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads everything and decides.
+///
+/// # Errors
+/// The first input that cannot be used.
+pub fn decide(args: &PlanArgs, stdin: &mut impl Read) -> Result<Decided, BadInput> {
+    let shown = |path: &Path| path.display().to_string();
+    let (policy, warnings) =
+        Policy::from_toml(&text(&args.policy)?).map_err(|error| BadInput::new(shown(&args.policy), error))?;
+    let now = args.now.unwrap_or_else(Timestamp::now);
+    let mut objects = Objects::default();
+    for file in &args.files {
+        take_up(file, stdin, &mut objects)?;
+    }
+    let metrics = match &args.metrics {
+        Some(path) => Metrics::from_json(&text(path)?).map_err(|error| BadInput::new(shown(path), error))?,
+        None => Metrics::default(),
+    };
+    let state = match &args.state {
+        Some(path) => State::from_json(&text(path)?, &policy.cluster_id)
+            .map_err(|error| BadInput::new(shown(path), error))?,
+        None => State::default(),
+    };
+    let (cluster, _) = objects.to_cluster(now);
+    let plan = smartscale_planner::plan(
+        &Snapshot {
+            cluster,
+            metrics,
+            state,
+        },
+        &policy,
+        now,
+    );
+    let warnings = warnings
+        .iter()
+        .map(|warning| format!("{}: {warning}", shown(&args.policy)))
+        .collect();
+    Ok(Decided { plan, warnings })
+}
+
+/// The plan as text, with a newline at its end.
+///
+/// # Errors
+/// If the plan cannot be serialized.
+pub fn render(plan: &Plan, output: Output) -> Result<String, String> {
+    match output {
+        Output::Table => Ok(table::of(plan)),
+        Output::Json => serde_json::to_string_pretty(plan)
+            .map(|text| text + "\n")
+            .map_err(|error| error.to_string()),
+        Output::Yaml => serde_saphyr::to_string(plan).map_err(|error| error.to_string()),
+    }
+}
+
+/// Takes up the objects of a file, of the files in a folder (not deeper), or of standard input.
+fn take_up(path: &Path, stdin: &mut impl Read, objects: &mut Objects) -> Result<(), BadInput> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        stdin
+            .read_to_string(&mut text)
+            .map_err(|error| BadInput::new("standard input", error))?;
+        return apply("standard input", &text, read::Format::Unknown, objects);
+    }
+    if path.is_dir() {
+        let unreadable = |error: io::Error| BadInput::new(path.display(), error);
+        let mut files: Vec<PathBuf> = std::fs::read_dir(path)
+            .map_err(unreadable)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()
+            .map_err(unreadable)?;
+        files.retain(|file| format_of(file).is_some() && file.is_file());
+        files.sort();
+        return files.iter().try_for_each(|file| take_up(file, stdin, objects));
+    }
+    let format = format_of(path).unwrap_or(read::Format::Unknown);
+    apply(&path.display().to_string(), &text(path)?, format, objects)
+}
+
+fn apply(place: &str, text: &str, format: read::Format, objects: &mut Objects) -> Result<(), BadInput> {
+    for object in read::objects(text, format).map_err(|error| BadInput::new(place, error))? {
+        objects.apply(object);
+    }
+    // What is wrong is wrong in this file: what came before was fine.
+    objects
+        .bad()
+        .next()
+        .map_or(Ok(()), |bad| Err(BadInput::new(place, bad)))
+}
+
+fn format_of(path: &Path) -> Option<read::Format> {
+    match path.extension()?.to_str()? {
+        "json" => Some(read::Format::Json),
+        "yaml" | "yml" => Some(read::Format::Yaml),
+        _ => None,
+    }
+}
+
+fn text(path: &Path) -> Result<String, BadInput> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| BadInput::new(path.display(), format!("cannot be read: {error}")))?;
+    String::from_utf8(bytes).map_err(|_| BadInput::new(path.display(), "is no UTF-8 text"))
+}
