@@ -1,0 +1,214 @@
+//! What holds for every plan, whatever the cluster.
+#![allow(clippy::unwrap_used, reason = "a failed test should stop at its line")]
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use smartscale_planner::{
+    Destination, Plan, Policy, Snapshot,
+    fixtures::{budget, node, now, pod, policy_of, reading, snapshot},
+    model::{Node, Pod, keys},
+    plan,
+    snapshot::Metrics,
+};
+
+/// A pod's shape by small numbers: CPU in tenths of a core, where it is bound, which extra it has.
+type Shape = (u8, Option<u8>, u8);
+
+fn policy(max: u32, step: u32, when: &str) -> Policy {
+    policy_of(&format!(
+        r#"
+[cluster]
+id = "test"
+[limits]
+min_nodes = 1
+max_nodes = {max}
+[scale_up]
+max_step = {step}
+[scale_down]
+when = "{when}"
+sustained = "0s"
+max_parallel_drains = 3
+[[pool]]
+name = "workers"
+instance_types = ["t3.small", "t3.medium", "m5.large"]
+zones = ["us-east-1a", "us-east-1b"]
+markets = ["spot", "on-demand"]
+on_demand_base = 1
+spot_share_percent = 50
+"#
+    ))
+}
+
+fn world(nodes: u8, shapes: &[Shape], cpu: f64) -> Snapshot {
+    let all: Vec<Node> = (0..nodes)
+        .map(|i| {
+            node(&format!("n{i}"))
+                .zone(if i % 2 == 0 { "us-east-1a" } else { "us-east-1b" })
+                .build()
+        })
+        .collect();
+    let mut used = vec![0_i64; usize::from(nodes)];
+    let pods = shapes.iter().enumerate().map(|(i, (tenths, on, extra))| {
+        let tenths = tenths % 15 + 1;
+        let mut pod = pod(&format!("default/web-{i}")).cpu(&format!("{}m", u32::from(tenths) * 100));
+        pod = match extra % 6 {
+            0 => pod.spread(keys::ZONE, 1),
+            1 => pod.apart_from("web", keys::HOSTNAME),
+            2 => pod.host_port(8080),
+            _ => pod,
+        };
+        // Bound only where it fits.
+        let host = on.filter(|_| nodes > 0).map(|on| usize::from(on % nodes));
+        match host {
+            Some(host) if used[host] + i64::from(tenths) <= 20 => {
+                used[host] += i64::from(tenths);
+                pod.on(&format!("n{host}")).build()
+            }
+            _ => pod.build(),
+        }
+    });
+    let pods: Vec<Pod> = pods.collect();
+    let mut snapshot = snapshot(all, pods);
+    snapshot.cluster.disruption_budgets = vec![budget("web", 2)];
+    snapshot.metrics = Metrics {
+        cluster: vec![
+            reading("2026-01-02T03:03:30Z", cpu, cpu / 2.0),
+            reading("2026-01-02T03:04:00Z", cpu, cpu / 2.0),
+        ],
+        nodes: (0..nodes)
+            .map(|i| {
+                (
+                    format!("n{i}").into(),
+                    reading("2026-01-02T03:04:00Z", cpu, cpu / 2.0),
+                )
+            })
+            .collect(),
+        ..Metrics::default()
+    };
+    snapshot
+}
+
+fn check(snapshot: &Snapshot, policy: &Policy, plan: &Plan) {
+    let nodes = snapshot.cluster.nodes.len();
+    let max = policy.limits.max_nodes as usize;
+    assert!(
+        plan.launch.is_empty() || nodes + plan.launch.len() <= max,
+        "above the maximum"
+    );
+    assert!(
+        plan.remove.is_empty() || nodes - plan.remove.len() >= policy.limits.min_nodes as usize,
+        "below the minimum"
+    );
+    let step = policy.scale_up.max_step as usize;
+    assert!(step == 0 || plan.launch.len() <= step, "more than one step");
+
+    let waiting = snapshot
+        .cluster
+        .pods
+        .iter()
+        .filter(|pod| pod.wants_place())
+        .count();
+    assert_eq!(
+        plan.pods.placed + plan.pods.pending.len(),
+        waiting,
+        "a pod is lost"
+    );
+    let launched: Vec<_> = plan.launch.iter().flat_map(|launch| &launch.pods).collect();
+    assert_eq!(
+        launched.len(),
+        launched.iter().collect::<BTreeSet<_>>().len(),
+        "a pod is in two launches"
+    );
+    assert!(plan.launch.iter().all(|launch| !launch.instance_types.is_empty()));
+
+    let gone: BTreeSet<_> = plan.remove.iter().map(|removal| &removal.node).collect();
+    for removal in &plan.remove {
+        for to in removal.moves.iter().map(|m| &m.to) {
+            assert!(
+                matches!(to, Destination::Node(name) if !gone.contains(name)),
+                "a chain of moves"
+            );
+        }
+    }
+    for verdict in &plan.nodes {
+        assert_eq!(verdict.candidate, verdict.blockers.is_empty());
+        assert!(
+            verdict.candidate || !gone.contains(&verdict.node),
+            "a blocked node goes"
+        );
+    }
+    assert!(plan.launch.is_empty() || plan.remove.is_empty());
+}
+
+/// The cluster once the plan was carried out: removed nodes gone, their pods where they were moved to.
+fn carried_out(snapshot: &Snapshot, plan: &Plan) -> Snapshot {
+    let mut next = snapshot.clone();
+    for removal in &plan.remove {
+        next.cluster.nodes.retain(|node| node.name != removal.node);
+        next.metrics.nodes.remove(&removal.node);
+        for moved in &removal.moves {
+            let Destination::Node(to) = &moved.to else {
+                panic!("a removal never launches here")
+            };
+            next.cluster
+                .pods
+                .iter_mut()
+                .filter(|pod| pod.key == moved.pod)
+                .for_each(|pod| pod.node = Some(to.clone()));
+        }
+    }
+    next
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_plan_keeps_its_limits_and_is_the_same_in_any_order(
+        nodes in 0_u8..6,
+        shapes in prop::collection::vec((any::<u8>(), prop::option::of(any::<u8>()), any::<u8>()), 0..24),
+        cpu in 0.0_f64..100.0,
+        max in 6_u32..10,
+        step in 0_u32..3,
+        fits in any::<bool>(),
+    ) {
+        let policy = policy(max, step, if fits { "fits" } else { "thresholds" });
+        let snapshot = world(nodes, &shapes, cpu);
+        let first = plan(&snapshot, &policy, now());
+        check(&snapshot, &policy, &first);
+        let mut shuffled = snapshot.clone();
+        shuffled.cluster.pods.reverse();
+        shuffled.cluster.nodes.rotate_left(usize::from(nodes / 2));
+        shuffled.metrics.cluster.reverse();
+        prop_assert_eq!(plan(&shuffled, &policy, now()), first);
+    }
+
+    #[test]
+    fn a_shrinking_cluster_comes_to_rest(
+        nodes in 1_u8..6,
+        shapes in prop::collection::vec((any::<u8>(), Just(Some(0_u8)), 3_u8..6), 0..8),
+    ) {
+        let policy = policy(10, 0, "fits");
+        let mut current = world(nodes, &shapes, 5.0);
+        current.cluster.pods.retain(|pod| pod.node.is_some());
+        for _ in 0..=nodes {
+            let next = plan(&current, &policy, now());
+            check(&current, &policy, &next);
+            if next.remove.is_empty() {
+                return Ok(());
+            }
+            prop_assert!(next.launch.is_empty());
+            current = carried_out(&current, &next);
+        }
+        prop_assert!(false, "it never came to rest");
+    }
+
+    #[test]
+    fn no_text_makes_the_readers_panic(text in ".{0,200}") {
+        let _ = Policy::from_toml(&text);
+        let _ = Metrics::from_json(&text);
+        let _ = smartscale_planner::quantity::parse_units(&text);
+        let _ = smartscale_planner::duration::parse(&text);
+    }
+}
