@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use smartscale_planner::{
-    Destination, Plan, Policy, Snapshot,
+    Action, Destination, Plan, Policy, Snapshot,
     fixtures::{budget, node, now, pod, policy_of, reading, snapshot},
     model::{Node, Pod, keys},
     plan,
@@ -96,8 +96,9 @@ fn check(snapshot: &Snapshot, policy: &Policy, plan: &Plan) {
         plan.launch.is_empty() || nodes + plan.launch.len() <= max,
         "above the maximum"
     );
+    let left = nodes + plan.launch.len() - plan.remove.len();
     assert!(
-        plan.remove.is_empty() || nodes - plan.remove.len() >= policy.limits.min_nodes as usize,
+        plan.remove.is_empty() || left >= policy.limits.min_nodes as usize,
         "below the minimum"
     );
     let step = policy.scale_up.max_step as usize;
@@ -125,10 +126,10 @@ fn check(snapshot: &Snapshot, policy: &Policy, plan: &Plan) {
     let gone: BTreeSet<_> = plan.remove.iter().map(|removal| &removal.node).collect();
     for removal in &plan.remove {
         for to in removal.moves.iter().map(|m| &m.to) {
-            assert!(
-                matches!(to, Destination::Node(name) if !gone.contains(name)),
-                "a chain of moves"
-            );
+            match to {
+                Destination::Node(name) => assert!(!gone.contains(name), "a chain of moves"),
+                Destination::Launch(index) => assert!(*index < plan.launch.len(), "a move to nowhere"),
+            }
         }
     }
     for verdict in &plan.nodes {
@@ -138,18 +139,38 @@ fn check(snapshot: &Snapshot, policy: &Policy, plan: &Plan) {
             "a blocked node goes"
         );
     }
-    assert!(plan.launch.is_empty() || plan.remove.is_empty());
+    let replaces = plan.action == Action::Replace;
+    assert_eq!(replaces, !plan.launch.is_empty() && !plan.remove.is_empty());
+    let costs: f64 = plan.launch.iter().map(|launch| launch.price_per_hour).sum();
+    let saves: f64 = plan.remove.iter().map(|removal| removal.saves_per_hour).sum();
+    assert!(!replaces || saves > costs, "a replacement that saves nothing");
 }
 
-/// The cluster once the plan was carried out: removed nodes gone, their pods where they were moved to.
-fn carried_out(snapshot: &Snapshot, plan: &Plan) -> Snapshot {
+/// The cluster once the plan was carried out: new nodes Ready, removed ones gone, their pods where they were moved to.
+fn carried_out(snapshot: &Snapshot, policy: &Policy, plan: &Plan, round: usize) -> Snapshot {
     let mut next = snapshot.clone();
+    let new = |index: usize| format!("r{round}-{index}");
+    for (index, launch) in plan.launch.iter().enumerate() {
+        let pool = policy.pool(launch.pool.as_str()).unwrap();
+        let spec = &policy.types[&launch.instance_types[0]];
+        let mut node = node(&new(index))
+            .zone(launch.zone.as_str())
+            .market(launch.market)
+            .instance_type(spec.name.as_str())
+            .build();
+        node.allocatable = pool.allocatable(spec);
+        next.metrics
+            .nodes
+            .insert(node.name.clone(), reading("2026-01-02T03:04:00Z", 5.0, 2.5));
+        next.cluster.nodes.push(node);
+    }
     for removal in &plan.remove {
         next.cluster.nodes.retain(|node| node.name != removal.node);
         next.metrics.nodes.remove(&removal.node);
         for moved in &removal.moves {
-            let Destination::Node(to) = &moved.to else {
-                panic!("a removal never launches here")
+            let to = match &moved.to {
+                Destination::Node(to) => to.clone(),
+                Destination::Launch(index) => new(*index).into(),
             };
             next.cluster
                 .pods
@@ -192,14 +213,14 @@ proptest! {
         let policy = policy(10, 0, "fits");
         let mut current = world(nodes, &shapes, 5.0);
         current.cluster.pods.retain(|pod| pod.node.is_some());
-        for _ in 0..=nodes {
+        for round in 0..=4 * usize::from(nodes) {
             let next = plan(&current, &policy, now());
             check(&current, &policy, &next);
             if next.remove.is_empty() {
+                prop_assert!(next.launch.is_empty());
                 return Ok(());
             }
-            prop_assert!(next.launch.is_empty());
-            current = carried_out(&current, &next);
+            current = carried_out(&current, &policy, &next, round);
         }
         prop_assert!(false, "it never came to rest");
     }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// `instance_types` of a launch holds no more.
-const MOST_TYPES: usize = 60;
+pub(super) const MOST_TYPES: usize = 60;
 
 /// One amount of what an offering's node has.
 type Amount = fn(&Offering<'_>) -> f64;

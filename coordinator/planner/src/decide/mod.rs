@@ -11,6 +11,7 @@ mod offerings;
 mod packing;
 mod pending;
 mod removals;
+mod replacements;
 mod rules;
 mod summary;
 mod verdicts;
@@ -125,7 +126,9 @@ impl<'a> Context<'a> {
         }
         let somebody_could = placed > 0 || pending.iter().any(|pod| pending::could_be_taken(pod.code));
         let removals = self.removals(world, &outcome.launches, somebody_could, &mut holds);
-        let action = match (outcome.launches.is_empty(), removals.remove.is_empty()) {
+        let mut launch = outcome.launches;
+        launch.extend(removals.launch);
+        let action = match (launch.is_empty(), removals.remove.is_empty()) {
             (false, false) => Action::Replace,
             (false, true) => Action::ScaleUp,
             (true, false) => Action::ScaleDown,
@@ -134,7 +137,7 @@ impl<'a> Context<'a> {
         let mut plan = Plan {
             action,
             summary: String::new(),
-            launch: outcome.launches,
+            launch,
             remove: removals.remove,
             pods: Pods { placed, pending },
             nodes: removals.nodes,

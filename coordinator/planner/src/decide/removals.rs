@@ -21,6 +21,8 @@ use crate::{
 /// What is removed, and what is said of every node.
 pub(super) struct Removals {
     pub(super) remove: Vec<Removal>,
+    /// The node that takes the place of a replaced one.
+    pub(super) launch: Vec<Launch>,
     pub(super) nodes: Vec<NodeVerdict>,
     pub(super) unneeded_since: BTreeMap<NodeName, Timestamp>,
 }
@@ -80,7 +82,7 @@ impl<'a> Context<'a> {
         // Nodes that something of their own keeps still show what the minimum says to them.
         for verdict in verdicts
             .iter_mut()
-            .filter(|v| v.ours && !v.blockers.is_empty() && !v.node.being_deleted)
+            .filter(|v| v.ours && !v.blockers.is_empty() && !v.node.being_deleted && v.replacement.is_none())
         {
             if self.limits(verdict, &left).contains(&BlockerCode::AtMinNodes) {
                 verdict.blockers.push(Blocker::of_node(BlockerCode::AtMinNodes));
@@ -98,7 +100,7 @@ impl<'a> Context<'a> {
                 blockers.push(Blocker::of_node(BlockerCode::Budget));
             }
             blockers.extend(self.spent_budgets(verdict, &left.budgets));
-            if blockers.is_empty() && self.overloads(verdict, &left) {
+            if blockers.is_empty() && self.overloads(verdict, &left, (0.0, 0.0)) {
                 blockers.push(Blocker::of_node(BlockerCode::Utilised));
             }
             let mut moves = Vec::new();
@@ -135,6 +137,7 @@ impl<'a> Context<'a> {
             self.accept(verdict, &mut left);
             remove.push(self.removal(world, verdict, &moves));
         }
+        let launch = self.replace(&mut verdicts, &left, allowed, &mut remove);
         let nodes = verdicts
             .into_iter()
             .map(|mut verdict| {
@@ -149,9 +152,66 @@ impl<'a> Context<'a> {
             .collect();
         Removals {
             remove,
+            launch,
             nodes,
             unneeded_since,
         }
+    }
+
+    /// Replaces one node, if nothing goes without a replacement: the one that saves most per moved pod.
+    fn replace(
+        &self,
+        verdicts: &mut [Verdict<'a>],
+        left: &Left,
+        allowed: bool,
+        remove: &mut Vec<Removal>,
+    ) -> Vec<Launch> {
+        let mut order: Vec<(f64, usize)> = Vec::new();
+        for (index, verdict) in verdicts
+            .iter()
+            .enumerate()
+            .filter(|(_, verdict)| verdict.blockers.is_empty())
+        {
+            let Some(replacement) = &verdict.replacement else {
+                continue;
+            };
+            #[allow(clippy::cast_precision_loss, reason = "a number of pods")]
+            let moved = verdict.movers.len().max(1) as f64;
+            let price = self.policy.price_of(verdict.node).unwrap_or(0.0);
+            order.push((
+                (price - self.replaced(verdict, replacement).0.price_per_hour) / moved,
+                index,
+            ));
+        }
+        order.sort_by(|a, b| {
+            b.0.total_cmp(&a.0)
+                .then_with(|| verdicts[a.1].node.name.cmp(&verdicts[b.1].node.name))
+        });
+        let mut launch = Vec::new();
+        for (_, index) in order {
+            let verdict = &verdicts[index];
+            let Some(replacement) = &verdict.replacement else {
+                continue;
+            };
+            // The number of nodes stays the same, so no minimum is asked.
+            let mut codes = self.limits(verdict, left);
+            codes.retain(|code| *code == BlockerCode::Budget);
+            if allowed && !remove.is_empty() && codes.is_empty() {
+                codes.push(BlockerCode::Budget);
+            }
+            let mut blockers: Vec<Blocker> = codes.into_iter().map(Blocker::of_node).collect();
+            blockers.extend(self.spent_budgets(verdict, &left.budgets));
+            if self.overloads(verdict, left, self.brings(replacement)) {
+                blockers.push(Blocker::of_node(BlockerCode::Utilised));
+            }
+            if blockers.is_empty() && allowed {
+                let (launched, removal) = self.replaced(verdict, replacement);
+                launch.push(launched);
+                remove.push(removal);
+            }
+            verdicts[index].blockers.extend(blockers);
+        }
+        launch
     }
 
     /// Whether anything may be removed at all now; what holds it is said.
@@ -224,7 +284,7 @@ impl<'a> Context<'a> {
             *zones.entry(zone(verdict)).or_default() += 1;
         }
         let mut order: Vec<usize> = (0..verdicts.len())
-            .filter(|i| verdicts[*i].blockers.is_empty())
+            .filter(|i| verdicts[*i].blockers.is_empty() && verdicts[*i].replacement.is_none())
             .collect();
         let rank = |index: &usize| {
             let verdict = &verdicts[*index];
@@ -317,14 +377,18 @@ impl<'a> Context<'a> {
     }
 
     /// Whether what is used now would push those that stay above a scale-up threshold.
-    fn overloads(&self, verdict: &Verdict<'a>, left: &Left) -> bool {
+    fn overloads(&self, verdict: &Verdict<'a>, left: &Left, comes: (f64, f64)) -> bool {
         let Some((cpu, memory)) = left.used else {
             return false;
         };
         let (have_cpu, have_memory) = staying_capacity(verdict, left);
         let above = |used: f64, have: f64, threshold: f64| used * 100.0 > threshold * have * (1.0 + 1e-9);
-        above(cpu, have_cpu, self.policy.scale_up.cpu_percent.0)
-            || above(memory, have_memory, self.policy.scale_up.memory_percent.0)
+        above(cpu, have_cpu + comes.0, self.policy.scale_up.cpu_percent.0)
+            || above(
+                memory,
+                have_memory + comes.1,
+                self.policy.scale_up.memory_percent.0,
+            )
     }
 
     fn accept(&self, verdict: &Verdict<'a>, left: &mut Left) {

@@ -11,6 +11,8 @@ pub(super) fn of(plan: &Plan) -> String {
             format!(" for {}", count(pods, "pending pod"))
         } else if let Some(rule) = plan.rules.iter().find(|rule| rule.fired && is_up(rule.rule)) {
             format!(" because {} is above {} %", value(rule.value), rule.threshold)
+        } else if plan.action == crate::Action::Replace {
+            " in the place of a dearer one".to_owned()
         } else {
             " to reach the minimum".to_owned()
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Context, rules::node_usage};
+use super::{Context, replacements::Replacement, rules::node_usage};
 use crate::{
     Blocker, BlockerCode,
     drainability::{self, Evictability},
@@ -26,6 +26,8 @@ pub(super) struct Verdict<'a> {
     pub(super) evicted: Vec<&'a Pod>,
     /// It is not needed: nothing of its own says otherwise.
     pub(super) unneeded: bool,
+    /// Its pods fit nowhere else, but on a cheaper node.
+    pub(super) replacement: Option<Replacement<'a>>,
 }
 
 /// How much each budget still allows, by its index in the cluster.
@@ -118,15 +120,20 @@ impl<'a> Context<'a> {
         );
         of_node(BlockerCode::BeingDeleted, node.being_deleted);
         let mut unneeded = false;
+        let mut replacement = None;
         if ours {
             of_node(BlockerCode::Utilised, self.is_utilised(world, host, node));
             if !node.being_deleted {
                 let stuck = self.without_place(world, host, &movers);
-                blockers.extend(
-                    stuck
+                if !stuck.is_empty() && blockers.is_empty() {
+                    replacement = self.replacement(world, host, node, &movers);
+                }
+                if replacement.is_none() {
+                    let stuck = stuck
                         .into_iter()
-                        .map(|pod| Blocker::of_pod(BlockerCode::NoPlaceToMove, pod.key.clone())),
-                );
+                        .map(|pod| Blocker::of_pod(BlockerCode::NoPlaceToMove, pod.key.clone()));
+                    blockers.extend(stuck);
+                }
             }
             unneeded = blockers.is_empty();
             let min_age = SignedDuration::try_from(policy.scale_down.min_age).unwrap_or(SignedDuration::MAX);
@@ -145,6 +152,7 @@ impl<'a> Context<'a> {
             movers,
             evicted,
             unneeded,
+            replacement,
         }
     }
 

@@ -1,0 +1,158 @@
+//! Replacing a node by a cheaper one: its pods fit on no node that is there, but on a new one that saves enough.
+//!
+//! One for one, within the node's own pool, so that no minimum is touched; there must be room for both nodes at once.
+
+use std::sync::Arc;
+
+use super::{
+    Context,
+    offerings::named,
+    packing::types_for,
+    verdicts::{Verdict, move_all},
+};
+use crate::{
+    Destination, Launch, Move, Removal, RemovalReason,
+    model::{InstanceType, Market, Node, Pod},
+    placement::World,
+    policy::TypeSpec,
+};
+
+/// What a node can be replaced by.
+#[derive(Clone, Debug)]
+pub(super) struct Replacement<'a> {
+    offering: usize,
+    /// Types that hold the pods and still save enough, cheapest first.
+    types: Vec<(Arc<TypeSpec>, f64)>,
+    /// Where the pods go; `None` is the new node.
+    moves: Vec<(&'a Pod, Option<Arc<str>>)>,
+}
+
+impl<'a> Context<'a> {
+    /// The cheapest node that could take the place of this one, if any saves enough. The world is left as it was.
+    pub(super) fn replacement(
+        &self,
+        world: &mut World<'a>,
+        host: usize,
+        node: &Node,
+        movers: &[&'a Pod],
+    ) -> Option<Replacement<'a>> {
+        let policy = self.policy;
+        let pool = policy.pool_of(node)?;
+        let pool_index = policy.pools.iter().position(|other| other.name == pool.name)?;
+        let mut count = self.counts.get(&pool.name)?.clone();
+        let all: usize = self.counts.values().map(|count| count.nodes).sum();
+        if all >= policy.limits.max_nodes as usize || count.nodes >= pool.max_nodes as usize {
+            return None;
+        }
+        let price = policy.price_of(node)?;
+        let most = price * (1.0 - policy.scale_down.min_saving_percent.fraction());
+        let saves = |offered: f64| offered <= most + 1e-12 && offered < price - 1e-12;
+        count.nodes = count.nodes.saturating_sub(1);
+        if node.market() != Some(Market::Spot) {
+            count.on_demand = count.on_demand.saturating_sub(1);
+        }
+        if let Some(nodes) = node.zone().and_then(|zone| count.zones.get_mut(&zone)) {
+            *nodes = nodes.saturating_sub(1);
+        }
+        let wanted = count.wanted(pool);
+        let has_wanted = self
+            .offerings
+            .iter()
+            .any(|o| o.pool == pool_index && o.market == wanted && !o.backed_off);
+        let zone = |index: usize| count.zones.get(&self.offerings[index].zone).copied().unwrap_or(0);
+        let mut candidates: Vec<usize> = (0..self.offerings.len())
+            .filter(|index| {
+                let offering = &self.offerings[*index];
+                offering.pool == pool_index
+                    && (offering.market == wanted || !has_wanted)
+                    && !offering.backed_off
+                    && saves(offering.price)
+            })
+            .collect();
+        candidates.sort_by(|a, b| {
+            let price = |index: &usize| self.offerings[*index].price;
+            price(a)
+                .total_cmp(&price(b))
+                .then(zone(*a).cmp(&zone(*b)))
+                .then(a.cmp(b))
+        });
+        for offering in candidates {
+            let mut new = named(&self.offerings[offering].host, "launch[0]");
+            new.is_destination = true;
+            world.hosts.push(new);
+            let last = world.hosts.len() - 1;
+            let (moves, stuck) = move_all(world, host, movers);
+            for (pod, to) in &moves {
+                world.take(pod, *to);
+            }
+            world.hosts[host].gone = false;
+            world.hosts.pop();
+            if !stuck.is_empty() {
+                continue;
+            }
+            let taken: Vec<&Pod> = moves
+                .iter()
+                .filter(|(_, to)| *to == last)
+                .map(|(pod, _)| *pod)
+                .collect();
+            let mut types = types_for(world, &self.offerings, offering, &taken);
+            types.retain(|(_, offered)| saves(*offered));
+            let moves = moves
+                .iter()
+                .map(|(pod, to)| (*pod, (*to != last).then(|| world.hosts[*to].name.clone())))
+                .collect();
+            return Some(Replacement {
+                offering,
+                types,
+                moves,
+            });
+        }
+        None
+    }
+
+    /// CPU and memory that the new node brings.
+    pub(super) fn brings(&self, replacement: &Replacement<'a>) -> (f64, f64) {
+        let room = &self.offerings[replacement.offering].host.allocatable;
+        (room.cpu.as_f64(), room.memory.as_f64())
+    }
+
+    /// The launch and the removal.
+    pub(super) fn replaced(&self, verdict: &Verdict<'a>, replacement: &Replacement<'a>) -> (Launch, Removal) {
+        let offering = &self.offerings[replacement.offering];
+        let names: Vec<InstanceType> = replacement
+            .types
+            .iter()
+            .map(|(spec, _)| spec.name.clone())
+            .take(super::launches::MOST_TYPES)
+            .collect();
+        let launch = Launch {
+            pool: self.policy.pools[offering.pool].name.clone(),
+            zone: offering.zone.clone(),
+            market: offering.market,
+            instance_types: names,
+            price_per_hour: replacement
+                .types
+                .first()
+                .map_or(offering.price, |(_, price)| *price),
+            pods: Vec::new(),
+        };
+        let mut moves: Vec<Move> = replacement
+            .moves
+            .iter()
+            .map(|(pod, to)| Move {
+                pod: pod.key.clone(),
+                to: to
+                    .as_deref()
+                    .map_or(Destination::Launch(0), |name| Destination::Node(name.into())),
+            })
+            .collect();
+        moves.sort_by(|a, b| a.pod.cmp(&b.pod));
+        let removal = Removal {
+            node: verdict.node.name.clone(),
+            reason: RemovalReason::Replaced,
+            moves,
+            saves_per_hour: self.policy.price_of(verdict.node).unwrap_or(0.0),
+        };
+        (launch, removal)
+    }
+}
