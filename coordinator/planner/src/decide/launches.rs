@@ -88,6 +88,9 @@ impl<'a> Context<'a> {
             ));
         }
         let for_pods = launches.len();
+        if !self.frozen {
+            self.keep_headroom(world, &mut room, &mut launches);
+        }
         let mut out_of_steps = nodes.len() >= step;
         if !self.frozen {
             let mut limited = Limits {
@@ -118,6 +121,26 @@ impl<'a> Context<'a> {
             left,
             out_of_steps,
             room,
+        }
+    }
+
+    /// Nodes for the room that is to be kept free and is not there.
+    fn keep_headroom(&self, world: &mut World<'a>, room: &mut Room, launches: &mut Vec<Launch>) {
+        let wanted: Vec<&'a Pod> = self.headroom.iter().collect();
+        let (_, unplaced) = super::place_on_nodes(world, &wanted);
+        if unplaced.is_empty() {
+            return;
+        }
+        let packing = packing::best(world, &self.offerings, self.policy, &unplaced, room);
+        for node in &packing.nodes {
+            let offering = &self.offerings[node.offering];
+            self.count(room, offering);
+            let mut host = super::offerings::named(&offering.host, &format!("launch[{}]", launches.len()));
+            for pod in &node.pods {
+                host.add(pod);
+            }
+            world.hosts.push(host);
+            launches.push(self.element(offering, node.types.iter().map(|(spec, _)| &spec.name), &[]));
         }
     }
 

@@ -6,6 +6,7 @@
 //! rules on averages ───────────────────────────────────────▶ launches ─┘
 //! ```
 
+mod headroom;
 mod launches;
 mod offerings;
 mod packing;
@@ -33,6 +34,8 @@ use rules::Averages;
 struct Context<'a> {
     snapshot: &'a Snapshot,
     policy: &'a Policy,
+    /// Room to be kept free.
+    headroom: &'a [Pod],
     now: Timestamp,
     offerings: Vec<Offering<'a>>,
     counts: BTreeMap<PoolName, PoolCount>,
@@ -65,6 +68,7 @@ pub fn plan(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
         };
         key(a).cmp(&key(b))
     });
+    let headroom = headroom::pods(policy);
     let offerings = offerings::all(&snapshot.cluster, policy, state, now);
     let mut world = World::new(&snapshot.cluster, policy, now);
     world.domains = offerings::domains(&offerings);
@@ -79,6 +83,7 @@ pub fn plan(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
     let context = Context {
         snapshot,
         policy,
+        headroom: &headroom,
         now,
         offerings,
         counts: offerings::counts(&snapshot.cluster, policy, &launching),

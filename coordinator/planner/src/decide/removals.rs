@@ -9,7 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Context,
-    verdicts::{BudgetsLeft, Verdict, move_all},
+    headroom::is_headroom,
+    verdicts::{BudgetsLeft, Verdict, move_all, no_place},
 };
 use crate::{
     Blocker, BlockerCode, Destination, Hold, Launch, Move, NodeVerdict, Removal, RemovalReason, drainability,
@@ -114,11 +115,7 @@ impl<'a> Context<'a> {
                     }
                     world.hosts[verdict.host].gone = false;
                 }
-                blockers.extend(
-                    stuck
-                        .iter()
-                        .map(|pod| Blocker::of_pod(BlockerCode::NoPlaceToMove, pod.key.clone())),
-                );
+                blockers.extend(stuck.iter().map(|pod| no_place(pod)));
             }
             if !blockers.is_empty() {
                 if blockers
@@ -414,6 +411,7 @@ impl<'a> Context<'a> {
     fn removal(&self, world: &World<'a>, verdict: &Verdict<'a>, moves: &[(&'a Pod, usize)]) -> Removal {
         let mut moves: Vec<Move> = moves
             .iter()
+            .filter(|(pod, _)| !is_headroom(pod))
             .map(|(pod, to)| Move {
                 pod: pod.key.clone(),
                 to: Destination::Node(world.hosts[*to].name.as_ref().into()),

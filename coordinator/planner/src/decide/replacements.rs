@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{
     Context,
+    headroom::is_headroom,
     offerings::named,
     packing::types_for,
     verdicts::{Verdict, move_all},
@@ -139,6 +140,7 @@ impl<'a> Context<'a> {
         let mut moves: Vec<Move> = replacement
             .moves
             .iter()
+            .filter(|(pod, _)| !is_headroom(pod))
             .map(|(pod, to)| Move {
                 pod: pod.key.clone(),
                 to: to

@@ -14,7 +14,7 @@ pub(super) fn of(plan: &Plan) -> String {
         } else if plan.action == crate::Action::Replace {
             " in the place of a dearer one".to_owned()
         } else {
-            " to reach the minimum".to_owned()
+            " to reach a minimum or to keep headroom".to_owned()
         };
         parts.push(format!(
             "launch {}{what} ({price:.4} USD an hour)",

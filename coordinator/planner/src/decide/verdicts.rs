@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Context, replacements::Replacement, rules::node_usage};
+use super::{Context, headroom::is_headroom, replacements::Replacement, rules::node_usage};
 use crate::{
     Blocker, BlockerCode,
     drainability::{self, Evictability},
@@ -129,9 +129,7 @@ impl<'a> Context<'a> {
                     replacement = self.replacement(world, host, node, &movers);
                 }
                 if replacement.is_none() {
-                    let stuck = stuck
-                        .into_iter()
-                        .map(|pod| Blocker::of_pod(BlockerCode::NoPlaceToMove, pod.key.clone()));
+                    let stuck = stuck.into_iter().map(no_place);
                     blockers.extend(stuck);
                 }
             }
@@ -204,6 +202,13 @@ pub(super) fn move_all<'a>(
     world.hosts[host].gone = true;
     let mut moves = Vec::new();
     let mut left: Vec<&'a Pod> = movers.to_vec();
+    left.extend(
+        world.hosts[host]
+            .pods
+            .iter()
+            .copied()
+            .filter(|pod| is_headroom(pod)),
+    );
     loop {
         let before = left.len();
         left.retain(|pod| {
@@ -227,4 +232,13 @@ pub(super) fn move_all<'a>(
 fn size_order(a: &Pod, b: &Pod) -> std::cmp::Ordering {
     let size = |pod: &Pod| (pod.requests.cpu, pod.requests.memory);
     size(b).cmp(&size(a)).then_with(|| a.key.cmp(&b.key))
+}
+
+/// The blocker of a pod without another place; room that is kept free is the node's own matter.
+pub(super) fn no_place(pod: &Pod) -> Blocker {
+    if is_headroom(pod) {
+        Blocker::of_node(BlockerCode::NoPlaceToMove)
+    } else {
+        Blocker::of_pod(BlockerCode::NoPlaceToMove, pod.key.clone())
+    }
 }
