@@ -176,13 +176,13 @@ impl Engine {
     async fn carry(&mut self, drain: &mut DrainState) -> bool {
         let mut run = Run { dirty: true, ..Run::default() };
         let mut flights = FuturesUnordered::<Flight>::new();
-        while !drain.stage.is_finished() {
+        loop {
             let wake = self.advance(drain, &mut run, &mut flights);
             if std::mem::take(&mut run.dirty) {
                 self.store(drain);
             }
             if drain.stage.is_finished() {
-                break;
+                return true;
             }
             let clock = Arc::clone(&self.tools.clock);
             tokio::select! {
@@ -195,7 +195,6 @@ impl Engine {
                 () = clock.sleep(wake) => {}
             }
         }
-        true
     }
 
     /// Keeps the state on disk, publishes and reports it.
