@@ -6,8 +6,12 @@
 //! - [`tls`]: mutual TLS whose material may change while connections are open
 //! - [`time`]: the clock that every loop asks, and conversions of the wire's times
 //! - [`backoff`]: validated retry delays
+//! - [`credentials`]: the file that makes a person known to a cluster
+//! - [`files`]: files that only their owner may read
 
 pub mod backoff;
+pub mod credentials;
+pub mod files;
 pub mod identity;
 pub mod permission;
 pub mod time;

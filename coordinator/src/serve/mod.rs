@@ -1,1 +1,303 @@
-//! Serving: agents and admins over mutual-TLS gRPC; enrolment; authorisation; audit.
+//! Serving: agents and people over mutual TLS, on one port.
+//!
+//! ```text
+//!   socket ─▶ tls::server::incoming ─▶ Connection ─▶ Authorise ─▶ Enrolment · Agent · Admin
+//!               failed handshakes ─┐      (rate)        refusals ─┐       │ calls of people
+//!                                  └──────────▶ audit ◀───────────┴───────┘
+//! ```
+//! - [`authority`], [`init`], [`csr`]: the certificate authority and what it signs
+//! - [`authorise`], [`trust`], [`connection`]: who comes in
+//! - [`enrolment`], [`attest`], [`challenges`]: how a machine gets its first certificate
+//! - [`session`], [`sessions`]: the agents' streams and what was said on them
+//! - [`admin`]: what people ask and order
+//! - [`leading`], [`view`], [`audit`]: who leads, what was decided last, who called what
+
+pub mod admin;
+pub mod attest;
+pub mod audit;
+pub mod authorise;
+pub mod authority;
+pub mod challenges;
+pub mod connection;
+pub mod csr;
+pub mod enrolment;
+pub mod init;
+pub mod leading;
+pub mod session;
+pub mod sessions;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+pub mod trust;
+mod upkeep;
+pub mod view;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use smartscale_proto::{
+    time::SharedClock,
+    tls::{Rotating, TlsError, server},
+    v1::{admin_server::AdminServer, agent_server::AgentServer, enrolment_server::EnrolmentServer},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc, watch},
+};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Code, transport::Server};
+
+use self::{
+    admin::AdminDesk,
+    attest::Attestor,
+    audit::Audit,
+    authorise::Authorise,
+    authority::{Authority, AuthorityError},
+    challenges::Challenges,
+    connection::Connection,
+    enrolment::EnrolmentDesk,
+    leading::{Endpoints, Leader},
+    session::AgentDesk,
+    sessions::Sessions,
+    trust::Trust,
+};
+use crate::{
+    ids::CoordinatorName,
+    state::{SharedStore, lease::Leadership},
+    tell::SharedTell,
+};
+
+/// Bytes of a message that an agent, or whoever wants to become one, may send.
+const AGENT_MESSAGE: usize = 64 * 1024;
+/// Bytes of a message that a person may send.
+const ADMIN_MESSAGE: usize = 64 * 1024;
+
+/// How the coordinator serves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This coordinator's name.
+    pub name: CoordinatorName,
+    /// `host:port` where agents, people and the other coordinator reach it.
+    pub advertise: String,
+    /// The others, by name.
+    pub peers: BTreeMap<CoordinatorName, String>,
+    /// Time that open streams have to end after the shutdown began.
+    pub shutdown: Duration,
+    /// Connections that may be open at once.
+    pub connections: usize,
+    /// Calls, streams included, that may be open on one connection.
+    pub calls_per_connection: usize,
+    /// Calls that one connection may begin in a second.
+    pub calls_per_second: u32,
+}
+
+impl Settings {
+    /// The defaults for a coordinator of this name, reached at `advertise`.
+    #[must_use]
+    pub fn new(name: CoordinatorName, advertise: String) -> Self {
+        Self {
+            name,
+            advertise,
+            peers: BTreeMap::new(),
+            shutdown: Duration::from_secs(20),
+            connections: 8192,
+            calls_per_connection: 64,
+            calls_per_second: 200,
+        }
+    }
+}
+
+/// What serving needs.
+pub struct Parts {
+    /// How.
+    pub settings: Settings,
+    /// Signs certificates.
+    pub authority: Arc<Authority>,
+    /// Judges the proofs of new machines.
+    pub attestor: Arc<dyn Attestor>,
+    /// Node records, settings of people, audit.
+    pub store: SharedStore,
+    /// Time.
+    pub clock: SharedClock,
+    /// Told of what happens at the door.
+    pub tell: SharedTell,
+    /// The lease.
+    pub leadership: watch::Receiver<Leadership>,
+    /// What agents said.
+    pub sessions: Arc<Sessions>,
+    /// What people may see and order.
+    pub admin: admin::Parts,
+}
+
+/// Serving that could not begin, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The authority cannot sign the coordinator's own certificate.
+    #[error("the coordinator has no certificate")]
+    Authority(#[from] AuthorityError),
+    /// The TLS material cannot serve.
+    #[error("TLS cannot be served")]
+    Tls(#[from] TlsError),
+    /// The server ended by itself.
+    #[error("the server ended")]
+    Server(#[from] tonic::transport::Error),
+}
+
+/// Serves on `listener` until `shutdown`; then open streams end, at the latest after `settings.shutdown`.
+///
+/// # Errors
+/// [`ServeError`] when serving cannot begin.
+pub async fn serve(
+    parts: Parts,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let Parts {
+        settings,
+        authority,
+        attestor,
+        store,
+        clock,
+        tell,
+        leadership,
+        sessions,
+        admin,
+    } = parts;
+    let endpoints = Endpoints {
+        own: Some((settings.name.clone(), settings.advertise.clone())),
+        peers: settings.peers.clone(),
+    };
+    let leader = Leader::new(leadership, Arc::clone(&clock), endpoints);
+    let (audit, writer) = Audit::new(Arc::clone(&store), Arc::clone(&clock));
+    let trust = Arc::new(Trust::new(Arc::clone(&store)));
+    let material = Rotating::new(authority.coordinator()?);
+    // Everything below ends with this token, whether we were told to stop or the server ended by itself.
+    let ending = shutdown.child_token();
+    let _ended = ending.clone().drop_guard();
+    let tasks = TaskTracker::new();
+
+    let accepted = accept(listener, material.clone(), &settings, Arc::clone(&audit))?;
+    let names = authority.names().clone();
+    let enrolment = EnrolmentDesk {
+        authority: Arc::clone(&authority),
+        attestor,
+        challenges: Challenges::new(Arc::clone(&clock)),
+        store: Arc::clone(&store),
+        clock: Arc::clone(&clock),
+        leader: leader.clone(),
+        tell: Arc::clone(&tell),
+        audit: Arc::clone(&audit),
+    };
+    let agents = AgentDesk {
+        sessions: Arc::clone(&sessions),
+        authority: Arc::clone(&authority),
+        leader: leader.clone(),
+        clock: Arc::clone(&clock),
+        shutdown: ending.clone(),
+        tasks: tasks.clone(),
+    };
+    let ages = Arc::new(admin::Ages::default());
+    tasks.spawn(admin::follow(
+        Arc::clone(&ages),
+        admin.latest.clone(),
+        ending.clone(),
+    ));
+    let people = AdminDesk::new(
+        admin,
+        admin::Beside {
+            name: settings.name.clone(),
+            cluster: authority.names().cluster.to_string(),
+            store,
+            clock: Arc::clone(&clock),
+            tell,
+            leader: leader.clone(),
+            sessions: Arc::clone(&sessions),
+            audit: Arc::clone(&audit),
+            ages: Arc::clone(&ages),
+            shutdown: ending.clone(),
+        },
+    );
+    // The writer goes on while streams end: their last words are audited too.
+    let last_words = CancellationToken::new();
+    let written = tokio::spawn(writer.run(last_words.clone()));
+    tasks.spawn(upkeep::rotate(authority, material, ending.clone()));
+    tasks.spawn(upkeep::watch_trust(
+        Arc::clone(&trust),
+        Arc::clone(&sessions),
+        Arc::clone(&clock),
+        ending.clone(),
+    ));
+    tasks.spawn(upkeep::load_at_takeover(
+        sessions,
+        leader,
+        Arc::clone(&clock),
+        ending.clone(),
+    ));
+
+    let server = Server::builder()
+        .layer(Authorise::new(names, trust, Arc::clone(&audit)))
+        .concurrency_limit_per_connection(settings.calls_per_connection)
+        .max_concurrent_streams(u32::try_from(settings.calls_per_connection).unwrap_or(u32::MAX))
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .http2_max_header_list_size(16 * 1024)
+        .add_service(EnrolmentServer::new(enrolment).max_decoding_message_size(AGENT_MESSAGE))
+        .add_service(AgentServer::new(agents).max_decoding_message_size(AGENT_MESSAGE))
+        .add_service(AdminServer::new(people).max_decoding_message_size(ADMIN_MESSAGE))
+        .serve_with_incoming_shutdown(accepted, ending.clone().cancelled_owned());
+    let overdue = async {
+        ending.cancelled().await;
+        tokio::time::sleep(settings.shutdown).await;
+    };
+    let served = tokio::select! {
+        served = server => served,
+        () = overdue => {
+            tracing::warn!("connections were still open at the end of the shutdown");
+            Ok(())
+        }
+    };
+    ending.cancel();
+    tasks.close();
+    let _ = tokio::time::timeout(Duration::from_secs(2), tasks.wait()).await;
+    last_words.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(2), written).await;
+    Ok(served?)
+}
+
+/// Connections whose handshake is over, at most `settings.connections` at a time.
+fn accept(
+    listener: TcpListener,
+    material: Rotating,
+    settings: &Settings,
+    audit: Arc<Audit>,
+) -> Result<ReceiverStream<std::io::Result<Connection>>, TlsError> {
+    let mut handshakes = server::incoming(listener, material, move |failure| {
+        audit.record(
+            &failure.peer.to_string(),
+            "handshake",
+            &failure.reason,
+            Code::Unauthenticated,
+        );
+    })?;
+    let (sender, connections) = mpsc::channel(16);
+    let places = Arc::new(Semaphore::new(settings.connections));
+    let per_second = settings.calls_per_second;
+    tokio::spawn(async move {
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            let next = tokio::select! {
+                next = handshakes.next() => next,
+                () = sender.closed() => return,
+            };
+            let Some(next) = next else { return };
+            let connection = next.map(|stream| Connection::new(stream, per_second, place));
+            if sender.send(connection).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(ReceiverStream::new(connections))
+}

@@ -1,0 +1,609 @@
+//! What agents said, by machine: the memory behind the sessions ([`session`](super::session) carries the streams).
+//!
+//! ```text
+//!   session ──begin/take──▶ Sessions ──▶ executor (Agents), observer (AgentHealth), explain
+//!      ▲ commands ─────────────┘  │
+//!                                 └──▶ store: ends of drains, notices, results (report#…), before the acknowledgement
+//! ```
+//! What the agent may forget once it is acknowledged is in the store first, so that the next leader knows it too.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::SignedDuration;
+use prost::Message as _;
+use serde_json::json;
+use smartscale_proto::{
+    time::{SharedClock, duration_to_wire},
+    v1::{
+        self, BootReport, DrainPhase, DrainReport, Hello, Notice, OnTimeout, Outcome, SessionRequest,
+        SessionResponse, session_request::Report, session_response::Command,
+    },
+};
+use tokio::sync::{mpsc, watch};
+use tonic::Status;
+
+use crate::{
+    act::agents::{Agents, NotConnected},
+    ids::{InstanceId, OperationId},
+    observe::agents::{AgentHealth, HealthReport},
+    state::{Condition, Item, SharedStore, StoreError, Write},
+    tell::{Event, Happening, Severity, SharedTell},
+};
+
+/// Beginning of the keys of stored reports.
+const PREFIX: &str = "report#";
+/// How long they are kept: longer than any drain and any outage of both coordinators that people would sleep through.
+const KEPT: SignedDuration = SignedDuration::from_hours(48);
+/// Stored reports that are read at a take-over.
+const MOST_STORED: usize = 20_000;
+/// Drains, notices and results that are remembered of one machine.
+const MOST_OF_MACHINE: usize = 64;
+/// Commands that may wait for one agent.
+const COMMANDS: usize = 32;
+
+/// How sessions are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// Interval of health reports while figures change.
+    pub changing: Duration,
+    /// Interval while they do not.
+    pub quiet: Duration,
+    /// A session in which nothing arrives for so long is ended.
+    pub silence: Duration,
+    /// Messages that one agent may send in a second, averaged over ten.
+    pub messages_per_second: u32,
+}
+
+impl Default for SessionSettings {
+    /// 1 s, 5 s, 30 s (six quiet intervals), 50 messages a second.
+    fn default() -> Self {
+        Self {
+            changing: Duration::from_secs(1),
+            quiet: Duration::from_secs(5),
+            silence: Duration::from_secs(30),
+            messages_per_second: 50,
+        }
+    }
+}
+
+/// Why a session is ended from our side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The same agent began another one.
+    Superseded,
+    /// Trust was withdrawn; the reason as a sentence.
+    Distrusted(String),
+}
+
+/// An open session, as its handler holds it.
+#[derive(Debug)]
+pub struct Ticket {
+    /// Number of the session.
+    pub id: u64,
+    /// Commands for the agent.
+    pub commands: mpsc::Receiver<SessionResponse>,
+    /// Set when the session has to end.
+    pub end: watch::Receiver<Option<End>>,
+}
+
+struct Open {
+    id: u64,
+    commands: mpsc::Sender<SessionResponse>,
+    end: watch::Sender<Option<End>>,
+}
+
+#[derive(Default)]
+struct Machine {
+    open: Option<Open>,
+    /// When the last session ended, by [`Clock::elapsed`](smartscale_proto::time::Clock::elapsed).
+    silent_since: Option<Duration>,
+    hello: Option<Hello>,
+    boot: BTreeMap<i32, BootReport>,
+    health: Option<HealthReport>,
+    notices: Vec<Notice>,
+    drains: Vec<DrainReport>,
+    results: Vec<v1::CommandResult>,
+}
+
+/// What agents said, by machine.
+pub struct Sessions {
+    settings: SessionSettings,
+    store: SharedStore,
+    tell: SharedTell,
+    clock: SharedClock,
+    machines: Mutex<BTreeMap<InstanceId, Machine>>,
+    nudges: watch::Sender<u64>,
+    /// What the one waiter of [`Agents::changed`] has seen of them.
+    seen: tokio::sync::Mutex<watch::Receiver<u64>>,
+}
+
+impl Sessions {
+    /// Nothing was said yet.
+    #[must_use]
+    pub fn new(
+        settings: SessionSettings,
+        store: SharedStore,
+        tell: SharedTell,
+        clock: SharedClock,
+    ) -> Arc<Self> {
+        let (nudges, seen) = watch::channel(0);
+        Arc::new(Self {
+            settings,
+            store,
+            tell,
+            clock,
+            machines: Mutex::default(),
+            nudges,
+            seen: tokio::sync::Mutex::new(seen),
+        })
+    }
+
+    fn machines(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Machine>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of<T>(&self, instance: &InstanceId, read: impl FnOnce(&Machine) -> T) -> Option<T> {
+        self.machines().get(instance).map(read)
+    }
+
+    /// How sessions are held.
+    #[must_use]
+    pub fn settings(&self) -> &SessionSettings {
+        &self.settings
+    }
+
+    /// The boot steps of a machine as they were reported, in order.
+    #[must_use]
+    pub fn boot(&self, instance: &InstanceId) -> Vec<BootReport> {
+        self.of(instance, |machine| machine.boot.values().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// What the agent said of itself.
+    #[must_use]
+    pub fn hello(&self, instance: &InstanceId) -> Option<Hello> {
+        self.of(instance, |machine| machine.hello.clone()).flatten()
+    }
+
+    /// What EC2 announced about a machine, oldest first.
+    #[must_use]
+    pub fn notices(&self, instance: &InstanceId) -> Vec<Notice> {
+        self.of(instance, |machine| machine.notices.clone())
+            .unwrap_or_default()
+    }
+
+    /// The newest report of each drain of a machine, oldest drain first.
+    #[must_use]
+    pub fn drains(&self, instance: &InstanceId) -> Vec<DrainReport> {
+        self.of(instance, |machine| machine.drains.clone())
+            .unwrap_or_default()
+    }
+
+    /// Machines whose agent has a session.
+    #[must_use]
+    pub fn connected(&self) -> BTreeSet<InstanceId> {
+        self.machines()
+            .iter()
+            .filter(|(_, machine)| machine.open.is_some())
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    /// Grows with each report that could move an operation on.
+    #[must_use]
+    pub fn nudges(&self) -> watch::Receiver<u64> {
+        self.nudges.subscribe()
+    }
+
+    /// Forgets a machine that is gone for good.
+    pub fn forget(&self, instance: &InstanceId) {
+        self.machines().remove(instance);
+    }
+
+    /// Ends the session of an agent that is not trusted any more, and what it said of its health counts no more.
+    pub fn distrust(&self, instance: &InstanceId, why: &str) {
+        if let Some(machine) = self.machines().get_mut(instance) {
+            machine.health = None;
+            if let Some(open) = &machine.open {
+                open.end.send_replace(Some(End::Distrusted(why.to_owned())));
+            }
+        }
+    }
+
+    /// Reads what former leaders stored.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer. A report that cannot be read is logged and passed over.
+    pub async fn load(&self) -> Result<(), StoreError> {
+        for item in self.store.list(PREFIX, false, MOST_STORED).await? {
+            match stored(&item) {
+                Some((instance, report)) => {
+                    self.remember(&instance, &report, false);
+                }
+                None => tracing::error!(key = item.key, "a stored report cannot be read"),
+            }
+        }
+        self.nudge();
+        Ok(())
+    }
+
+    /// Begins a session; the one that the agent had ends.
+    pub(super) fn begin(&self, instance: &InstanceId, hello: Hello) -> Ticket {
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let (end_sender, end) = watch::channel(None);
+        let id = rand::random();
+        let mut machines = self.machines();
+        let machine = machines.entry(instance.clone()).or_default();
+        if let Some(old) = machine.open.replace(Open {
+            id,
+            commands: sender,
+            end: end_sender,
+        }) {
+            old.end.send_replace(Some(End::Superseded));
+        }
+        machine.silent_since = None;
+        machine.hello = Some(hello);
+        drop(machines);
+        self.tell_agent(instance, "connected");
+        self.nudge();
+        Ticket { id, commands, end }
+    }
+
+    /// A session has ended.
+    pub(super) fn end(&self, instance: &InstanceId, id: u64) {
+        let mut machines = self.machines();
+        let Some(machine) = machines.get_mut(instance) else {
+            return;
+        };
+        if machine.open.as_ref().is_some_and(|open| open.id == id) {
+            machine.open = None;
+            machine.silent_since = Some(self.clock.elapsed());
+            drop(machines);
+            self.tell_agent(instance, "disconnected");
+            self.nudge();
+        }
+    }
+
+    /// Takes a report in. Returns the id to acknowledge, for those that are acknowledged.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a report that says nothing or contradicts itself, `UNAVAILABLE` when it could not be
+    /// stored: the agent sends it again in its next session.
+    pub(super) async fn take(
+        &self,
+        instance: &InstanceId,
+        request: SessionRequest,
+    ) -> Result<Option<String>, Status> {
+        let id = match &request.report {
+            None => return Err(Status::invalid_argument("report: one is needed")),
+            Some(Report::Hello(_)) => {
+                return Err(Status::invalid_argument(
+                    "hello: it begins a session and comes once",
+                ));
+            }
+            Some(Report::Health(health)) => {
+                let report = HealthReport::receive(health, self.clock.now());
+                for absurd in &report.absurd {
+                    tracing::warn!(%instance, %absurd, "an agent said what cannot be; that figure does not count");
+                }
+                if let Some(machine) = self.machines().get_mut(instance) {
+                    machine.health = Some(report);
+                }
+                return Ok(None);
+            }
+            Some(Report::Boot(boot)) => {
+                if boot.step() == v1::BootStep::Unspecified {
+                    return Err(Status::invalid_argument(
+                        "boot.step: one of the five steps is needed",
+                    ));
+                }
+                boot.step().as_str_name().to_owned()
+            }
+            Some(Report::Notice(notice)) => named("notice.id", &notice.id)?,
+            Some(Report::Drain(drain)) => named("drain.operation_id", &drain.operation_id)?,
+            Some(Report::Result(result)) => named("result.operation_id", &result.operation_id)?,
+        };
+        self.keep(instance, &request).await.map_err(|error| {
+            tracing::warn!(%error, %instance, "an agent's report cannot be stored");
+            Status::unavailable("the report cannot be stored at this moment: send it again")
+        })?;
+        self.remember(instance, &request, true);
+        self.nudge();
+        Ok(Some(id))
+    }
+
+    /// Stores what its agent forgets once it is acknowledged.
+    async fn keep(&self, instance: &InstanceId, request: &SessionRequest) -> Result<(), StoreError> {
+        let (kind, id) = match &request.report {
+            Some(Report::Notice(notice)) => ("notice", &notice.id),
+            Some(Report::Drain(drain)) if is_over(drain.phase()) => ("drain", &drain.operation_id),
+            Some(Report::Result(result)) => ("result", &result.operation_id),
+            _ => return Ok(()),
+        };
+        let body = json!({
+            "instance": instance,
+            "kind": kind,
+            "id": id,
+            "report": STANDARD.encode(request.encode_to_vec()),
+        });
+        let key = format!("{PREFIX}{instance}#{kind}#{id}");
+        let expires_at = self.clock.now().checked_add(KEPT).ok();
+        self.store
+            .append(&Write::Put {
+                key,
+                body,
+                expires_at,
+                condition: Condition::Always,
+            })
+            .await
+    }
+
+    fn remember(&self, instance: &InstanceId, request: &SessionRequest, tell: bool) {
+        let mut machines = self.machines();
+        let machine = machines.entry(instance.clone()).or_default();
+        let happenings = match &request.report {
+            Some(Report::Boot(boot)) => {
+                machine.boot.insert(boot.step, boot.clone());
+                vec![self.boot_happening(instance, boot)]
+            }
+            Some(Report::Notice(notice)) => {
+                if machine.notices.iter().any(|known| known.id == notice.id) {
+                    vec![]
+                } else {
+                    push(&mut machine.notices, notice.clone());
+                    vec![self.notice_happening(instance, notice)]
+                }
+            }
+            Some(Report::Drain(drain)) => {
+                let old = machine
+                    .drains
+                    .iter()
+                    .position(|known| known.operation_id == drain.operation_id);
+                let old = old.map(|index| machine.drains.remove(index));
+                push(&mut machine.drains, drain.clone());
+                self.drain_happenings(instance, old.as_ref(), drain)
+            }
+            Some(Report::Result(result)) => {
+                machine.results.retain(|known| {
+                    (&known.operation_id, &known.command) != (&result.operation_id, &result.command)
+                });
+                push(&mut machine.results, result.clone());
+                vec![]
+            }
+            _ => vec![],
+        };
+        drop(machines);
+        if tell {
+            for happening in happenings {
+                self.tell.tell(happening);
+            }
+        }
+    }
+
+    fn nudge(&self) {
+        self.nudges.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn happening(&self, severity: Severity, message: String, event: Event) -> Happening {
+        Happening {
+            time: self.clock.now(),
+            severity,
+            message,
+            event,
+        }
+    }
+
+    fn tell_agent(&self, instance: &InstanceId, state: &str) {
+        let message = format!("the agent of {instance} has {state}");
+        let event = Event::Agent {
+            instance: instance.clone(),
+            state: state.to_owned(),
+        };
+        self.tell.tell(self.happening(Severity::Detail, message, event));
+    }
+
+    fn boot_happening(&self, instance: &InstanceId, boot: &BootReport) -> Happening {
+        let step = words(boot.step().as_str_name(), "BOOT_STEP_");
+        let outcome = words(boot.outcome().as_str_name(), "OUTCOME_");
+        let mut message = format!("{instance}: boot step {step} is {outcome}");
+        if !boot.error.is_empty() {
+            message = format!("{message}: {}", bounded(&boot.error));
+        }
+        let event = Event::Agent {
+            instance: instance.clone(),
+            state: "booting".to_owned(),
+        };
+        self.happening(Severity::Detail, message, event)
+    }
+
+    fn notice_happening(&self, instance: &InstanceId, notice: &Notice) -> Happening {
+        let kind = words(notice.kind().as_str_name(), "NOTICE_KIND_");
+        let message = format!("EC2 announced for {instance}: {}", kind.replace('_', " "));
+        let event = Event::Noticed {
+            instance: instance.clone(),
+            notice: kind,
+        };
+        self.happening(Severity::Warning, message, event)
+    }
+
+    /// What is new in a report against the one before.
+    fn drain_happenings(
+        &self,
+        instance: &InstanceId,
+        old: Option<&DrainReport>,
+        new: &DrainReport,
+    ) -> Vec<Happening> {
+        let event = |pod, state: &str| Event::Drain {
+            instance: instance.clone(),
+            operation: new.operation_id.clone(),
+            pod,
+            state: state.to_owned(),
+        };
+        let mut all = Vec::new();
+        for pod in &new.pods {
+            let before = old.and_then(|old| old.pods.iter().find(|known| known.uid == pod.uid));
+            if before.is_none_or(|before| before.state != pod.state) {
+                let state = words(pod.state().as_str_name(), "POD_STATE_");
+                let key = smartscale_planner::model::PodKey::new(pod.namespace.as_str(), pod.name.as_str());
+                let message = format!("{instance}: pod {key} is {state}");
+                all.push(self.happening(Severity::Detail, message, event(Some(key), &state)));
+            }
+        }
+        if old.is_none_or(|old| old.phase != new.phase) {
+            let state = words(new.phase().as_str_name(), "DRAIN_PHASE_");
+            let severity = match new.phase() {
+                DrainPhase::Aborted | DrainPhase::Failed => Severity::Warning,
+                _ => Severity::Detail,
+            };
+            let mut message = format!("the drain of {instance} is {state}");
+            if !new.error.is_empty() {
+                message = format!("{message}: {}", bounded(&new.error));
+            }
+            all.push(self.happening(severity, message, event(None, &state)));
+        }
+        all
+    }
+
+    async fn command(&self, instance: &InstanceId, command: Command) -> Result<(), NotConnected> {
+        let sender = self
+            .of(instance, |machine| {
+                machine.open.as_ref().map(|open| open.commands.clone())
+            })
+            .flatten()
+            .ok_or(NotConnected)?;
+        sender
+            .try_send(SessionResponse {
+                command: Some(command),
+            })
+            .map_err(|_| NotConnected)
+    }
+}
+
+/// Whether a drain has come to an end.
+pub(super) fn is_over(phase: DrainPhase) -> bool {
+    matches!(
+        phase,
+        DrainPhase::Drained | DrainPhase::Aborted | DrainPhase::Failed
+    )
+}
+
+/// A word of the contract without its prefix, in small letters.
+pub(super) fn words(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_lowercase()
+}
+
+fn bounded(text: &str) -> String {
+    text.chars().take(300).collect()
+}
+
+fn named(field: &str, id: &str) -> Result<String, Status> {
+    if id.is_empty() || id.len() > 200 || id.chars().any(char::is_control) {
+        return Err(Status::invalid_argument(format!(
+            "{field}: 1 to 200 characters are needed"
+        )));
+    }
+    Ok(id.to_owned())
+}
+
+fn push<T>(list: &mut Vec<T>, one: T) {
+    if list.len() >= MOST_OF_MACHINE {
+        list.remove(0);
+    }
+    list.push(one);
+}
+
+fn stored(item: &Item) -> Option<(InstanceId, SessionRequest)> {
+    let instance = item.body.get("instance")?.as_str()?.parse().ok()?;
+    let bytes = STANDARD.decode(item.body.get("report")?.as_str()?).ok()?;
+    Some((instance, SessionRequest::decode(bytes.as_slice()).ok()?))
+}
+
+#[async_trait]
+impl Agents for Sessions {
+    fn is_connected(&self, instance: &InstanceId) -> bool {
+        self.of(instance, |machine| machine.open.is_some())
+            .unwrap_or(false)
+    }
+
+    fn silent_for(&self, instance: &InstanceId) -> Option<Duration> {
+        let since = self.of(instance, |machine| machine.silent_since).flatten()?;
+        Some(self.clock.elapsed().saturating_sub(since))
+    }
+
+    async fn drain(
+        &self,
+        instance: &InstanceId,
+        operation: &OperationId,
+        timeout: Duration,
+        on_timeout: OnTimeout,
+        reason: &str,
+    ) -> Result<(), NotConnected> {
+        let command = v1::DrainCommand {
+            operation_id: operation.to_string(),
+            timeout: Some(duration_to_wire(timeout)),
+            on_timeout: on_timeout.into(),
+            reason: reason.to_owned(),
+        };
+        self.command(instance, Command::Drain(command)).await
+    }
+
+    async fn abort_drain(&self, instance: &InstanceId, operation: &OperationId) -> Result<(), NotConnected> {
+        let operation_id = operation.to_string();
+        self.command(
+            instance,
+            Command::AbortDrain(v1::AbortDrainCommand { operation_id }),
+        )
+        .await
+    }
+
+    async fn stop_kubelet(&self, instance: &InstanceId, operation: &OperationId) -> Result<(), NotConnected> {
+        let operation_id = operation.to_string();
+        self.command(
+            instance,
+            Command::StopKubelet(v1::StopKubeletCommand { operation_id }),
+        )
+        .await
+    }
+
+    fn drain_report(&self, instance: &InstanceId, operation: &str) -> Option<DrainReport> {
+        self.of(instance, |machine| {
+            machine
+                .drains
+                .iter()
+                .rev()
+                .find(|drain| drain.operation_id == operation)
+                .cloned()
+        })
+        .flatten()
+    }
+
+    fn kubelet_stopped(&self, instance: &InstanceId, operation: &OperationId) -> bool {
+        self.of(instance, |machine| {
+            machine.results.iter().any(|result| {
+                result.operation_id == operation.as_str()
+                    && result.command == "stop_kubelet"
+                    && result.outcome() == Outcome::Done
+            })
+        })
+        .unwrap_or(false)
+    }
+
+    async fn changed(&self) {
+        let _ = self.seen.lock().await.changed().await;
+    }
+}
+
+impl AgentHealth for Sessions {
+    fn latest(&self) -> BTreeMap<InstanceId, HealthReport> {
+        self.machines()
+            .iter()
+            .filter_map(|(instance, machine)| Some((instance.clone(), machine.health.clone()?)))
+            .collect()
+    }
+}

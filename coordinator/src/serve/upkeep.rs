@@ -1,0 +1,108 @@
+//! What goes on beside the calls: the coordinator's own certificate is renewed, agents that lost our trust are thrown
+//! out within a second, and a new leader reads what agents told the former one.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use smartscale_proto::{time::SharedClock, tls::Rotating};
+use tokio_util::sync::CancellationToken;
+
+use super::{authority::Authority, leading::Leader, sessions::Sessions, trust::Trust};
+
+/// How often the coordinator's own certificate is renewed: it lives for a day.
+const ROTATION: Duration = Duration::from_secs(8 * 3600);
+/// How often open sessions are held against the node records.
+const TRUST_PERIOD: Duration = Duration::from_millis(800);
+/// Between attempts to read stored reports.
+const LOAD_RETRY: Duration = Duration::from_secs(1);
+
+/// Renews the coordinator's own certificate, by the machine's clock (see [`Authority`]).
+pub(super) async fn rotate(authority: Arc<Authority>, material: Rotating, ending: CancellationToken) {
+    let mut rotated = Timestamp::now();
+    loop {
+        // A minute at a time: a machine that slept for a day must notice when it wakes.
+        tokio::select! {
+            () = ending.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(60)) => {}
+        }
+        if smartscale_proto::time::age(rotated, Timestamp::now()) < ROTATION {
+            continue;
+        }
+        match authority.coordinator() {
+            Ok(credential) => {
+                material.set(credential);
+                rotated = Timestamp::now();
+                tracing::info!("the coordinator's own certificate was renewed");
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the coordinator's own certificate cannot be renewed"
+                );
+            }
+        }
+    }
+}
+
+/// Ends the sessions of agents that are not trusted any more.
+pub(super) async fn watch_trust(
+    trust: Arc<Trust>,
+    sessions: Arc<Sessions>,
+    clock: SharedClock,
+    ending: CancellationToken,
+) {
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            () = ending.cancelled() => return,
+            () = clock.sleep(TRUST_PERIOD) => {}
+        }
+        let connected = sessions.connected();
+        if connected.is_empty() {
+            continue;
+        }
+        match trust.lost(&connected).await {
+            Ok(lost) => {
+                failing = false;
+                for (instance, why) in lost {
+                    tracing::warn!(%instance, %why, "an agent is not trusted any more");
+                    sessions.distrust(&instance, &why.to_string());
+                }
+            }
+            Err(error) if !failing => {
+                failing = true;
+                tracing::warn!(%error, "open sessions cannot be held against the node records");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Reads stored reports at the beginning of each term of ours.
+pub(super) async fn load_at_takeover(
+    sessions: Arc<Sessions>,
+    mut leader: Leader,
+    clock: SharedClock,
+    ending: CancellationToken,
+) {
+    let mut loaded_for = None;
+    loop {
+        let leading = leader.now();
+        if leading.ours && loaded_for != Some(leading.epoch) {
+            match sessions.load().await {
+                Ok(()) => loaded_for = Some(leading.epoch),
+                Err(error) => {
+                    tracing::warn!(%error, "what agents reported cannot be read yet");
+                    tokio::select! {
+                        () = ending.cancelled() => return,
+                        () = clock.sleep(LOAD_RETRY) => continue,
+                    }
+                }
+            }
+        }
+        tokio::select! {
+            () = ending.cancelled() => return,
+            () = leader.changed() => {}
+        }
+    }
+}
