@@ -89,11 +89,20 @@ impl Agent {
     /// Puts an agent together. Nothing happens yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, clock, boot_id, folder, .. } = parts;
+        let Parts {
+            config,
+            clock,
+            boot_id,
+            folder,
+            ..
+        } = parts;
         let config = Arc::new(config);
         let outbox = Outbox::new(Arc::clone(&folder), Arc::clone(&clock));
-        let material =
-            Rotating::new(Credential { chain: Vec::new(), key: None, anchors: config.anchors.clone() });
+        let material = Rotating::new(Credential {
+            chain: Vec::new(),
+            key: None,
+            anchors: config.anchors.clone(),
+        });
         let dialer = Dialer::new(material, config.expected.clone());
 
         let enrolled = watch::Sender::new(None);
@@ -101,8 +110,10 @@ impl Agent {
         let latest = watch::Sender::new(None);
         let channel = watch::Sender::new(None);
         let step = watch::Sender::new(None);
-        let intervals =
-            watch::Sender::new(Intervals { changing: config.health.changing, quiet: config.health.quiet });
+        let intervals = watch::Sender::new(Intervals {
+            changing: config.health.changing,
+            quiet: config.health.quiet,
+        });
 
         let (drainer, engine) = drain::engine(drain::Tools {
             api: Arc::clone(&parts.kubelet),
@@ -217,8 +228,20 @@ impl Agent {
     /// # Errors
     /// [`Ended`] when a loop ends that never should.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Ended> {
-        let Self { boot, enroller, engine, retirement, session, observer, watcher, clock, drainer, enrolled, channel, .. } =
-            self;
+        let Self {
+            boot,
+            enroller,
+            engine,
+            retirement,
+            session,
+            observer,
+            watcher,
+            clock,
+            drainer,
+            enrolled,
+            channel,
+            ..
+        } = self;
         let boot = async {
             boot.run().await;
             std::future::pending::<()>().await;
@@ -249,10 +272,18 @@ async fn renew(
     let mut random = SmallRng::seed_from_u64(rand::random());
     let mut failures = 0;
     loop {
-        let Ok(current) = present.wait_for(Option::is_some).await.map(|current| current.clone()) else { return };
+        let Ok(current) = present
+            .wait_for(Option::is_some)
+            .await
+            .map(|current| current.clone())
+        else {
+            return;
+        };
         let Some(current) = current else { continue };
         clock.sleep(current.until_renewal(clock.now())).await;
-        let Ok(open) = channel.wait_for(Option::is_some).await.map(|open| open.clone()) else { return };
+        let Ok(open) = channel.wait_for(Option::is_some).await.map(|open| open.clone()) else {
+            return;
+        };
         let Some(open) = open else { continue };
         match enroller.renew(open, &current).await {
             Ok(renewed) => {

@@ -74,8 +74,14 @@ pub(crate) async fn call(
     hops: Option<u32>,
     mut request: Request<Empty<Bytes>>,
 ) -> Result<Answer, HttpError> {
-    let connect = |source| HttpError::Connect { address: address.to_owned(), source };
-    let broke = |source| HttpError::Conversation { address: address.to_owned(), source };
+    let connect = |source| HttpError::Connect {
+        address: address.to_owned(),
+        source,
+    };
+    let broke = |source| HttpError::Conversation {
+        address: address.to_owned(),
+        source,
+    };
     let socket = TcpStream::connect(address).await.map_err(connect)?;
     if let (Some(hops), Ok(peer)) = (hops, socket.peer_addr())
         && peer.is_ipv4()
@@ -91,8 +97,14 @@ pub(crate) async fn call(
         let body = Limited::new(body, LIMIT)
             .collect()
             .await
-            .map_err(|error| HttpError::Body { address: address.to_owned(), reason: error.to_string() })?;
-        Ok(Answer { status: head.status, body: body.to_bytes() })
+            .map_err(|error| HttpError::Body {
+                address: address.to_owned(),
+                reason: error.to_string(),
+            })?;
+        Ok(Answer {
+            status: head.status,
+            body: body.to_bytes(),
+        })
     };
     let mut connection = std::pin::pin!(connection);
     let mut exchange = std::pin::pin!(exchange);

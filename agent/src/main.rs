@@ -14,7 +14,9 @@ fn main() -> ExitCode {
     program::log::start(cli.log_format);
     // One thread: the machine is for others, and every further stack is resident memory.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(program::run(cli)));
+    let done = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(program::run(cli)));
     match done {
         Ok(code) => code,
         Err(error) => {

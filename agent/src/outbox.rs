@@ -53,7 +53,10 @@ impl Subject {
         match self {
             Self::Boot(step) => v1::BootStep::try_from(*step).is_ok_and(|step| {
                 let name = step.as_str_name();
-                id == name || name.strip_prefix("BOOT_STEP_").is_some_and(|name| id.eq_ignore_ascii_case(name))
+                id == name
+                    || name
+                        .strip_prefix("BOOT_STEP_")
+                        .is_some_and(|name| id.eq_ignore_ascii_case(name))
             }),
             Self::Notice(own) | Self::Drain(own) | Self::Result(own, _) => id == own,
         }
@@ -100,7 +103,12 @@ impl Outbox {
     /// An outbox that keeps what is important in `folder`, with what is there already.
     #[must_use]
     pub fn new(folder: Arc<dyn StateFolder>, clock: SharedClock) -> Self {
-        let outbox = Self { inner: Arc::default(), folder, clock, news: Arc::new(Notify::new()) };
+        let outbox = Self {
+            inner: Arc::default(),
+            folder,
+            clock,
+            news: Arc::new(Notify::new()),
+        };
         let stored = outbox.folder.read(FILE).unwrap_or_else(|error| {
             tracing::error!(%error, "reports of an earlier run cannot be read");
             None
@@ -125,7 +133,10 @@ impl Outbox {
     /// Keeps `report` until it is acknowledged, in place of an earlier one about the same subject.
     pub fn put(&self, report: Report) {
         let survives = survives(&report);
-        self.insert(v1::SessionRequest { time: Some(to_wire(self.clock.now())), report: Some(report) });
+        self.insert(v1::SessionRequest {
+            time: Some(to_wire(self.clock.now())),
+            report: Some(report),
+        });
         if survives {
             self.store();
         }
@@ -150,7 +161,9 @@ impl Outbox {
     }
 
     fn insert(&self, request: v1::SessionRequest) {
-        let Some(subject) = request.report.as_ref().and_then(Subject::of) else { return };
+        let Some(subject) = request.report.as_ref().and_then(Subject::of) else {
+            return;
+        };
         let mut inner = self.lock();
         inner.version += 1;
         let version = inner.version;
@@ -158,7 +171,12 @@ impl Outbox {
         if inner.entries.len() >= MOST {
             inner.entries.remove(0);
         }
-        inner.entries.push(Entry { subject, version, request, sent: false });
+        inner.entries.push(Entry {
+            subject,
+            version,
+            request,
+            sent: false,
+        });
     }
 
     /// The next report that has not been sent in this session.
@@ -190,10 +208,19 @@ impl Outbox {
     /// The coordinator has stored the oldest report about `id` that it had not acknowledged.
     pub(crate) fn acknowledge(&self, id: &str) {
         let mut inner = self.lock();
-        let Some(position) = inner.sent.iter().position(|(subject, _)| subject.is(id)) else { return };
-        let Some((subject, version)) = inner.sent.remove(position) else { return };
-        let found = inner.entries.iter().position(|entry| entry.subject == subject && entry.version == version);
-        let stored = found.map(|index| inner.entries.remove(index)).and_then(|entry| entry.request.report);
+        let Some(position) = inner.sent.iter().position(|(subject, _)| subject.is(id)) else {
+            return;
+        };
+        let Some((subject, version)) = inner.sent.remove(position) else {
+            return;
+        };
+        let found = inner
+            .entries
+            .iter()
+            .position(|entry| entry.subject == subject && entry.version == version);
+        let stored = found
+            .map(|index| inner.entries.remove(index))
+            .and_then(|entry| entry.request.report);
         drop(inner);
         if stored.as_ref().is_some_and(survives) {
             self.store();
@@ -287,7 +314,10 @@ mod tests {
         let outbox = outbox(&Arc::default());
         for id in ["BOOT_STEP_SECRETS", "secrets"] {
             let step = v1::BootStep::Secrets.into();
-            outbox.put(Report::Boot(v1::BootReport { step, ..Default::default() }));
+            outbox.put(Report::Boot(v1::BootReport {
+                step,
+                ..Default::default()
+            }));
             outbox.next().unwrap();
             outbox.acknowledge(id);
             outbox.rewind();

@@ -76,7 +76,17 @@ pub fn retirement(
     unit: String,
 ) -> (Retirer, Retirement) {
     let (sender, orders) = mpsc::channel(8);
-    (Retirer(sender), Retirement { folder, units, outbox, clock, unit, orders })
+    (
+        Retirer(sender),
+        Retirement {
+            folder,
+            units,
+            outbox,
+            clock,
+            unit,
+            orders,
+        },
+    )
 }
 
 impl Retirement {
@@ -98,7 +108,13 @@ impl Retirement {
     }
 
     async fn stop(&self, operation: &str) -> Result<(), Failure> {
-        write_json(&*self.folder, FILE, &Retired { operation: operation.to_owned() })?;
+        write_json(
+            &*self.folder,
+            FILE,
+            &Retired {
+                operation: operation.to_owned(),
+            },
+        )?;
         let backoff = Backoff::new(DELAYS.0, DELAYS.1).unwrap_or(Backoff::DEFAULT);
         let mut random = SmallRng::seed_from_u64(rand::random());
         let mut attempt = 1;

@@ -94,7 +94,11 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         let temporary = folder.join(temporary);
         // A leftover of an earlier death may have another mode.
         let _ = fs::remove_file(&temporary);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;

@@ -44,7 +44,10 @@ impl Systemctl {
     /// Calls `program` (a path, or a name to be found in `PATH`).
     #[must_use]
     pub fn new(program: impl Into<PathBuf>, clock: SharedClock) -> Self {
-        Self { program: program.into(), clock }
+        Self {
+            program: program.into(),
+            clock,
+        }
     }
 
     async fn call(&self, arguments: &[&str]) -> Result<String, Failure> {
@@ -80,13 +83,17 @@ impl Units for Systemctl {
     }
 
     async fn active_state(&self, unit: &str) -> Result<String, Failure> {
-        let state = self.call(&["show", "--property=ActiveState", "--value", unit]).await?;
+        let state = self
+            .call(&["show", "--property=ActiveState", "--value", unit])
+            .await?;
         match state.as_str() {
-            "active" | "activating" | "deactivating" | "failed" | "inactive" | "reloading" | "maintenance"
-            | "refreshing" => Ok(state),
+            "active" | "activating" | "deactivating" | "failed" | "inactive" | "reloading"
+            | "maintenance" | "refreshing" => Ok(state),
             other => {
                 let other: String = other.chars().take(40).collect();
-                Err(Failure::because(format!("systemd says `{other}` for the state of {unit}")))
+                Err(Failure::because(format!(
+                    "systemd says `{other}` for the state of {unit}"
+                )))
             }
         }
     }
@@ -112,10 +119,16 @@ mod tests {
     async fn the_program_is_called_and_its_state_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        let units = systemctl(&folder, &format!("echo \"$@\" >> {}; echo activating", log.display()));
+        let units = systemctl(
+            &folder,
+            &format!("echo \"$@\" >> {}; echo activating", log.display()),
+        );
         units.start("k3s-agent.service").await.unwrap();
         units.stop("k3s-agent.service").await.unwrap();
-        assert_eq!(units.active_state("k3s-agent.service").await.unwrap(), "activating");
+        assert_eq!(
+            units.active_state("k3s-agent.service").await.unwrap(),
+            "activating"
+        );
         assert_eq!(
             std::fs::read_to_string(log).unwrap(),
             "--no-block start k3s-agent.service\nstop k3s-agent.service\n\

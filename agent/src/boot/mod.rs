@@ -107,13 +107,21 @@ impl Boot {
                 }
             };
             let enrolled = self.attempt(BootStep::Enrolment, attempt).await;
-            if self.enrolled.borrow().as_ref().is_none_or(|present| present.node != enrolled.node) {
+            if self
+                .enrolled
+                .borrow()
+                .as_ref()
+                .is_none_or(|present| present.node != enrolled.node)
+            {
                 self.publish(enrolled.clone());
             }
             enrolled
         };
         let (join, enrolled) = tokio::join!(secrets, enrolment);
-        self.attempt(BootStep::Kubelet, || self.start_kubelet(&machine, &enrolled, &join)).await;
+        self.attempt(BootStep::Kubelet, || {
+            self.start_kubelet(&machine, &enrolled, &join)
+        })
+        .await;
         drop(join);
         self.attempt(BootStep::Ready, || self.ready(&enrolled.node)).await;
         self.step.send_replace(None);
@@ -135,12 +143,23 @@ impl Boot {
         Ok(Join { token, server })
     }
 
-    async fn start_kubelet(&self, machine: &Machine, enrolled: &Enrolled, join: &Join) -> Result<(), Failure> {
+    async fn start_kubelet(
+        &self,
+        machine: &Machine,
+        enrolled: &Enrolled,
+        join: &Join,
+    ) -> Result<(), Failure> {
         if let Some(operation) = retired_by(&*self.folder) {
-            return Err(Failure::because(format!("the kubelet was stopped for good by operation {operation}")));
+            return Err(Failure::because(format!(
+                "the kubelet was stopped for good by operation {operation}"
+            )));
         }
         let token_file = self.files.write_token(&join.token)?;
-        let market = if enrolled.market.is_empty() { machine.market.as_str() } else { &enrolled.market };
+        let market = if enrolled.market.is_empty() {
+            machine.market.as_str()
+        } else {
+            &enrolled.market
+        };
         let drop_in = DropIn::new(
             machine,
             &enrolled.node,
@@ -151,7 +170,11 @@ impl Boot {
         )
         .with_labels(&self.config.k3s.labels);
         if self.files.write_drop_in(&drop_in)? {
-            tracing::info!(node = enrolled.node, server = drop_in.server, "K3s is told what to be");
+            tracing::info!(
+                node = enrolled.node,
+                server = drop_in.server,
+                "K3s is told what to be"
+            );
         }
         self.units.start(&self.config.k3s.unit).await
     }
@@ -159,7 +182,9 @@ impl Boot {
     async fn ready(&self, node: &str) -> Result<(), Failure> {
         match self.kubelet.node(node).await {
             Ok(seen) if seen.ready => Ok(()),
-            Ok(_) => Err(Failure::because(format!("node {node} is registered but not Ready"))),
+            Ok(_) => Err(Failure::because(format!(
+                "node {node} is registered but not Ready"
+            ))),
             Err(crate::kubelet::Refusal::NotFound) => {
                 Err(Failure::because(format!("node {node} is not registered yet")))
             }

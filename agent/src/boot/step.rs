@@ -49,7 +49,11 @@ fn name(step: BootStep) -> &'static str {
 
 /// Delays: what depends on the machine alone is looked at often, what others have to answer less so.
 fn schedule(step: BootStep) -> Backoff {
-    let longest = if step == BootStep::Ready { Duration::from_secs(5) } else { Duration::from_secs(30) };
+    let longest = if step == BootStep::Ready {
+        Duration::from_secs(5)
+    } else {
+        Duration::from_secs(30)
+    };
     Backoff::new(Duration::from_millis(500), longest).unwrap_or(Backoff::DEFAULT)
 }
 
@@ -70,7 +74,11 @@ impl Boot {
                 attempts,
                 error: error.to_owned(),
             }));
-            let progress = Progress { step: name(step), attempts, error: error.to_owned() };
+            let progress = Progress {
+                step: name(step),
+                attempts,
+                error: error.to_owned(),
+            };
             self.step.send_replace(Some(progress));
         };
         let mut said = String::new();
@@ -89,15 +97,27 @@ impl Boot {
                     let text = failure.to_string();
                     // For ever, but each distinct failure is logged once.
                     if text == said {
-                        tracing::debug!(step = name(step), attempts, error = text, "boot step failed again");
+                        tracing::debug!(
+                            step = name(step),
+                            attempts,
+                            error = text,
+                            "boot step failed again"
+                        );
                     } else {
-                        tracing::warn!(step = name(step), attempts, error = text, "boot step failed, trying again");
+                        tracing::warn!(
+                            step = name(step),
+                            attempts,
+                            error = text,
+                            "boot step failed, trying again"
+                        );
                     }
                     report(Outcome::Retrying, attempts, &text);
                     said = text;
                 }
             }
-            self.clock.sleep(schedule(step).delay(attempts, &mut random)).await;
+            self.clock
+                .sleep(schedule(step).delay(attempts, &mut random))
+                .await;
             attempts = attempts.saturating_add(1);
         }
     }

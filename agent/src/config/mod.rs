@@ -35,7 +35,10 @@ pub struct ConfigError {
 
 impl ConfigError {
     fn at(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into() }
+        Self {
+            path: path.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -152,7 +155,10 @@ impl Config {
     /// [`ConfigError`] with the key's path and what would be right.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|error| {
-            ConfigError::at(path.display().to_string(), format!("the configuration cannot be read: {error}"))
+            ConfigError::at(
+                path.display().to_string(),
+                format!("the configuration cannot be read: {error}"),
+            )
         })?;
         Self::parse(&text)
     }
@@ -173,7 +179,10 @@ impl Config {
 
     fn check(raw: Raw) -> Result<Self, ConfigError> {
         if raw.coordinators.is_empty() {
-            return Err(ConfigError::at("coordinators", "at least one `host:port` is needed"));
+            return Err(ConfigError::at(
+                "coordinators",
+                "at least one `host:port` is needed",
+            ));
         }
         for (index, endpoint) in raw.coordinators.iter().enumerate() {
             check_endpoint(endpoint)
@@ -213,11 +222,14 @@ impl Config {
 }
 
 fn segment(path: &str, text: &str) -> Result<Segment, ConfigError> {
-    text.parse().map_err(|error: smartscale_proto::identity::BadIdentity| ConfigError::at(path, error.to_string()))
+    text.parse()
+        .map_err(|error: smartscale_proto::identity::BadIdentity| ConfigError::at(path, error.to_string()))
 }
 
 fn check_endpoint(endpoint: &str) -> Result<(), String> {
-    let uri: ::http::Uri = format!("http://{endpoint}/").parse().map_err(|_| not_endpoint(endpoint))?;
+    let uri: ::http::Uri = format!("http://{endpoint}/")
+        .parse()
+        .map_err(|_| not_endpoint(endpoint))?;
     if uri.host().is_none() || uri.port_u16().is_none() || uri.path() != "/" || endpoint.contains('@') {
         return Err(not_endpoint(endpoint));
     }
@@ -232,14 +244,20 @@ fn absolute(path: &str, folder: &Path) -> Result<(), ConfigError> {
     if folder.is_absolute() {
         return Ok(());
     }
-    Err(ConfigError::at(path, format!("`{}` is not an absolute path", folder.display())))
+    Err(ConfigError::at(
+        path,
+        format!("`{}` is not an absolute path", folder.display()),
+    ))
 }
 
 fn within(path: &str, span: raw::Span, least: Duration, most: Duration) -> Result<Duration, ConfigError> {
     if (least..=most).contains(&span.0) {
         return Ok(span.0);
     }
-    Err(ConfigError::at(path, format!("{:?} is out of bounds: {least:?} to {most:?} is right", span.0)))
+    Err(ConfigError::at(
+        path,
+        format!("{:?} is out of bounds: {least:?} to {most:?} is right", span.0),
+    ))
 }
 
 fn anchors(file: Option<&Path>, fingerprint: Option<&str>) -> Result<Anchors, ConfigError> {
@@ -258,9 +276,10 @@ fn anchors(file: Option<&Path>, fingerprint: Option<&str>) -> Result<Anchors, Co
             "ca_file",
             "the coordinator's certificate authority must be known: set ca_file or ca_fingerprint",
         )),
-        (Some(_), Some(_)) => {
-            Err(ConfigError::at("ca_fingerprint", "ca_file is set too: only one of them is right"))
-        }
+        (Some(_), Some(_)) => Err(ConfigError::at(
+            "ca_fingerprint",
+            "ca_file is set too: only one of them is right",
+        )),
     }
 }
 
@@ -288,23 +307,41 @@ fn machine(raw: raw::Machine) -> Result<Machine, ConfigError> {
 fn imds(raw: raw::Imds) -> Result<Imds, ConfigError> {
     http::authority(&raw.endpoint).map_err(|error| ConfigError::at("imds.endpoint", error.to_string()))?;
     if !(1..=64).contains(&raw.hops) {
-        return Err(ConfigError::at("imds.hops", format!("{} is out of bounds: 1 to 64 is right", raw.hops)));
+        return Err(ConfigError::at(
+            "imds.hops",
+            format!("{} is out of bounds: 1 to 64 is right", raw.hops),
+        ));
     }
-    Ok(Imds { endpoint: raw.endpoint, hops: raw.hops })
+    Ok(Imds {
+        endpoint: raw.endpoint,
+        hops: raw.hops,
+    })
 }
 
 fn secrets(raw: raw::Secrets) -> Result<Secrets, ConfigError> {
-    for (path, name) in [("secrets.join_token", &raw.join_token), ("secrets.server", &raw.server)] {
+    for (path, name) in [
+        ("secrets.join_token", &raw.join_token),
+        ("secrets.server", &raw.server),
+    ] {
         // Secrets Manager's characters; with a folder it is a path below it.
         let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-:".contains(&byte);
         if name.is_empty() || !name.bytes().all(sound) || name.split('/').any(|part| part == "..") {
-            return Err(ConfigError::at(path, format!("`{name}` is not the name of a secret")));
+            return Err(ConfigError::at(
+                path,
+                format!("`{name}` is not the name of a secret"),
+            ));
         }
     }
     let empty = |text: &Option<String>| text.as_deref() == Some("");
-    for (path, text) in [("secrets.region", &raw.region), ("secrets.endpoint", &raw.endpoint)] {
+    for (path, text) in [
+        ("secrets.region", &raw.region),
+        ("secrets.endpoint", &raw.endpoint),
+    ] {
         if empty(text) {
-            return Err(ConfigError::at(path, "it is empty: leave the key out for the default"));
+            return Err(ConfigError::at(
+                path,
+                "it is empty: leave the key out for the default",
+            ));
         }
     }
     if let Some(folder) = &raw.folder {
@@ -330,13 +367,18 @@ fn k3s(raw: raw::K3s) -> Result<K3s, ConfigError> {
     }
     http::authority(&raw.healthz).map_err(|error| ConfigError::at("k3s.healthz", error.to_string()))?;
     if raw.unit.is_empty() || raw.unit.starts_with('-') {
-        return Err(ConfigError::at("k3s.unit", format!("`{}` is not a unit: k3s-agent.service is", raw.unit)));
+        return Err(ConfigError::at(
+            "k3s.unit",
+            format!("`{}` is not a unit: k3s-agent.service is", raw.unit),
+        ));
     }
     let mut labels = Vec::new();
     for (key, value) in &raw.labels {
         let bad = |message: &str| ConfigError::at(format!("k3s.labels.{key}"), message);
         if key.contains("node-role.kubernetes.io") || key.starts_with("smartscale.io/") {
-            return Err(bad("a kubelet may not set this label, or SmartScale sets it itself"));
+            return Err(bad(
+                "a kubelet may not set this label, or SmartScale sets it itself",
+            ));
         }
         if key.contains(['=', '\n']) || value.contains(['=', '\n']) {
             return Err(bad("it is no label"));
@@ -376,14 +418,22 @@ fn drain(raw: &raw::Drain) -> Result<Drain, ConfigError> {
     const SECOND: Duration = Duration::from_secs(1);
     const DAY: Duration = Duration::from_secs(86_400);
     let two_minutes = Duration::from_secs(120);
-    let force_grace = within("drain.force_grace", raw.force_grace, SECOND, Duration::from_secs(3600))?;
+    let force_grace = within(
+        "drain.force_grace",
+        raw.force_grace,
+        SECOND,
+        Duration::from_secs(3600),
+    )?;
     Ok(Drain {
         timeout: within("drain.timeout", raw.timeout, SECOND, DAY)?,
         on_timeout: raw.on_timeout,
         spot_deadline: within("drain.spot.deadline", raw.spot.deadline, SECOND, two_minutes)?,
         spot_on_timeout: raw.spot.on_timeout,
         spot_reserve: within("drain.spot.reserve", raw.spot.reserve, SECOND, two_minutes)?,
-        settings: drain::Settings { force_grace, ..drain::Settings::default() },
+        settings: drain::Settings {
+            force_grace,
+            ..drain::Settings::default()
+        },
     })
 }
 

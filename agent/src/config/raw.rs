@@ -14,7 +14,9 @@ pub(super) struct Span(pub(super) Duration);
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        smartscale_planner::duration::parse(&text).map(Span).map_err(D::Error::custom)
+        smartscale_planner::duration::parse(&text)
+            .map(Span)
+            .map_err(D::Error::custom)
     }
 }
 
@@ -71,7 +73,10 @@ pub(super) struct Attestor {
 
 impl Default for Attestor {
     fn default() -> Self {
-        Self { kind: AttestorKind::default(), token_file: "/etc/smartscale/enrolment-token".into() }
+        Self {
+            kind: AttestorKind::default(),
+            token_file: "/etc/smartscale/enrolment-token".into(),
+        }
     }
 }
 
@@ -84,7 +89,10 @@ pub(super) struct Imds {
 
 impl Default for Imds {
     fn default() -> Self {
-        Self { endpoint: "http://169.254.169.254".into(), hops: 1 }
+        Self {
+            endpoint: "http://169.254.169.254".into(),
+            hops: 1,
+        }
     }
 }
 
@@ -184,7 +192,9 @@ pub(super) struct Notices {
 
 impl Default for Notices {
     fn default() -> Self {
-        Self { interval: Span(Duration::from_secs(2)) }
+        Self {
+            interval: Span(Duration::from_secs(2)),
+        }
     }
 }
 

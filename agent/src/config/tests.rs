@@ -18,7 +18,10 @@ fn the_least_configuration_takes_every_default() {
     let config = Config::parse(LEAST).unwrap();
     assert_eq!(config.state_dir, Path::new("/var/lib/smartscale"));
     assert_eq!(config.imds.endpoint, "http://169.254.169.254");
-    assert_eq!(config.k3s.kubeconfig, Path::new("/var/lib/rancher/k3s/agent/kubelet.kubeconfig"));
+    assert_eq!(
+        config.k3s.kubeconfig,
+        Path::new("/var/lib/rancher/k3s/agent/kubelet.kubeconfig")
+    );
     assert_eq!(config.drain.timeout, Duration::from_secs(300));
     assert_eq!(config.drain.on_timeout, OnTimeout::Abort);
     assert_eq!(config.drain.spot_on_timeout, OnTimeout::Force);
@@ -39,19 +42,59 @@ fn a_machine_without_imds_is_described() {
 #[test]
 fn every_mistake_is_named_with_its_key() {
     for (more, path, message) in [
-        ("stat_dir = \"/x\"", "stat_dir", "unknown field `stat_dir`, expected one of"),
-        ("[drain.spot]\ndeadlin = \"90s\"", "drain.spot.deadlin", "unknown field `deadlin`"),
-        ("[drain.spot]\ndeadline = \"90\"", "drain.spot.deadline", "is not a duration: expected for example"),
-        ("[drain.spot]\ndeadline = \"5m\"", "drain.spot.deadline", "is out of bounds"),
-        ("[drain]\non_timeout = \"wait\"", "drain.on_timeout", "expected `abort` or `force`"),
-        ("[health]\nquiet_interval = \"500ms\"", "health.quiet_interval", "shorter than health.changing_interval"),
-        ("[imds]\nendpoint = \"169.254.169.254\"", "imds.endpoint", "http://host[:port] is"),
+        (
+            "stat_dir = \"/x\"",
+            "stat_dir",
+            "unknown field `stat_dir`, expected one of",
+        ),
+        (
+            "[drain.spot]\ndeadlin = \"90s\"",
+            "drain.spot.deadlin",
+            "unknown field `deadlin`",
+        ),
+        (
+            "[drain.spot]\ndeadline = \"90\"",
+            "drain.spot.deadline",
+            "is not a duration: expected for example",
+        ),
+        (
+            "[drain.spot]\ndeadline = \"5m\"",
+            "drain.spot.deadline",
+            "is out of bounds",
+        ),
+        (
+            "[drain]\non_timeout = \"wait\"",
+            "drain.on_timeout",
+            "expected `abort` or `force`",
+        ),
+        (
+            "[health]\nquiet_interval = \"500ms\"",
+            "health.quiet_interval",
+            "shorter than health.changing_interval",
+        ),
+        (
+            "[imds]\nendpoint = \"169.254.169.254\"",
+            "imds.endpoint",
+            "http://host[:port] is",
+        ),
         ("[imds]\nhops = 0", "imds.hops", "1 to 64"),
         ("state_dir = \"state\"", "state_dir", "not an absolute path"),
         ("ca_file = \"/x\"", "ca_fingerprint", "only one of them"),
-        ("[k3s.labels]\n\"node-role.kubernetes.io/worker\" = \"true\"", "k3s.labels.node-role.kubernetes.io/worker", "may not"),
-        ("[secrets]\njoin_token = \"../x\"", "secrets.join_token", "not the name of a secret"),
-        ("[machine]\nid = \"a b\"\ntype = \"t\"\nzone = \"z\"\nip = \"10.0.0.1\"", "machine.id", "is not a name"),
+        (
+            "[k3s.labels]\n\"node-role.kubernetes.io/worker\" = \"true\"",
+            "k3s.labels.node-role.kubernetes.io/worker",
+            "may not",
+        ),
+        (
+            "[secrets]\njoin_token = \"../x\"",
+            "secrets.join_token",
+            "not the name of a secret",
+        ),
+        (
+            "[machine]\nid = \"a b\"\ntype = \"t\"\nzone = \"z\"\nip = \"10.0.0.1\"",
+            "machine.id",
+            "is not a name",
+        ),
     ] {
         let error = refused(more);
         assert_eq!(error.path, path, "{more}: {error}");

@@ -53,7 +53,10 @@ impl Engine {
                 }
             }
             Event::Listed(Ok(pods)) => {
-                run.list = Attempts { next: self.tools.clock.elapsed() + self.tools.settings.poll, ..Attempts::default() };
+                run.list = Attempts {
+                    next: self.tools.clock.elapsed() + self.tools.settings.poll,
+                    ..Attempts::default()
+                };
                 run.listed = true;
                 if !drain.error.is_empty() && drain.stage == Stage::Evicting {
                     drain.error.clear();
@@ -64,8 +67,16 @@ impl Engine {
             Event::Listed(Err(refusal)) => {
                 let failures = run.list.failures + 1;
                 let next = self.tools.clock.elapsed() + self.backoff(failures);
-                run.list = Attempts { flying: false, next, failures };
-                note(&mut drain.error, format!("the node's pods cannot be listed: {refusal}"), run);
+                run.list = Attempts {
+                    flying: false,
+                    next,
+                    failures,
+                };
+                note(
+                    &mut drain.error,
+                    format!("the node's pods cannot be listed: {refusal}"),
+                    run,
+                );
             }
             Event::Attempted(uid, attempt) => self.attempted(&uid, attempt, drain, run),
             Event::Deleted(uid, result) => self.deleted(&uid, result, drain, run),
@@ -79,7 +90,11 @@ impl Engine {
         }
         drain.error.clear();
         // A cordon with our mark is left from an earlier drain; one without it is a person's.
-        drain.cordon = if node.unschedulable && node.cordoned_by.is_none() { Cordon::Foreign } else { Cordon::Ours };
+        drain.cordon = if node.unschedulable && node.cordoned_by.is_none() {
+            Cordon::Foreign
+        } else {
+            Cordon::Ours
+        };
         if drain.cordon == Cordon::Foreign {
             drain.stage = Stage::Evicting;
         }
@@ -95,8 +110,16 @@ impl Engine {
             run.dirty = true;
             return;
         }
-        let what = if drain.stage == Stage::Aborting { "uncordoned" } else { "cordoned" };
-        note(&mut drain.error, format!("the node cannot be {what}: {refusal}"), run);
+        let what = if drain.stage == Stage::Aborting {
+            "uncordoned"
+        } else {
+            "cordoned"
+        };
+        note(
+            &mut drain.error,
+            format!("the node cannot be {what}: {refusal}"),
+            run,
+        );
     }
 
     /// Takes a list of the node's pods in.
@@ -104,13 +127,17 @@ impl Engine {
         let now = self.tools.clock.now();
         for own in pods {
             // The order to drain is the coordinator's answer to every blocker.
-            let lenient = Strictness { kube_system_blocks: false, local_storage_blocks: false };
+            let lenient = Strictness {
+                kube_system_blocks: false,
+                local_storage_blocks: false,
+            };
             let verdict = classify(&own.pod, lenient, None, now);
             let known = drain.record(&own.pod.uid).is_some();
             match verdict {
                 Evictability::Skip(reason) => {
                     // A pod of ours that has ended by itself needs no eviction any more.
-                    let ended = matches!(reason, SkipReason::Finished | SkipReason::Gone) && !own.pod.is_mirror();
+                    let ended =
+                        matches!(reason, SkipReason::Finished | SkipReason::Gone) && !own.pod.is_mirror();
                     let leaving = own.pod.is_terminating() && reason != SkipReason::Gone;
                     if ended
                         && !leaving
@@ -177,7 +204,9 @@ impl Engine {
             Refusal::MultipleBudgets => (PodStage::Budget, settings.slow_retry, 0),
             Refusal::NamespaceTerminating => (PodStage::Waiting, NAMESPACE_RETRY, 0),
             Refusal::Throttled { after } => {
-                let delay = self.backoff(failures).max(after.unwrap_or_default().min(settings.slow_retry));
+                let delay = self
+                    .backoff(failures)
+                    .max(after.unwrap_or_default().min(settings.slow_retry));
                 (PodStage::Waiting, delay, failures)
             }
             Refusal::Refused(_) => (PodStage::Waiting, settings.slow_retry, failures),

@@ -42,16 +42,29 @@ pub(super) async fn evict(
                     return Attempt::Leaving { ends_at: deletion.at };
                 }
             }
-            Err(refusal) => return Attempt::Refused { refusal, called: false },
+            Err(refusal) => {
+                return Attempt::Refused {
+                    refusal,
+                    called: false,
+                };
+            }
         }
         match api.evict(&key, &uid).await {
             Ok(()) => Attempt::Accepted,
             Err(Refusal::NotFound) => Attempt::Gone,
             // 409 may mean other races too: the next list says whether the pod is gone.
-            Err(refusal) => Attempt::Refused { refusal, called: true },
+            Err(refusal) => Attempt::Refused {
+                refusal,
+                called: true,
+            },
         }
     };
-    within(&*clock, limit, attempt).await.unwrap_or_else(|| Attempt::Refused { refusal: too_late(), called: true })
+    within(&*clock, limit, attempt)
+        .await
+        .unwrap_or_else(|| Attempt::Refused {
+            refusal: too_late(),
+            called: true,
+        })
 }
 
 /// No answer in time.

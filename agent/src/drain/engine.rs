@@ -3,13 +3,7 @@
 //! Calls fly on their own and come back as [`Event`]s; the loop alone changes the state. A started call is not polled before
 //! the state that announces it is on disk.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use rand::{SeedableRng as _, rngs::SmallRng};
@@ -85,7 +79,12 @@ impl Engine {
         let stored = read_json::<DrainState>(&*tools.folder, FILE)
             .map(|drain| Arc::new(drain.resumed(&tools.clock, &tools.boot_id)));
         let published = watch::Sender::new(stored);
-        Self { tools, orders, published, random: SmallRng::seed_from_u64(rand::random()) }
+        Self {
+            tools,
+            orders,
+            published,
+            random: SmallRng::seed_from_u64(rand::random()),
+        }
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Option<Arc<DrainState>>> {
@@ -135,7 +134,9 @@ impl Engine {
                     Some(()) => String::new(),
                     None => "no drain of this operation is known here".to_owned(),
                 };
-                self.tools.outbox.result(&operation, "abort_drain", Outcome::Done, error);
+                self.tools
+                    .outbox
+                    .result(&operation, "abort_drain", Outcome::Done, error);
             }
         }
     }
@@ -159,22 +160,30 @@ impl Engine {
                         let mut left = drain.clone();
                         left.stage = Stage::Aborted;
                         drain.operations.remove(position);
-                        left.error = format!("given up; the node drains on for {}", drain.operations.join(", "));
-                        self.tools.outbox.put_some(left.to_wire(&operation).map(Report::Drain));
+                        left.error =
+                            format!("given up; the node drains on for {}", drain.operations.join(", "));
+                        self.tools
+                            .outbox
+                            .put_some(left.to_wire(&operation).map(Report::Drain));
                     } else if drain.stage != Stage::Aborting {
                         "the drain was given up on command".clone_into(&mut drain.error);
                         drain.stage = Stage::Aborting;
                         run.node = Attempts::default();
                     }
                 }
-                self.tools.outbox.result(&operation, "abort_drain", Outcome::Done, error);
+                self.tools
+                    .outbox
+                    .result(&operation, "abort_drain", Outcome::Done, error);
             }
         }
     }
 
     /// Carries `drain` to its end; `false` when nobody can give orders any more.
     async fn carry(&mut self, drain: &mut DrainState) -> bool {
-        let mut run = Run { dirty: true, ..Run::default() };
+        let mut run = Run {
+            dirty: true,
+            ..Run::default()
+        };
         let mut flights = FuturesUnordered::<Flight>::new();
         loop {
             let wake = self.advance(drain, &mut run, &mut flights);
@@ -209,12 +218,19 @@ impl Engine {
 
     fn tell(&self, drain: &DrainState) {
         for operation in &drain.operations {
-            self.tools.outbox.put_some(drain.to_wire(operation).map(Report::Drain));
+            self.tools
+                .outbox
+                .put_some(drain.to_wire(operation).map(Report::Drain));
         }
     }
 
     /// Moves the stage on as far as nothing has to be waited for and starts what is due. Says when to look again.
-    fn advance(&mut self, drain: &mut DrainState, run: &mut Run, flights: &mut FuturesUnordered<Flight>) -> Duration {
+    fn advance(
+        &mut self,
+        drain: &mut DrainState,
+        run: &mut Run,
+        flights: &mut FuturesUnordered<Flight>,
+    ) -> Duration {
         let now = self.tools.clock.elapsed();
         let before = drain.stage;
         match drain.stage {
@@ -250,7 +266,10 @@ impl Engine {
                     drain.error.clear();
                 } else if over {
                     drain.stage = Stage::Failed;
-                    drain.error = format!("{left} pods were still there after they had been deleted; {}", drain.error);
+                    drain.error = format!(
+                        "{left} pods were still there after they had been deleted; {}",
+                        drain.error
+                    );
                 }
             }
             _ => {}
@@ -276,7 +295,9 @@ impl Engine {
 
     /// The longest grace that is left for a pod.
     pub(super) fn force_grace(&self, drain: &DrainState) -> Duration {
-        let left = drain.taken_at.map(|at| smartscale_proto::time::age(self.tools.clock.now(), at));
+        let left = drain
+            .taken_at
+            .map(|at| smartscale_proto::time::age(self.tools.clock.now(), at));
         // One second at least: with zero, the API server forgets the pod before the kubelet has ended it.
         left.unwrap_or(self.tools.settings.force_grace)
             .min(self.tools.settings.force_grace)
@@ -328,9 +349,13 @@ impl Engine {
 
     fn start_evictions(&self, drain: &mut DrainState, run: &mut Run, flights: &mut FuturesUnordered<Flight>) {
         let now = self.tools.clock.elapsed();
-        let Some(allowed) = allowed_tier(drain, run, now) else { return };
+        let Some(allowed) = allowed_tier(drain, run, now) else {
+            return;
+        };
         let due = |pod: &&mut super::state::PodRecord| {
-            pod.is_open() && matches!(pod.stage, PodStage::Waiting | PodStage::Budget) && pod.tier() <= allowed
+            pod.is_open()
+                && matches!(pod.stage, PodStage::Waiting | PodStage::Budget)
+                && pod.tier() <= allowed
         };
         for pod in drain.pods.iter_mut().filter(due) {
             let attempts = run.pods.entry(pod.uid.clone()).or_default();
@@ -349,7 +374,11 @@ impl Engine {
         let now = self.tools.clock.elapsed();
         let cap = self.force_grace(drain);
         let end = Moment::after(&self.tools.clock, cap).wall;
-        for pod in drain.pods.iter().filter(|pod| pod.is_open() && pod.stage != PodStage::Forced) {
+        for pod in drain
+            .pods
+            .iter()
+            .filter(|pod| pod.is_open() && pod.stage != PodStage::Forced)
+        {
             // One that ends in time by itself is left to it.
             if pod.stage == PodStage::Terminating && pod.ends_at.is_none_or(|at| at <= end) {
                 continue;
@@ -362,7 +391,9 @@ impl Engine {
                 let grace = pod.grace.clamp(Duration::from_secs(1), cap);
                 flights.push(Box::pin(async move {
                     let call = api.delete(&key, &uid, grace);
-                    let done = within(&*clock, limit, call).await.unwrap_or_else(|| Err(attempt::too_late()));
+                    let done = within(&*clock, limit, call)
+                        .await
+                        .unwrap_or_else(|| Err(attempt::too_late()));
                     Event::Deleted(uid, done)
                 }));
             }
@@ -429,7 +460,9 @@ impl Engine {
 
     pub(super) fn backoff(&mut self, failures: u32) -> Duration {
         const SCHEDULE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
-        Backoff::new(SCHEDULE.0, SCHEDULE.1).unwrap_or(Backoff::DEFAULT).delay(failures, &mut self.random)
+        Backoff::new(SCHEDULE.0, SCHEDULE.1)
+            .unwrap_or(Backoff::DEFAULT)
+            .delay(failures, &mut self.random)
     }
 }
 
@@ -443,8 +476,12 @@ impl Attempts {
 /// each tier has the stage for its share of the time that is left, so that a pod that never leaves does not cost those after
 /// it their graceful end.
 fn allowed_tier(drain: &DrainState, run: &mut Run, now: Duration) -> Option<Tier> {
-    let mut open: Vec<Tier> =
-        drain.pods.iter().filter(|pod| pod.is_open()).map(super::state::PodRecord::tier).collect();
+    let mut open: Vec<Tier> = drain
+        .pods
+        .iter()
+        .filter(|pod| pod.is_open())
+        .map(super::state::PodRecord::tier)
+        .collect();
     open.sort_unstable();
     open.dedup();
     let lowest = *open.first()?;

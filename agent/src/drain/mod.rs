@@ -159,5 +159,11 @@ pub struct Tools {
 pub fn engine(tools: Tools) -> (Drainer, Engine) {
     let (commands, orders) = mpsc::channel(32);
     let engine = Engine::new(tools, orders);
-    (Drainer { commands, state: engine.watch() }, engine)
+    (
+        Drainer {
+            commands,
+            state: engine.watch(),
+        },
+        engine,
+    )
 }

@@ -28,12 +28,18 @@ impl Moment {
     pub fn after(clock: &SharedClock, delay: Duration) -> Self {
         let signed = SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX);
         let now = clock.now();
-        Self { wall: now.checked_add(signed).unwrap_or(Timestamp::MAX), elapsed: clock.elapsed() + delay }
+        Self {
+            wall: now.checked_add(signed).unwrap_or(Timestamp::MAX),
+            elapsed: clock.elapsed() + delay,
+        }
     }
 
     /// The same wall time in another boot.
     fn rebased(self, clock: &SharedClock) -> Self {
-        Self { wall: self.wall, elapsed: clock.elapsed() + age(clock.now(), self.wall) }
+        Self {
+            wall: self.wall,
+            elapsed: clock.elapsed() + age(clock.now(), self.wall),
+        }
     }
 }
 
@@ -251,7 +257,10 @@ impl DrainState {
             self.taken_at = self.taken_at.or(order.taken_at);
             if matches!(self.stage, Stage::Aborting) {
                 self.stage = Stage::Cordoning;
-                self.pods.iter_mut().filter(|pod| pod.stage == PodStage::Stayed).for_each(|pod| pod.stage = PodStage::Waiting);
+                self.pods
+                    .iter_mut()
+                    .filter(|pod| pod.stage == PodStage::Stayed)
+                    .for_each(|pod| pod.stage = PodStage::Waiting);
             }
         }
         self.operations.push(order.operation);
@@ -264,7 +273,10 @@ impl DrainState {
     /// The report for one of its operations; `None` before there is anything to say.
     #[must_use]
     pub fn to_wire(&self, operation: &str) -> Option<v1::DrainReport> {
-        let begun = self.pods.iter().any(|pod| pod.evictions > 0 || pod.stage != PodStage::Waiting);
+        let begun = self
+            .pods
+            .iter()
+            .any(|pod| pod.evictions > 0 || pod.stage != PodStage::Waiting);
         let phase = match self.stage {
             Stage::Cordoning => return None,
             Stage::Evicting if !begun => v1::DrainPhase::Cordoned,

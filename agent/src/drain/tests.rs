@@ -54,14 +54,21 @@ fn seconds(seconds: u64) -> Duration {
 fn own(builder: impl Into<smartscale_planner::model::Pod>, uid: &str) -> OwnPod {
     let mut pod = builder.into();
     pod.uid = uid.into();
-    OwnPod { pod, grace: seconds(30) }
+    OwnPod {
+        pod,
+        grace: seconds(30),
+    }
 }
 
 impl World {
     fn new() -> Self {
         let clock: SharedClock = Arc::new(Paused(Instant::now()));
         let kubelet = Arc::new(EmbeddedKubelet::new(Arc::clone(&clock)));
-        Self { clock, kubelet, folder: Arc::default() }
+        Self {
+            clock,
+            kubelet,
+            folder: Arc::default(),
+        }
     }
 
     /// A pod of a ReplicaSet that ends two seconds after it was told to.
@@ -70,7 +77,10 @@ impl World {
     }
 
     fn pod_that_ends(&self, key: &str, priority: i32, ends_in: Option<Duration>) {
-        let mut pod = own(fixtures::pod(key).on(NODE).owned_by("ReplicaSet", "web").build(), &format!("uid-{key}"));
+        let mut pod = own(
+            fixtures::pod(key).on(NODE).owned_by("ReplicaSet", "web").build(),
+            &format!("uid-{key}"),
+        );
         pod.pod.priority = priority;
         self.kubelet.add(pod, ends_in);
     }
@@ -106,7 +116,12 @@ impl World {
 
     fn evictions(&self, key: &str) -> (usize, usize) {
         let calls = self.kubelet.calls();
-        let of = |accepted: bool| calls.iter().filter(|call| **call == Call::Evict(key.parse().unwrap(), accepted)).count();
+        let of = |accepted: bool| {
+            calls
+                .iter()
+                .filter(|call| **call == Call::Evict(key.parse().unwrap(), accepted))
+                .count()
+        };
         (of(true), of(false))
     }
 }
@@ -116,7 +131,8 @@ async fn finish(drainer: &Drainer, engine: Engine, operation: &str) -> DrainStat
     let mut state = drainer.state();
     let finished = |state: &Option<Arc<DrainState>>| {
         state.as_ref().is_some_and(|state| {
-            state.stage.is_finished() && (operation.is_empty() || state.operations.iter().any(|own| own == operation))
+            state.stage.is_finished()
+                && (operation.is_empty() || state.operations.iter().any(|own| own == operation))
         })
     };
     tokio::select! {
@@ -127,16 +143,36 @@ async fn finish(drainer: &Drainer, engine: Engine, operation: &str) -> DrainStat
 }
 
 fn stage(state: &DrainState, key: &str) -> PodStage {
-    state.pods.iter().find(|pod| pod.key.to_string() == key).unwrap().stage
+    state
+        .pods
+        .iter()
+        .find(|pod| pod.key.to_string() == key)
+        .unwrap()
+        .stage
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_is_cordoned_then_its_pods_leave_and_what_stays_by_nature_is_left_alone() {
     let world = World::new();
     world.pod("default/a", 0);
-    world.kubelet.add(own(fixtures::pod("default/bare").on(NODE).bare().build(), "u-bare"), Some(seconds(1)));
-    world.kubelet.add(own(fixtures::pod("kube-system/ds").on(NODE).owned_by("DaemonSet", "ds").build(), "u-ds"), None);
-    let mirror = fixtures::pod("kube-system/static").on(NODE).annotation("kubernetes.io/config.mirror", "x").build();
+    world.kubelet.add(
+        own(fixtures::pod("default/bare").on(NODE).bare().build(), "u-bare"),
+        Some(seconds(1)),
+    );
+    world.kubelet.add(
+        own(
+            fixtures::pod("kube-system/ds")
+                .on(NODE)
+                .owned_by("DaemonSet", "ds")
+                .build(),
+            "u-ds",
+        ),
+        None,
+    );
+    let mirror = fixtures::pod("kube-system/static")
+        .on(NODE)
+        .annotation("kubernetes.io/config.mirror", "x")
+        .build();
     world.kubelet.add(own(mirror, "u-static"), None);
     let done = world.drain(world.order("op-1", 300, OnTimeout::Abort)).await;
     assert_eq!(done.stage, Stage::Drained);
@@ -145,16 +181,30 @@ async fn a_node_is_cordoned_then_its_pods_leave_and_what_stays_by_nature_is_left
     left.sort();
     assert_eq!(left, ["kube-system/ds", "kube-system/static"]);
     assert_eq!(done.pods.len(), 2);
-    assert!(done.pods.iter().all(|pod| pod.evictions == 1 && pod.evicted_at.is_some() && pod.gone_at.is_some()));
+    assert!(
+        done.pods
+            .iter()
+            .all(|pod| pod.evictions == 1 && pod.evicted_at.is_some() && pod.gone_at.is_some())
+    );
     let node = world.kubelet.present_node().unwrap();
-    assert_eq!((node.unschedulable, node.cordoned_by.as_deref()), (true, Some("op-1")));
+    assert_eq!(
+        (node.unschedulable, node.cordoned_by.as_deref()),
+        (true, Some("op-1"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn tiers_leave_one_after_the_other_and_all_pods_of_a_tier_at_once() {
     let world = World::new();
     for key in ["kube-system/dns", "default/a", "default/b"] {
-        world.pod(key, if key.starts_with("kube-system") { 2_000_000_000 } else { 0 });
+        world.pod(
+            key,
+            if key.starts_with("kube-system") {
+                2_000_000_000
+            } else {
+                0
+            },
+        );
     }
     let done = world.drain(world.order("op-1", 300, OnTimeout::Abort)).await;
     let record = |key: &str| done.pods.iter().find(|pod| pod.key.to_string() == key).unwrap();
@@ -194,7 +244,11 @@ async fn two_budgets_are_reported_at_once_and_the_drain_is_given_up_at_its_deadl
     let soon = async {
         tokio::time::sleep(seconds(1)).await;
         let state = drainer.state().borrow().clone().unwrap();
-        assert!(state.pods[0].reason.starts_with("MultiplePdbs"), "{:?}", state.pods);
+        assert!(
+            state.pods[0].reason.starts_with("MultiplePdbs"),
+            "{:?}",
+            state.pods
+        );
     };
     let (done, ()) = tokio::join!(finish(&drainer, engine, ""), soon);
     assert_eq!(done.stage, Stage::Aborted);
@@ -212,8 +266,20 @@ async fn throttling_server_errors_and_an_ending_namespace_are_ridden_out() {
         world.pod(key, 0);
     }
     let fail = |verb, key, refusal, times| world.kubelet.fail(verb, key, refusal, times);
-    fail(Verb::Evict, Some("default/a"), Refusal::Throttled { after: Some(seconds(3)) }, 3);
-    fail(Verb::Evict, Some("default/b"), Refusal::Unavailable("status 503".into()), 4);
+    fail(
+        Verb::Evict,
+        Some("default/a"),
+        Refusal::Throttled {
+            after: Some(seconds(3)),
+        },
+        3,
+    );
+    fail(
+        Verb::Evict,
+        Some("default/b"),
+        Refusal::Unavailable("status 503".into()),
+        4,
+    );
     fail(Verb::Evict, Some("default/c"), Refusal::NamespaceTerminating, 2);
     fail(Verb::Evict, Some("default/d"), Refusal::NotFound, 1);
     fail(Verb::Node, None, Refusal::Unavailable("refused".into()), 2);
@@ -231,7 +297,11 @@ async fn a_persons_cordon_is_never_lifted() {
     let world = World::new();
     world.pod("default/a", 0);
     world.kubelet.budget("web", &["default/a"], 0);
-    world.kubelet.set_node(Some(OwnNode { unschedulable: true, cordoned_by: None, ready: true }));
+    world.kubelet.set_node(Some(OwnNode {
+        unschedulable: true,
+        cordoned_by: None,
+        ready: true,
+    }));
     let done = world.drain(world.order("op-1", 20, OnTimeout::Abort)).await;
     assert_eq!((done.stage, done.cordon), (Stage::Aborted, Cordon::Foreign));
     assert!(world.kubelet.present_node().unwrap().unschedulable);
@@ -247,7 +317,9 @@ async fn an_uncordon_that_fails_is_tried_until_it_succeeds() {
     drainer.order(world.order("op-1", 20, OnTimeout::Abort)).await;
     let trouble = async {
         tokio::time::sleep(seconds(10)).await;
-        world.kubelet.fail(Verb::Cordon, None, Refusal::Unavailable("refused".into()), 20);
+        world
+            .kubelet
+            .fail(Verb::Cordon, None, Refusal::Unavailable("refused".into()), 20);
     };
     let (done, ()) = tokio::join!(finish(&drainer, engine, ""), trouble);
     assert_eq!(done.stage, Stage::Aborted);
@@ -268,7 +340,10 @@ async fn at_the_deadline_of_a_forced_drain_the_rest_is_deleted_with_the_grace_th
     assert_eq!(stage(&done, "default/stubborn"), PodStage::Forced);
     let calls = world.kubelet.calls();
     for key in ["default/blocked", "default/stubborn"] {
-        assert!(calls.contains(&Call::Delete(key.parse().unwrap(), seconds(30))), "{calls:?}");
+        assert!(
+            calls.contains(&Call::Delete(key.parse().unwrap(), seconds(30))),
+            "{calls:?}"
+        );
     }
     assert!(world.kubelet.present_node().unwrap().unschedulable);
 }
@@ -299,7 +374,11 @@ async fn before_a_drain_is_given_up_later_tiers_are_not_touched_for_nothing() {
 async fn a_pod_that_was_told_to_go_before_is_waited_for_and_not_evicted() {
     let world = World::new();
     world.pod("default/a", 0);
-    world.kubelet.evict(&"default/a".parse().unwrap(), "uid-default/a").await.unwrap();
+    world
+        .kubelet
+        .evict(&"default/a".parse().unwrap(), "uid-default/a")
+        .await
+        .unwrap();
     let done = world.drain(world.order("op-1", 60, OnTimeout::Abort)).await;
     assert_eq!(done.stage, Stage::Drained);
     assert_eq!(world.evictions("default/a"), (1, 0), "only the arrangement's own");
@@ -350,7 +429,10 @@ async fn an_interruption_tightens_the_drain_that_is_under_way() {
     let interrupt = async {
         tokio::time::sleep(seconds(10)).await;
         let taken_at = Some(world.clock.now() + SignedDuration::from_secs(120));
-        let order = Order { taken_at, ..world.order("notice/spot", 90, OnTimeout::Force) };
+        let order = Order {
+            taken_at,
+            ..world.order("notice/spot", 90, OnTimeout::Force)
+        };
         drainer.order(order).await;
     };
     let (done, ()) = tokio::join!(finish(&drainer, engine, ""), interrupt);
@@ -372,7 +454,12 @@ async fn a_node_that_the_cluster_does_not_know_fails_the_drain() {
 #[tokio::test(start_paused = true)]
 async fn an_api_server_that_never_answers_fails_the_drain_at_its_deadline() {
     let world = World::new();
-    world.kubelet.fail(Verb::Node, None, Refusal::Unavailable("connection refused".into()), 10_000);
+    world.kubelet.fail(
+        Verb::Node,
+        None,
+        Refusal::Unavailable("connection refused".into()),
+        10_000,
+    );
     let done = world.drain(world.order("op-1", 60, OnTimeout::Abort)).await;
     assert_eq!(done.stage, Stage::Failed);
     assert!(done.error.contains("connection refused"), "{}", done.error);
@@ -450,17 +537,31 @@ async fn killed_at(fatal: usize, after: bool, on_timeout: OnTimeout, blocked: bo
     // The coordinator asks again, as it does at each session.
     drainer.order(world.order("op-1", 120, on_timeout)).await;
     let done = finish(&drainer, engine, "op-1").await;
-    let expected = if blocked && on_timeout == OnTimeout::Abort { Stage::Aborted } else { Stage::Drained };
+    let expected = if blocked && on_timeout == OnTimeout::Abort {
+        Stage::Aborted
+    } else {
+        Stage::Drained
+    };
     assert_eq!(done.stage, expected, "killed at write {fatal}: {}", done.error);
     for key in ["default/a", "default/b", "kube-system/dns"] {
         let (accepted, _) = world.evictions(key);
-        assert!(accepted <= 1, "killed at write {fatal}: {key} was evicted {accepted} times");
+        assert!(
+            accepted <= 1,
+            "killed at write {fatal}: {key} was evicted {accepted} times"
+        );
     }
     let began = done.started_at;
     let took = age(began, world.clock.now());
-    assert!(took <= seconds(120 + 46), "killed at write {fatal}: the deadline moved, {took:?}");
+    assert!(
+        took <= seconds(120 + 46),
+        "killed at write {fatal}: the deadline moved, {took:?}"
+    );
     let node = world.kubelet.present_node().unwrap();
-    assert_eq!(node.unschedulable, expected == Stage::Drained, "killed at write {fatal}");
+    assert_eq!(
+        node.unschedulable,
+        expected == Stage::Drained,
+        "killed at write {fatal}"
+    );
     reached
 }
 
@@ -468,7 +569,11 @@ use smartscale_proto::time::age;
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_is_killed_at_any_step_goes_on_where_it_was() {
-    for (on_timeout, blocked) in [(OnTimeout::Abort, false), (OnTimeout::Abort, true), (OnTimeout::Force, true)] {
+    for (on_timeout, blocked) in [
+        (OnTimeout::Abort, false),
+        (OnTimeout::Abort, true),
+        (OnTimeout::Force, true),
+    ] {
         for after in [false, true] {
             let mut write = 0;
             while killed_at(write, after, on_timeout, blocked).await {

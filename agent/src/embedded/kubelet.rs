@@ -70,8 +70,17 @@ impl EmbeddedKubelet {
     /// A node that is registered, Ready and empty.
     #[must_use]
     pub fn new(clock: SharedClock) -> Self {
-        let node = Some(OwnNode { ready: true, ..OwnNode::default() });
-        Self { clock, world: Mutex::new(World { node, ..World::default() }) }
+        let node = Some(OwnNode {
+            ready: true,
+            ..OwnNode::default()
+        });
+        Self {
+            clock,
+            world: Mutex::new(World {
+                node,
+                ..World::default()
+            }),
+        }
     }
 
     /// Changes the node; `None` is not registered.
@@ -87,13 +96,19 @@ impl EmbeddedKubelet {
 
     /// Adds a pod that is gone `ends_in` after it was told to go, or, with `None`, only when its grace is over.
     pub fn add(&self, own: OwnPod, ends_in: Option<Duration>) {
-        lock(&self.world).residents.push(Resident { own, ends_in, gone_at: None });
+        lock(&self.world).residents.push(Resident {
+            own,
+            ends_in,
+            gone_at: None,
+        });
     }
 
     /// Sets a budget over these pods that allows `left` evictions more.
     pub fn budget(&self, name: &str, pods: &[&str], left: u32) {
         let pods = pods.iter().filter_map(|key| key.parse().ok()).collect();
-        lock(&self.world).budgets.insert(name.to_owned(), Budget { pods, left });
+        lock(&self.world)
+            .budgets
+            .insert(name.to_owned(), Budget { pods, left });
     }
 
     /// Lets the next `times` calls fail like this; with a key, only those about that pod.
@@ -113,13 +128,18 @@ impl EmbeddedKubelet {
     pub fn present(&self) -> Vec<PodKey> {
         let mut world = lock(&self.world);
         world.bury(self.clock.now());
-        world.residents.iter().map(|resident| resident.own.pod.key.clone()).collect()
+        world
+            .residents
+            .iter()
+            .map(|resident| resident.own.pod.key.clone())
+            .collect()
     }
 }
 
 impl World {
     fn bury(&mut self, now: Timestamp) {
-        self.residents.retain(|resident| resident.gone_at.is_none_or(|at| at > now));
+        self.residents
+            .retain(|resident| resident.gone_at.is_none_or(|at| at > now));
     }
 
     fn fault(&mut self, verb: Verb, key: Option<&PodKey>) -> Result<(), Refusal> {
@@ -136,19 +156,31 @@ impl World {
     }
 
     fn resident(&mut self, key: &PodKey, uid: &str) -> Result<&mut Resident, Refusal> {
-        let resident = self.residents.iter_mut().find(|resident| resident.own.pod.key == *key);
+        let resident = self
+            .residents
+            .iter_mut()
+            .find(|resident| resident.own.pod.key == *key);
         let resident = resident.ok_or(Refusal::NotFound)?;
-        if *resident.own.pod.uid == *uid { Ok(resident) } else { Err(Refusal::OtherUid) }
+        if *resident.own.pod.uid == *uid {
+            Ok(resident)
+        } else {
+            Err(Refusal::OtherUid)
+        }
     }
 
     fn evict(&mut self, key: &PodKey, uid: &str, now: Timestamp) -> Result<(), Refusal> {
         self.fault(Verb::Evict, Some(key))?;
         self.resident(key, uid)?;
-        let mut covering = self.budgets.values_mut().filter(|budget| budget.pods.contains(key));
+        let mut covering = self
+            .budgets
+            .values_mut()
+            .filter(|budget| budget.pods.contains(key));
         match (covering.next(), covering.next()) {
             (Some(_), Some(_)) => return Err(Refusal::MultipleBudgets),
             (Some(budget), None) if budget.left == 0 => {
-                return Err(Refusal::Budget("Cannot evict pod as it would violate the pod's disruption budget.".into()));
+                return Err(Refusal::Budget(
+                    "Cannot evict pod as it would violate the pod's disruption budget.".into(),
+                ));
             }
             (Some(budget), None) => budget.left -= 1,
             _ => {}
@@ -164,7 +196,13 @@ impl Resident {
     fn end(&mut self, now: Timestamp, grace: Duration) {
         let after = |time: Duration| now + SignedDuration::try_from(time).unwrap_or_default();
         let grace_end = after(grace);
-        if self.own.pod.deletion.as_ref().is_none_or(|deletion| deletion.at > grace_end) {
+        if self
+            .own
+            .pod
+            .deletion
+            .as_ref()
+            .is_none_or(|deletion| deletion.at > grace_end)
+        {
             self.own.pod.deletion = Some(Deletion { at: grace_end });
         }
         let gone_at = self.ends_in.map_or(grace_end, |time| after(time).min(grace_end));
@@ -204,13 +242,21 @@ impl KubeletApi for EmbeddedKubelet {
         let mut world = lock(&self.world);
         world.fault(Verb::List, None)?;
         world.bury(self.clock.now());
-        Ok(world.residents.iter().map(|resident| resident.own.clone()).collect())
+        Ok(world
+            .residents
+            .iter()
+            .map(|resident| resident.own.clone())
+            .collect())
     }
 
     async fn pod(&self, key: &PodKey) -> Result<Option<OwnPod>, Refusal> {
         let mut world = lock(&self.world);
         world.bury(self.clock.now());
-        Ok(world.residents.iter().find(|resident| resident.own.pod.key == *key).map(|resident| resident.own.clone()))
+        Ok(world
+            .residents
+            .iter()
+            .find(|resident| resident.own.pod.key == *key)
+            .map(|resident| resident.own.clone()))
     }
 
     async fn evict(&self, key: &PodKey, uid: &str) -> Result<(), Refusal> {

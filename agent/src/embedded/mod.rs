@@ -70,7 +70,9 @@ impl EmbeddedMachine {
 #[async_trait]
 impl MachineIdentity for EmbeddedMachine {
     async fn identity(&self) -> Result<Machine, Failure> {
-        lock(&self.0).clone().ok_or_else(|| Failure::because("the metadata service does not answer"))
+        lock(&self.0)
+            .clone()
+            .ok_or_else(|| Failure::because("the metadata service does not answer"))
     }
 }
 
@@ -106,7 +108,10 @@ impl EmbeddedSecrets {
 #[async_trait]
 impl Secrets for EmbeddedSecrets {
     async fn secret(&self, name: &str, _zone: &str) -> Result<Secret, Failure> {
-        lock(&self.0).get(name).cloned().ok_or_else(|| Failure::because(format!("there is no secret {name}")))
+        lock(&self.0)
+            .get(name)
+            .cloned()
+            .ok_or_else(|| Failure::because(format!("there is no secret {name}")))
     }
 }
 
@@ -147,7 +152,11 @@ impl Units for EmbeddedUnits {
     }
 
     async fn active_state(&self, unit: &str) -> Result<String, Failure> {
-        Ok(lock(&self.0).0.get(unit).cloned().unwrap_or_else(|| "inactive".to_owned()))
+        Ok(lock(&self.0)
+            .0
+            .get(unit)
+            .cloned()
+            .unwrap_or_else(|| "inactive".to_owned()))
     }
 }
 

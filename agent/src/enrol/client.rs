@@ -51,7 +51,9 @@ impl Enroller {
         let mut last = Failure::because("no coordinator is configured");
         for endpoint in &self.endpoints {
             let attempt = within(&*self.clock, CONVERSATION, self.enrol_at(endpoint, machine)).await;
-            match attempt.unwrap_or_else(|| Err((Failure::because(format!("{endpoint} takes too long")), false))) {
+            match attempt
+                .unwrap_or_else(|| Err((Failure::because(format!("{endpoint} takes too long")), false)))
+            {
                 Ok(enrolled) => return Ok(enrolled),
                 Err((failure, true)) => return Err(failure),
                 Err((failure, false)) => last = failure,
@@ -64,10 +66,23 @@ impl Enroller {
     async fn enrol_at(&self, endpoint: &str, machine: &Machine) -> Result<Enrolled, (Failure, bool)> {
         let soft = |failure: Failure| (failure, false);
         let pending = Pending::take(&*self.folder).map_err(soft)?;
-        let channel = self.dialer.connect(endpoint).await.map_err(|error| soft(error.into()))?;
+        let channel = self
+            .dialer
+            .connect(endpoint)
+            .await
+            .map_err(|error| soft(error.into()))?;
         let mut client = EnrolmentClient::new(channel);
-        let challenge = client.challenge(v1::ChallengeRequest {}).await.map_err(explain)?.into_inner().challenge;
-        let proof = self.attestor.prove(&challenge, pending.request()).await.map_err(soft)?;
+        let challenge = client
+            .challenge(v1::ChallengeRequest {})
+            .await
+            .map_err(explain)?
+            .into_inner()
+            .challenge;
+        let proof = self
+            .attestor
+            .prove(&challenge, pending.request())
+            .await
+            .map_err(soft)?;
         let request = v1::EnrolRequest {
             challenge,
             csr_der: pending.request().to_vec(),
@@ -76,7 +91,11 @@ impl Enroller {
             agent_version: crate::VERSION.to_owned(),
         };
         let answer = client.enrol(request).await.map_err(explain)?.into_inner();
-        let node = if answer.node_name.is_empty() { machine.id.to_string() } else { answer.node_name };
+        let node = if answer.node_name.is_empty() {
+            machine.id.to_string()
+        } else {
+            answer.node_name
+        };
         let keep = |certificate: v1::Certificate| {
             let enrolled = Enrolled {
                 machine: machine.clone(),
@@ -102,7 +121,9 @@ impl Enroller {
     pub async fn renew(&self, channel: Channel, present: &Enrolled) -> Result<Enrolled, Failure> {
         let pending = Pending::fresh()?;
         let mut client = AgentClient::new(channel);
-        let request = v1::RenewRequest { csr_der: pending.request().to_vec() };
+        let request = v1::RenewRequest {
+            csr_der: pending.request().to_vec(),
+        };
         let answer = within(&*self.clock, CONVERSATION, client.renew(request))
             .await
             .ok_or_else(|| Failure::because("the renewal takes too long"))??;
@@ -125,9 +146,12 @@ impl Enroller {
 fn explain(status: Status) -> (Failure, bool) {
     let said = status.message();
     match status.code() {
-        Code::FailedPrecondition => {
-            (Failure::because(format!("the coordinator has not recorded this launch yet: {said}")), false)
-        }
+        Code::FailedPrecondition => (
+            Failure::because(format!(
+                "the coordinator has not recorded this launch yet: {said}"
+            )),
+            false,
+        ),
         Code::AlreadyExists => {
             let text = format!(
                 "another key of this machine was enrolled before ({said}): if its state folder was lost, replace the node with \

@@ -48,5 +48,7 @@ impl Attestor for TokenFile {
 
 /// The proof by a one-time secret.
 pub(crate) fn token_proof(secret: &Secret) -> Proof {
-    Proof::Token(TokenProof { secret: secret.reveal().trim().to_owned() })
+    Proof::Token(TokenProof {
+        secret: secret.reveal().trim().to_owned(),
+    })
 }

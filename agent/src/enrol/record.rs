@@ -45,7 +45,9 @@ impl Enrolled {
     #[must_use]
     pub fn until_renewal(&self, now: Timestamp) -> Duration {
         let half = age(self.issued_at, self.not_after) / 2;
-        let at = self.issued_at.checked_add(SignedDuration::try_from(half).unwrap_or_default());
+        let at = self
+            .issued_at
+            .checked_add(SignedDuration::try_from(half).unwrap_or_default());
         at.map_or(Duration::ZERO, |at| age(now, at))
     }
 }
@@ -93,7 +95,10 @@ impl Pending {
     /// A fresh key.
     pub(super) fn fresh() -> Result<Self, Failure> {
         let (key, request) = keys::key_and_request()?;
-        Ok(Self { key: keys::to_pem("PRIVATE KEY", key.secret_der()), request })
+        Ok(Self {
+            key: keys::to_pem("PRIVATE KEY", key.secret_der()),
+            request,
+        })
     }
 
     /// The signing request (PKCS#10, DER).
@@ -132,7 +137,11 @@ pub(super) fn save(
     pending: &Pending,
     certificate: &v1::Certificate,
 ) -> Result<Credential, Failure> {
-    let pem = |ders: &[Vec<u8>]| ders.iter().map(|der| keys::to_pem("CERTIFICATE", der)).collect::<String>();
+    let pem = |ders: &[Vec<u8>]| {
+        ders.iter()
+            .map(|der| keys::to_pem("CERTIFICATE", der))
+            .collect::<String>()
+    };
     let record = Record {
         enrolled,
         key: pending.key.clone(),

@@ -23,12 +23,19 @@ fn moved(before: Option<f64>, now: Option<f64>, bound: f64) -> bool {
 pub fn changed(before: &Health, now: &Health) -> bool {
     let pressure = |health: &Health| health.pressure.unwrap_or_default();
     let waits = |pressure: Pressure| {
-        [pressure.cpu_some_percent, pressure.memory_some_percent, pressure.io_some_percent]
+        [
+            pressure.cpu_some_percent,
+            pressure.memory_some_percent,
+            pressure.io_some_percent,
+        ]
     };
     moved(before.cpu_percent, now.cpu_percent, BUSY)
         || moved(before.memory_percent, now.memory_percent, FILL)
         || moved(before.load1, now.load1, LOAD)
-        || waits(pressure(before)).into_iter().zip(waits(pressure(now))).any(|(b, n)| moved(b, n, BUSY))
+        || waits(pressure(before))
+            .into_iter()
+            .zip(waits(pressure(now)))
+            .any(|(b, n)| moved(b, n, BUSY))
         || moved(before.disk_percent, now.disk_percent, FILL)
         || moved(before.inode_percent, now.inode_percent, FILL)
         || before.memory_total_bytes != now.memory_total_bytes
@@ -44,7 +51,10 @@ mod tests {
     use super::*;
 
     fn cpu(percent: f64) -> Health {
-        Health { cpu_percent: Some(percent), ..Health::default() }
+        Health {
+            cpu_percent: Some(percent),
+            ..Health::default()
+        }
     }
 
     #[test]
@@ -62,7 +72,10 @@ mod tests {
 
     #[test]
     fn a_state_that_flips_is_a_change() {
-        let ready = |ready| Health { node_ready: Some(ready), ..Health::default() };
+        let ready = |ready| Health {
+            node_ready: Some(ready),
+            ..Health::default()
+        };
         assert!(changed(&ready(true), &ready(false)));
         assert!(!changed(&ready(true), &ready(true)));
     }

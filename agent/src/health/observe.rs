@@ -82,7 +82,8 @@ impl Observer {
             let health = compose(self.vitals.read().await, &lock(around));
             let now = self.clock.elapsed();
             let due = last.as_ref().is_none_or(|(at, before)| {
-                changed(before, &health) || now.saturating_sub(*at) + intervals.changing / 2 >= intervals.quiet
+                changed(before, &health)
+                    || now.saturating_sub(*at) + intervals.changing / 2 >= intervals.quiet
             });
             if due {
                 last = Some((now, health.clone()));
@@ -101,7 +102,12 @@ impl Observer {
             );
             let units = unit
                 .inspect_err(|error| tracing::debug!(%error, "the state of the unit is unknown"))
-                .map(|active_state| vec![v1::UnitState { unit: self.unit.clone(), active_state }]);
+                .map(|active_state| {
+                    vec![v1::UnitState {
+                        unit: self.unit.clone(),
+                        active_state,
+                    }]
+                });
             {
                 let mut around = lock(around);
                 around.units = units.unwrap_or_default();

@@ -57,7 +57,10 @@ impl ProcVitals {
         runtime_socket: &Path,
         clock: SharedClock,
     ) -> Result<Self, HttpError> {
-        let path = healthz.parse::<::http::Uri>().ok().map(|uri| uri.path().to_owned());
+        let path = healthz
+            .parse::<::http::Uri>()
+            .ok()
+            .map(|uri| uri.path().to_owned());
         Ok(Self {
             proc: PathBuf::from("/proc"),
             data_dir: data_dir.to_owned(),
@@ -83,7 +86,11 @@ impl ProcVitals {
 
     /// Use of the file system with K3s' data: bytes and inodes. Before K3s was there, of the folder above.
     fn file_system(&self) -> (Option<f64>, Option<f64>) {
-        let Some(stat) = self.data_dir.ancestors().find_map(|path| rustix::fs::statvfs(path).ok()) else {
+        let Some(stat) = self
+            .data_dir
+            .ancestors()
+            .find_map(|path| rustix::fs::statvfs(path).ok())
+        else {
             return (None, None);
         };
         // As df does it: what ordinary users may use is the whole.
@@ -97,8 +104,14 @@ impl ProcVitals {
 fn cpu(stat: &str) -> Option<(u64, u64)> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     // user nice system idle iowait irq softirq steal; guest times are within user and nice.
-    let ticks: Vec<u64> = line.split_ascii_whitespace().take(8).map_while(|field| field.parse().ok()).collect();
-    let total = ticks.iter().try_fold(0_u64, |sum, ticks| sum.checked_add(*ticks))?;
+    let ticks: Vec<u64> = line
+        .split_ascii_whitespace()
+        .take(8)
+        .map_while(|field| field.parse().ok())
+        .collect();
+    let total = ticks
+        .iter()
+        .try_fold(0_u64, |sum, ticks| sum.checked_add(*ticks))?;
     let idle = ticks.get(3)?.checked_add(ticks.get(4).copied().unwrap_or(0))?;
     Some((total.checked_sub(idle)?, total))
 }
@@ -107,7 +120,12 @@ fn cpu(stat: &str) -> Option<(u64, u64)> {
 fn memory(meminfo: &str) -> Option<(u64, u64)> {
     let field = |name: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+        line.trim()
+            .strip_suffix(" kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(1024)
     };
     Some((field("MemTotal:")?, field("MemAvailable:")?))
 }
@@ -119,19 +137,26 @@ fn load(loadavg: &str) -> Option<f64> {
 /// Microseconds in which some task waited.
 fn pressure(text: &str) -> Option<u64> {
     let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
-    some.split_ascii_whitespace().find_map(|field| field.strip_prefix("total="))?.parse().ok()
+    some.split_ascii_whitespace()
+        .find_map(|field| field.strip_prefix("total="))?
+        .parse()
+        .ok()
 }
 
-#[allow(clippy::cast_precision_loss, reason = "a percentage needs no more than 52 bits")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a percentage needs no more than 52 bits"
+)]
 fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| 100.0 * part as f64 / whole as f64)
 }
 
 /// What two sets of counters say about the time between them. Counters that went back (a resumed machine) say nothing.
 fn between(before: &Counters, now: &Counters) -> (Option<f64>, [Option<f64>; 3]) {
-    let cpu = before.cpu.zip(now.cpu).and_then(|(before, now)| {
-        share(now.0.checked_sub(before.0)?, now.1.checked_sub(before.1)?)
-    });
+    let cpu = before
+        .cpu
+        .zip(now.cpu)
+        .and_then(|(before, now)| share(now.0.checked_sub(before.0)?, now.1.checked_sub(before.1)?));
     let micros = u64::try_from(now.at.saturating_sub(before.at).as_micros()).unwrap_or(0);
     let mut waits = [None; 3];
     for (wait, (before, now)) in waits.iter_mut().zip(before.pressure.iter().zip(now.pressure)) {
@@ -148,7 +173,11 @@ fn between(before: &Counters, now: &Counters) -> (Option<f64>, [Option<f64>; 3])
 impl Vitals for ProcVitals {
     async fn read(&self) -> Reading {
         let now = self.counters();
-        let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        let before = self
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(now);
         let (cpu_percent, [cpu_pressure, memory_pressure, io_pressure]) =
             before.map_or((None, [None; 3]), |before| between(&before, &now));
         let memory = self.file("meminfo").as_deref().and_then(memory);
@@ -167,13 +196,26 @@ impl Vitals for ProcVitals {
     }
 
     async fn kubelet_healthy(&self) -> Option<bool> {
-        let request = Request::builder().uri(self.healthz.1.as_str()).body(Empty::<Bytes>::new()).ok()?;
-        let answer = within(&*self.clock, PROBE_TIME, http::call(&self.healthz.0, None, request)).await;
+        let request = Request::builder()
+            .uri(self.healthz.1.as_str())
+            .body(Empty::<Bytes>::new())
+            .ok()?;
+        let answer = within(
+            &*self.clock,
+            PROBE_TIME,
+            http::call(&self.healthz.0, None, request),
+        )
+        .await;
         Some(matches!(answer, Some(Ok(answer)) if answer.status.is_success()))
     }
 
     async fn runtime_healthy(&self) -> Option<bool> {
-        let connected = within(&*self.clock, PROBE_TIME, UnixStream::connect(&self.runtime_socket)).await;
+        let connected = within(
+            &*self.clock,
+            PROBE_TIME,
+            UnixStream::connect(&self.runtime_socket),
+        )
+        .await;
         Some(matches!(connected, Some(Ok(_))))
     }
 }
@@ -190,19 +232,29 @@ mod tests {
 
     #[test]
     fn proc_is_read_as_the_kernel_writes_it() {
-        assert_eq!(cpu("cpu  100 20 30 800 50 0 10 5 7 0\ncpu0 1 2\n"), Some((165, 1015)));
+        assert_eq!(
+            cpu("cpu  100 20 30 800 50 0 10 5 7 0\ncpu0 1 2\n"),
+            Some((165, 1015))
+        );
         assert_eq!(
             memory("MemTotal:        2000 kB\nMemFree:  10 kB\nMemAvailable:     500 kB\n"),
             Some((2_048_000, 512_000))
         );
         assert_eq!(load("0.42 0.30 0.20 1/234 5678\n"), Some(0.42));
         // Kernels before 5.13 have no `full` line for the CPU.
-        assert_eq!(pressure("some avg10=0.00 avg60=0.00 avg300=0.00 total=12345\n"), Some(12345));
+        assert_eq!(
+            pressure("some avg10=0.00 avg60=0.00 avg300=0.00 total=12345\n"),
+            Some(12345)
+        );
     }
 
     #[test]
     fn shares_are_of_the_time_between_two_readings() {
-        let before = Counters { cpu: Some((100, 1000)), pressure: [Some(0), Some(10), None], at: Duration::from_secs(1) };
+        let before = Counters {
+            cpu: Some((100, 1000)),
+            pressure: [Some(0), Some(10), None],
+            at: Duration::from_secs(1),
+        };
         let now = Counters {
             cpu: Some((125, 1100)),
             pressure: [Some(250_000), Some(5), Some(1)],
@@ -215,7 +267,11 @@ mod tests {
 
     #[test]
     fn a_clock_that_stands_still_makes_no_infinity() {
-        let counters = Counters { cpu: Some((1, 1)), pressure: [Some(1); 3], at: Duration::ZERO };
+        let counters = Counters {
+            cpu: Some((1, 1)),
+            pressure: [Some(1); 3],
+            at: Duration::ZERO,
+        };
         assert_eq!(between(&counters, &counters), (None, [None; 3]));
     }
 
@@ -223,12 +279,20 @@ mod tests {
     async fn this_machine_can_be_read() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("socket");
-        let vitals =
-            ProcVitals::new(&folder.path().join("not/there"), "http://127.0.0.1:1/healthz", &socket, Arc::new(SystemClock))
-                .unwrap();
+        let vitals = ProcVitals::new(
+            &folder.path().join("not/there"),
+            "http://127.0.0.1:1/healthz",
+            &socket,
+            Arc::new(SystemClock),
+        )
+        .unwrap();
         assert_eq!(vitals.read().await.cpu_percent, None);
         let reading = vitals.read().await;
-        assert!(reading.memory_percent.is_some_and(|percent| (0.0..=100.0).contains(&percent)));
+        assert!(
+            reading
+                .memory_percent
+                .is_some_and(|percent| (0.0..=100.0).contains(&percent))
+        );
         assert!(reading.disk_percent.is_some());
         assert_eq!(vitals.kubelet_healthy().await, Some(false));
         assert_eq!(vitals.runtime_healthy().await, Some(false));

@@ -14,8 +14,17 @@ fn percent(value: Option<f64>) -> Option<f64> {
 }
 
 fn pods(counts: PodCounts) -> Option<PodCounts> {
-    let PodCounts { pending, running, succeeded, failed, terminating } = counts;
-    [pending, running, succeeded, failed, terminating].iter().all(|count| *count <= MOST_PODS).then_some(counts)
+    let PodCounts {
+        pending,
+        running,
+        succeeded,
+        failed,
+        terminating,
+    } = counts;
+    [pending, running, succeeded, failed, terminating]
+        .iter()
+        .all(|count| *count <= MOST_PODS)
+        .then_some(counts)
 }
 
 /// `health` without the figures that cannot be true.
@@ -24,8 +33,12 @@ pub fn sane(health: Health) -> Health {
     Health {
         cpu_percent: percent(health.cpu_percent),
         memory_percent: percent(health.memory_percent),
-        memory_total_bytes: health.memory_total_bytes.filter(|bytes| (1..=MOST_MEMORY).contains(bytes)),
-        load1: health.load1.filter(|load| load.is_finite() && (0.0..=MOST_LOAD).contains(load)),
+        memory_total_bytes: health
+            .memory_total_bytes
+            .filter(|bytes| (1..=MOST_MEMORY).contains(bytes)),
+        load1: health
+            .load1
+            .filter(|load| load.is_finite() && (0.0..=MOST_LOAD).contains(load)),
         pressure: health.pressure.map(|pressure| Pressure {
             cpu_some_percent: percent(pressure.cpu_some_percent),
             memory_some_percent: percent(pressure.memory_some_percent),
@@ -52,15 +65,27 @@ mod tests {
                 memory_percent: Some(absurd),
                 disk_percent: Some(absurd),
                 inode_percent: Some(absurd),
-                pressure: Some(Pressure { cpu_some_percent: Some(absurd), ..Pressure::default() }),
+                pressure: Some(Pressure {
+                    cpu_some_percent: Some(absurd),
+                    ..Pressure::default()
+                }),
                 ..Health::default()
             });
-            assert_eq!(health, Health { pressure: Some(Pressure::default()), ..Health::default() });
+            assert_eq!(
+                health,
+                Health {
+                    pressure: Some(Pressure::default()),
+                    ..Health::default()
+                }
+            );
         }
         let absurd = sane(Health {
             memory_total_bytes: Some(u64::MAX),
             load1: Some(f64::NAN),
-            pods: Some(PodCounts { running: 1_000_000_000, ..PodCounts::default() }),
+            pods: Some(PodCounts {
+                running: 1_000_000_000,
+                ..PodCounts::default()
+            }),
             ..Health::default()
         });
         assert_eq!(absurd, Health::default());
@@ -73,7 +98,10 @@ mod tests {
             memory_percent: Some(100.0),
             memory_total_bytes: Some(1 << 31),
             load1: Some(3.5),
-            pods: Some(PodCounts { running: 110, ..PodCounts::default() }),
+            pods: Some(PodCounts {
+                running: 110,
+                ..PodCounts::default()
+            }),
             ..Health::default()
         };
         assert_eq!(sane(health.clone()), health);

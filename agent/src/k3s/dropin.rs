@@ -31,7 +31,14 @@ impl DropIn {
     /// The drop-in for `machine`. K3s keeps the labels of type, zone and region only if the kubelet sets them; those of
     /// `node-role.kubernetes.io` a kubelet may not set at all.
     #[must_use]
-    pub fn new(machine: &Machine, node_name: &str, pool: &str, market: &str, server: String, token_file: String) -> Self {
+    pub fn new(
+        machine: &Machine,
+        node_name: &str,
+        pool: &str,
+        market: &str,
+        server: String,
+        token_file: String,
+    ) -> Self {
         let zone = Zone::from(machine.zone.as_str());
         let labels = [
             (keys::POOL, pool),
@@ -44,7 +51,11 @@ impl DropIn {
             server,
             token_file,
             node_name: node_name.to_owned(),
-            kubelet_args: machine.provider_id.iter().map(|id| format!("provider-id={id}")).collect(),
+            kubelet_args: machine
+                .provider_id
+                .iter()
+                .map(|id| format!("provider-id={id}"))
+                .collect(),
             labels: labels
                 .iter()
                 .filter(|(_, value)| !value.is_empty())
@@ -65,16 +76,23 @@ impl DropIn {
 
 impl fmt::Display for DropIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "# Written by smartscale-agent at every boot; changes are lost.")?;
+        writeln!(
+            f,
+            "# Written by smartscale-agent at every boot; changes are lost."
+        )?;
         writeln!(f, "server: {}", quoted(&self.server))?;
         writeln!(f, "token-file: {}", quoted(&self.token_file))?;
         writeln!(f, "node-name: {}", quoted(&self.node_name))?;
-        for (key, values) in
-            [("kubelet-arg", &self.kubelet_args), ("node-label", &self.labels), ("node-taint", &self.taints)]
-        {
+        for (key, values) in [
+            ("kubelet-arg", &self.kubelet_args),
+            ("node-label", &self.labels),
+            ("node-taint", &self.taints),
+        ] {
             if !values.is_empty() {
                 writeln!(f, "{key}+:")?;
-                values.iter().try_for_each(|value| writeln!(f, "  - {}", quoted(value)))?;
+                values
+                    .iter()
+                    .try_for_each(|value| writeln!(f, "  - {}", quoted(value)))?;
             }
         }
         Ok(())

@@ -67,7 +67,10 @@ mod tests {
     #[test]
     fn the_token_is_readable_for_its_owner_alone() {
         let root = tempfile::tempdir().unwrap();
-        let files = DiskFiles { run_dir: root.path().join("run"), config_dir: root.path().join("etc") };
+        let files = DiskFiles {
+            run_dir: root.path().join("run"),
+            config_dir: root.path().join("etc"),
+        };
         let text = format!("K10{}::node:s3cr3t", "0f".repeat(32));
         let token = JoinToken::try_from(Secret::new(text.clone())).unwrap();
         let path = files.write_token(&token).unwrap();

@@ -76,7 +76,10 @@ impl KubeconfigApi {
     /// Uses the kubeconfig at `path`, which may come into being later.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self { kubeconfig: path.to_owned(), client: Mutex::new(None) }
+        Self {
+            kubeconfig: path.to_owned(),
+            client: Mutex::new(None),
+        }
     }
 
     async fn client(&self) -> Result<Client, Refusal> {
@@ -85,8 +88,9 @@ impl KubeconfigApi {
         {
             return Ok(client.clone());
         }
-        let unavailable =
-            |error: &(dyn std::error::Error + 'static)| Refusal::Unavailable(format!("the kubelet's kubeconfig: {}", chain(error)));
+        let unavailable = |error: &(dyn std::error::Error + 'static)| {
+            Refusal::Unavailable(format!("the kubelet's kubeconfig: {}", chain(error)))
+        };
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).map_err(|error| unavailable(&error))?;
         let stamps = stamps(&self.kubeconfig, &kubeconfig);
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
@@ -106,13 +110,18 @@ impl KubeconfigApi {
         content: Option<(&'static str, Vec<u8>)>,
     ) -> Result<T, Refusal> {
         let client = self.client().await?;
-        let mut request = Request::builder().method(method).uri(path).header("accept", "application/json");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("accept", "application/json");
         let mut body = Vec::new();
         if let Some((kind, content)) = content {
             request = request.header("content-type", kind);
             body = content;
         }
-        let request = request.body(body).map_err(|error| Refusal::Refused(error.to_string()))?;
+        let request = request
+            .body(body)
+            .map_err(|error| Refusal::Refused(error.to_string()))?;
         client.request(request).await.map_err(|error| refusal(&error))
     }
 
@@ -122,7 +131,9 @@ impl KubeconfigApi {
             "spec": { "unschedulable": unschedulable },
         });
         let content = Some(("application/merge-patch+json", patch.to_string().into_bytes()));
-        self.call::<IgnoredAny>(Method::PATCH, &format!("/api/v1/nodes/{node}"), content).await.map(drop)
+        self.call::<IgnoredAny>(Method::PATCH, &format!("/api/v1/nodes/{node}"), content)
+            .await
+            .map(drop)
     }
 }
 
@@ -132,11 +143,22 @@ fn changed_at(path: &Path) -> Option<SystemTime> {
 
 /// The kubeconfig and the files that it names.
 fn stamps(path: &Path, kubeconfig: &Kubeconfig) -> Vec<Stamp> {
-    let clusters = kubeconfig.clusters.iter().filter_map(|named| named.cluster.as_ref()?.certificate_authority.clone());
-    let users = kubeconfig.auth_infos.iter().filter_map(|named| named.auth_info.as_ref());
-    let users = users.flat_map(|user| [user.client_certificate.clone(), user.client_key.clone()]).flatten();
+    let clusters = kubeconfig
+        .clusters
+        .iter()
+        .filter_map(|named| named.cluster.as_ref()?.certificate_authority.clone());
+    let users = kubeconfig
+        .auth_infos
+        .iter()
+        .filter_map(|named| named.auth_info.as_ref());
+    let users = users
+        .flat_map(|user| [user.client_certificate.clone(), user.client_key.clone()])
+        .flatten();
     let files = clusters.chain(users).map(PathBuf::from);
-    std::iter::once(path.to_owned()).chain(files).map(|path| (path.clone(), changed_at(&path))).collect()
+    std::iter::once(path.to_owned())
+        .chain(files)
+        .map(|path| (path.clone(), changed_at(&path)))
+        .collect()
 }
 
 /// What the API server's answer means.
@@ -157,8 +179,14 @@ fn refused(status: &Status) -> Refusal {
         409 => Refusal::OtherUid,
         429 if caused_by("DisruptionBudget") => Refusal::Budget(said),
         429 => {
-            let after = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|after| *after > 0);
-            Refusal::Throttled { after: after.map(|seconds| Duration::from_secs(seconds.into())) }
+            let after = status
+                .details
+                .as_ref()
+                .map(|details| details.retry_after_seconds)
+                .filter(|after| *after > 0);
+            Refusal::Throttled {
+                after: after.map(|seconds| Duration::from_secs(seconds.into())),
+            }
         }
         403 if caused_by("NamespaceTerminating") => Refusal::NamespaceTerminating,
         500 if said.contains("more than one PodDisruptionBudget") => Refusal::MultipleBudgets,
@@ -181,7 +209,10 @@ fn own(pod: &manifests::Pod) -> Result<OwnPod, Refusal> {
     });
     let pod_model = read.map_err(|error| Refusal::Refused(error.to_string()))?;
     let grace = pod.spec.termination_grace_period_seconds.unwrap_or(GRACE);
-    Ok(OwnPod { pod: pod_model, grace: Duration::from_secs(u64::try_from(grace).unwrap_or(0)) })
+    Ok(OwnPod {
+        pod: pod_model,
+        grace: Duration::from_secs(u64::try_from(grace).unwrap_or(0)),
+    })
 }
 
 fn path(key: &PodKey) -> String {
@@ -191,7 +222,10 @@ fn path(key: &PodKey) -> String {
 fn options(uid: &str, grace: Option<Duration>) -> DeleteOptions {
     DeleteOptions {
         grace_period_seconds: grace.map(|grace| i64::try_from(grace.as_secs()).unwrap_or(i64::MAX)),
-        preconditions: Some(Preconditions { uid: Some(uid.to_owned()), ..Preconditions::default() }),
+        preconditions: Some(Preconditions {
+            uid: Some(uid.to_owned()),
+            ..Preconditions::default()
+        }),
         ..DeleteOptions::default()
     }
 }
@@ -204,8 +238,14 @@ fn json(value: &impl serde::Serialize) -> Result<Option<(&'static str, Vec<u8>)>
 #[async_trait]
 impl KubeletApi for KubeconfigApi {
     async fn node(&self, node: &str) -> Result<OwnNode, Refusal> {
-        let view: NodeView = self.call(Method::GET, &format!("/api/v1/nodes/{node}"), None).await?;
-        let ready = view.status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let view: NodeView = self
+            .call(Method::GET, &format!("/api/v1/nodes/{node}"), None)
+            .await?;
+        let ready = view
+            .status
+            .conditions
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
         Ok(OwnNode {
             unschedulable: view.spec.unschedulable,
             cordoned_by: view.metadata.annotations.get(CORDONED_BY).cloned(),
@@ -223,8 +263,13 @@ impl KubeletApi for KubeconfigApi {
 
     async fn pods(&self, node: &str, fresh: bool) -> Result<Vec<OwnPod>, Refusal> {
         let version = if fresh { "" } else { "&resourceVersion=0" };
-        let list: PodList =
-            self.call(Method::GET, &format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}{version}"), None).await?;
+        let list: PodList = self
+            .call(
+                Method::GET,
+                &format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}{version}"),
+                None,
+            )
+            .await?;
         list.items.iter().map(own).collect()
     }
 
@@ -246,12 +291,16 @@ impl KubeletApi for KubeconfigApi {
             },
         };
         let path = format!("{}/eviction", path(key));
-        self.call::<IgnoredAny>(Method::POST, &path, json(&eviction)?).await.map(drop)
+        self.call::<IgnoredAny>(Method::POST, &path, json(&eviction)?)
+            .await
+            .map(drop)
     }
 
     async fn delete(&self, key: &PodKey, uid: &str, grace: Duration) -> Result<(), Refusal> {
         let options = options(uid, Some(grace));
-        self.call::<IgnoredAny>(Method::DELETE, &path(key), json(&options)?).await.map(drop)
+        self.call::<IgnoredAny>(Method::DELETE, &path(key), json(&options)?)
+            .await
+            .map(drop)
     }
 }
 

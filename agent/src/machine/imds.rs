@@ -81,7 +81,12 @@ impl Imds {
     /// # Errors
     /// [`HttpError::Address`] when `endpoint` is no such address.
     pub fn new(endpoint: &str, hops: u32, clock: SharedClock) -> Result<Self, HttpError> {
-        Ok(Self { address: http::authority(endpoint)?, hops, clock, token: Mutex::new(None) })
+        Ok(Self {
+            address: http::authority(endpoint)?,
+            hops,
+            clock,
+            token: Mutex::new(None),
+        })
     }
 
     /// The value at `path` below `/latest/`; `None` when there is none (404).
@@ -92,13 +97,20 @@ impl Imds {
         let mut fresh = false;
         loop {
             let (token, new) = self.token(fresh).await?;
-            let answer = self.call(Method::GET, path, ("x-aws-ec2-metadata-token", token.reveal())).await?;
+            let answer = self
+                .call(Method::GET, path, ("x-aws-ec2-metadata-token", token.reveal()))
+                .await?;
             match answer.status {
                 StatusCode::OK => return Ok(Some(String::from_utf8_lossy(&answer.body).trim().to_owned())),
                 StatusCode::NOT_FOUND => return Ok(None),
                 // The service restarted, or the instance was resumed on another host.
                 StatusCode::UNAUTHORIZED if !new => fresh = true,
-                status => return Err(ImdsError::Status { path: path.to_owned(), status }),
+                status => {
+                    return Err(ImdsError::Status {
+                        path: path.to_owned(),
+                        status,
+                    });
+                }
             }
         }
     }
@@ -113,21 +125,36 @@ impl Imds {
             return Ok((token.value.clone(), false));
         }
         let seconds = TOKEN_LIFE.as_secs().to_string();
-        let answer =
-            self.call(Method::PUT, "api/token", ("x-aws-ec2-metadata-token-ttl-seconds", &seconds)).await?;
+        let answer = self
+            .call(
+                Method::PUT,
+                "api/token",
+                ("x-aws-ec2-metadata-token-ttl-seconds", &seconds),
+            )
+            .await?;
         if answer.status != StatusCode::OK {
             return Err(ImdsError::NoToken(answer.status));
         }
         let value = Secret::new(String::from_utf8_lossy(&answer.body).trim().to_owned());
         if let Ok(mut guard) = self.token.lock() {
-            *guard = Some(Token { value: value.clone(), until: now + TOKEN_LIFE - TOKEN_MARGIN });
+            *guard = Some(Token {
+                value: value.clone(),
+                until: now + TOKEN_LIFE - TOKEN_MARGIN,
+            });
         }
         Ok((value, true))
     }
 
-    async fn call(&self, method: Method, path: &str, header: (&str, &str)) -> Result<http::Answer, HttpError> {
-        let mut value = hyper::header::HeaderValue::try_from(header.1)
-            .map_err(|_| HttpError::Body { address: self.address.clone(), reason: "the token is no text".into() })?;
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        header: (&str, &str),
+    ) -> Result<http::Answer, HttpError> {
+        let mut value = hyper::header::HeaderValue::try_from(header.1).map_err(|_| HttpError::Body {
+            address: self.address.clone(),
+            reason: "the token is no text".into(),
+        })?;
         value.set_sensitive(true);
         let request = Request::builder()
             .method(method)
@@ -135,45 +162,83 @@ impl Imds {
             .header(header.0, value)
             .body(Empty::<Bytes>::new())
             .map_err(|_| HttpError::Address(path.to_owned()))?;
-        within(&*self.clock, ANSWER_TIME, http::call(&self.address, Some(self.hops), request))
-            .await
-            .unwrap_or_else(|| Err(HttpError::TooLate { address: self.address.clone() }))
+        within(
+            &*self.clock,
+            ANSWER_TIME,
+            http::call(&self.address, Some(self.hops), request),
+        )
+        .await
+        .unwrap_or_else(|| {
+            Err(HttpError::TooLate {
+                address: self.address.clone(),
+            })
+        })
     }
 
     async fn must(&self, path: &'static str) -> Result<String, ImdsError> {
-        self.get(path).await?.filter(|value| !value.is_empty()).ok_or(ImdsError::Missing(path))
+        self.get(path)
+            .await?
+            .filter(|value| !value.is_empty())
+            .ok_or(ImdsError::Missing(path))
     }
 }
 
 fn nonsense(path: &'static str, value: &str, expected: &'static str) -> ImdsError {
-    ImdsError::Nonsense { path, value: value.chars().take(80).collect(), expected }
+    ImdsError::Nonsense {
+        path,
+        value: value.chars().take(80).collect(),
+        expected,
+    }
 }
 
 /// A word as EC2 uses it for types and zones: what ends in labels and in the provider id.
 fn word(path: &'static str, value: String, expected: &'static str) -> Result<String, ImdsError> {
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
-    if value.len() <= 63 && value.bytes().all(sound) { Ok(value) } else { Err(nonsense(path, &value, expected)) }
+    if value.len() <= 63 && value.bytes().all(sound) {
+        Ok(value)
+    } else {
+        Err(nonsense(path, &value, expected))
+    }
 }
 
 #[async_trait]
 impl MachineIdentity for Imds {
     async fn identity(&self) -> Result<Machine, Failure> {
         let id = self.must("meta-data/instance-id").await?;
-        let id = id.parse().map_err(|_| nonsense("meta-data/instance-id", &id, "an instance id"))?;
+        let id = id
+            .parse()
+            .map_err(|_| nonsense("meta-data/instance-id", &id, "an instance id"))?;
         let instance_type = self.must("meta-data/instance-type").await?;
-        let instance_type = word("meta-data/instance-type", instance_type, "an instance type such as t3.small")?;
+        let instance_type = word(
+            "meta-data/instance-type",
+            instance_type,
+            "an instance type such as t3.small",
+        )?;
         let zone = self.must("meta-data/placement/availability-zone").await?;
-        let zone = word("meta-data/placement/availability-zone", zone, "a zone such as us-east-1a")?;
+        let zone = word(
+            "meta-data/placement/availability-zone",
+            zone,
+            "a zone such as us-east-1a",
+        )?;
         // `on-demand`, `spot`, `scheduled` or `capacity-block`; absent on some stand-ins and on old hypervisors.
         let market = match self.get("meta-data/instance-life-cycle").await?.as_deref() {
             Some("spot") => Market::Spot,
             _ => Market::OnDemand,
         };
         let ip = self.must("meta-data/local-ipv4").await?;
-        let private_ip = ip.parse().map_err(|_| nonsense("meta-data/local-ipv4", &ip, "an address"))?;
+        let private_ip = ip
+            .parse()
+            .map_err(|_| nonsense("meta-data/local-ipv4", &ip, "an address"))?;
         // The form of AWS' cloud provider, by which the coordinator finds the node of an instance.
         let provider_id = Some(format!("aws:///{zone}/{id}"));
-        Ok(Machine { id, instance_type, zone, market, private_ip, provider_id })
+        Ok(Machine {
+            id,
+            instance_type,
+            zone,
+            market,
+            private_ip,
+            provider_id,
+        })
     }
 }
 

@@ -35,7 +35,9 @@ struct Event {
 }
 
 fn refused(path: &str, error: &serde_json::Error) -> Failure {
-    Failure::because(format!("the instance metadata service's {path} makes no sense: {error}"))
+    Failure::because(format!(
+        "the instance metadata service's {path} makes no sense: {error}"
+    ))
 }
 
 /// RFC 3339, as for spot; or `21 Jan 2019 09:00:43 GMT`, as for maintenance.
@@ -48,7 +50,10 @@ fn time(text: &str) -> Option<Timestamp> {
 
 /// Only what may stand in an id.
 fn plain(text: &str) -> String {
-    text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).take(80).collect()
+    text.chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
+        .take(80)
+        .collect()
 }
 
 fn spot(text: &str) -> Result<Notice, serde_json::Error> {
@@ -73,7 +78,9 @@ fn rebalance(text: &str) -> Result<Notice, serde_json::Error> {
 
 fn maintenance(text: &str) -> Result<Vec<Notice>, serde_json::Error> {
     let events: Vec<Event> = serde_json::from_str(text)?;
-    let standing = events.into_iter().filter(|event| matches!(event.state.as_str(), "" | "active"));
+    let standing = events
+        .into_iter()
+        .filter(|event| matches!(event.state.as_str(), "" | "active"));
     let notice = |event: Event| Notice {
         kind: NoticeKind::Maintenance,
         id: format!("maintenance-{}", plain(&event.event_id)),
@@ -94,15 +101,27 @@ impl NoticeSource for Imds {
         // The others must not hide an interruption: what they say wrong is logged and passed over.
         const REBALANCE: &str = "meta-data/events/recommendations/rebalance";
         const MAINTENANCE: &str = "meta-data/events/maintenance/scheduled";
-        match self.get(REBALANCE).await.map(|text| text.map(|text| rebalance(&text))) {
+        match self
+            .get(REBALANCE)
+            .await
+            .map(|text| text.map(|text| rebalance(&text)))
+        {
             Ok(Some(Ok(notice))) => notices.push(notice),
-            Ok(Some(Err(error))) => tracing::warn!(error = %refused(REBALANCE, &error), "a notice was passed over"),
+            Ok(Some(Err(error))) => {
+                tracing::warn!(error = %refused(REBALANCE, &error), "a notice was passed over")
+            }
             Ok(None) => {}
             Err(error) => tracing::warn!(error = %Failure::from(error), "a notice could not be read"),
         }
-        match self.get(MAINTENANCE).await.map(|text| text.map(|text| maintenance(&text))) {
+        match self
+            .get(MAINTENANCE)
+            .await
+            .map(|text| text.map(|text| maintenance(&text)))
+        {
             Ok(Some(Ok(events))) => notices.extend(events),
-            Ok(Some(Err(error))) => tracing::warn!(error = %refused(MAINTENANCE, &error), "a notice was passed over"),
+            Ok(Some(Err(error))) => {
+                tracing::warn!(error = %refused(MAINTENANCE, &error), "a notice was passed over")
+            }
             Ok(None) => {}
             Err(error) => tracing::warn!(error = %Failure::from(error), "a notice could not be read"),
         }

@@ -1,10 +1,6 @@
 //! Polls for notices, tells each once, and starts the drain of an interruption without asking anybody.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use smartscale_proto::{
     time::{SharedClock, age},
@@ -49,7 +45,12 @@ impl Watcher {
     /// Watches for ever.
     pub async fn run(mut self) {
         // Without a node there is nothing to drain, and nobody to tell whose notice it is.
-        let Ok(node) = self.node.wait_for(Option::is_some).await.map(|node| node.clone().unwrap_or_default()) else {
+        let Ok(node) = self
+            .node
+            .wait_for(Option::is_some)
+            .await
+            .map(|node| node.clone().unwrap_or_default())
+        else {
             return;
         };
         let mut told: VecDeque<String> = read_json(&*self.folder, FILE).unwrap_or_default();
@@ -93,11 +94,15 @@ impl Watcher {
 
     /// Budgeted backwards: forced ends need their time before the machine is taken.
     fn order(&self, notice: &Notice, node: &str) -> Order {
-        let left = notice.at.map(|at| age(self.clock.now(), at).saturating_sub(self.drain.spot_reserve));
+        let left = notice
+            .at
+            .map(|at| age(self.clock.now(), at).saturating_sub(self.drain.spot_reserve));
         Order {
             operation: notice.operation(),
             node: node.to_owned(),
-            timeout: left.unwrap_or(self.drain.spot_deadline).min(self.drain.spot_deadline),
+            timeout: left
+                .unwrap_or(self.drain.spot_deadline)
+                .min(self.drain.spot_deadline),
             on_timeout: self.drain.spot_on_timeout,
             reason: format!("EC2 takes this spot instance back ({})", notice.detail),
             taken_at: notice.at,

@@ -24,9 +24,14 @@ pub(crate) fn parts(config: Config) -> anyhow::Result<Parts> {
     let clock: SharedClock = Arc::new(SystemClock);
     let imds = match &config.machine {
         Some(_) => None,
-        None => Some(Arc::new(Imds::new(&config.imds.endpoint, config.imds.hops, Arc::clone(&clock))?)),
+        None => Some(Arc::new(Imds::new(
+            &config.imds.endpoint,
+            config.imds.hops,
+            Arc::clone(&clock),
+        )?)),
     };
-    let (machine, notices): (Arc<dyn MachineIdentity>, Arc<dyn NoticeSource>) = match (&config.machine, &imds) {
+    let (machine, notices): (Arc<dyn MachineIdentity>, Arc<dyn NoticeSource>) = match (&config.machine, &imds)
+    {
         (None, Some(imds)) => (Arc::<Imds>::clone(imds), Arc::<Imds>::clone(imds)),
         (Some(machine), _) => (Arc::new(StaticMachine(machine.clone())), Arc::new(NoNotices)),
         (None, None) => anyhow::bail!("there is neither IMDS nor a [machine]"),
@@ -35,7 +40,11 @@ pub(crate) fn parts(config: Config) -> anyhow::Result<Parts> {
         Some(folder) => Arc::new(SecretFolder(folder.clone())),
         None => {
             let names = &config.secrets;
-            Arc::new(SecretsManager::new(imds, names.region.clone(), names.endpoint.clone()))
+            Arc::new(SecretsManager::new(
+                imds,
+                names.region.clone(),
+                names.endpoint.clone(),
+            ))
         }
     };
     let k3s = &config.k3s;
@@ -47,9 +56,17 @@ pub(crate) fn parts(config: Config) -> anyhow::Result<Parts> {
         secrets,
         attestor: Arc::new(TokenFile(config.token_file.clone())),
         units: Arc::new(Systemctl::new(&k3s.systemctl, Arc::clone(&clock))),
-        files: Arc::new(DiskFiles { run_dir: config.run_dir.clone(), config_dir: k3s.config_dir.clone() }),
+        files: Arc::new(DiskFiles {
+            run_dir: config.run_dir.clone(),
+            config_dir: k3s.config_dir.clone(),
+        }),
         kubelet: kubelet(&k3s.kubeconfig),
-        vitals: Arc::new(ProcVitals::new(&k3s.data_dir, &k3s.healthz, &k3s.runtime_socket, Arc::clone(&clock))?),
+        vitals: Arc::new(ProcVitals::new(
+            &k3s.data_dir,
+            &k3s.healthz,
+            &k3s.runtime_socket,
+            Arc::clone(&clock),
+        )?),
         clock,
         config,
     })

@@ -39,8 +39,20 @@ struct LocalOrder {
 
 impl LocalOrder {
     fn on(self, node: String) -> Order {
-        let Self { operation, timeout, on_timeout, reason } = self;
-        Order { operation, node, timeout, on_timeout, reason, taken_at: None }
+        let Self {
+            operation,
+            timeout,
+            on_timeout,
+            reason,
+        } = self;
+        Order {
+            operation,
+            node,
+            timeout,
+            on_timeout,
+            reason,
+            taken_at: None,
+        }
     }
 }
 
@@ -58,7 +70,11 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves local orders for ever, one after the other.
-pub(crate) async fn serve(listener: Option<UnixListener>, drainer: Drainer, node: watch::Receiver<Option<String>>) {
+pub(crate) async fn serve(
+    listener: Option<UnixListener>,
+    drainer: Drainer,
+    node: watch::Receiver<Option<String>>,
+) {
     let Some(listener) = listener else {
         return std::future::pending().await;
     };
@@ -84,11 +100,15 @@ async fn attend(stream: UnixStream, drainer: Drainer, node: Option<String>) -> a
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut reader = BufReader::new(reader.take(ORDER_LENGTH));
-    tokio::time::timeout(ORDER_TIME, reader.read_line(&mut line)).await.context("no order came")??;
+    tokio::time::timeout(ORDER_TIME, reader.read_line(&mut line))
+        .await
+        .context("no order came")??;
     let order: LocalOrder = serde_json::from_str(&line)?;
     let operation = order.operation.clone();
     let mut state = drainer.state();
-    drainer.order(order.on(node.context("the node's name is not known yet")?)).await;
+    drainer
+        .order(order.on(node.context("the node's name is not known yet")?))
+        .await;
     loop {
         let current = state.wait_for(|state| of(state, &operation)).await?.clone();
         state.mark_unchanged();
@@ -104,12 +124,18 @@ async fn attend(stream: UnixStream, drainer: Drainer, node: Option<String>) -> a
 }
 
 fn of(state: &Option<Arc<DrainState>>, operation: &str) -> bool {
-    state.as_ref().is_some_and(|state| state.operations.iter().any(|own| own == operation))
+    state
+        .as_ref()
+        .is_some_and(|state| state.operations.iter().any(|own| own == operation))
 }
 
 /// Drains this node and waits for it.
 pub(crate) async fn drain(config: Config, options: cli::Drain) -> anyhow::Result<ExitCode> {
-    let on_timeout = if options.force { OnTimeout::Force } else { config.drain.on_timeout };
+    let on_timeout = if options.force {
+        OnTimeout::Force
+    } else {
+        config.drain.on_timeout
+    };
     let order = LocalOrder {
         operation: format!("local/{}", jiff::Timestamp::now().as_millisecond()),
         timeout: options.timeout.unwrap_or(config.drain.timeout),
@@ -122,10 +148,18 @@ pub(crate) async fn drain(config: Config, options: cli::Drain) -> anyhow::Result
         Err(_) => alone(&config, order, options.node, &mut printer).await?,
     };
     println!("{}", summary(&last));
-    Ok(if last.stage == Stage::Drained { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if last.stage == Stage::Drained {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
-async fn through_agent(stream: UnixStream, order: &LocalOrder, printer: &mut Printer) -> anyhow::Result<DrainState> {
+async fn through_agent(
+    stream: UnixStream,
+    order: &LocalOrder,
+    printer: &mut Printer,
+) -> anyhow::Result<DrainState> {
     let (reader, mut writer) = stream.into_split();
     let mut line = serde_json::to_vec(order)?;
     line.push(b'\n');
@@ -148,8 +182,12 @@ async fn alone(
     printer: &mut Printer,
 ) -> anyhow::Result<DrainState> {
     let tools = compose::tools(config)?;
-    let known = || stored_node(&*tools.folder).or_else(|| config.machine.as_ref().map(|machine| machine.id.to_string()));
-    let node = node.or_else(known).context("this machine's node is not known: name it with --node")?;
+    let known = || {
+        stored_node(&*tools.folder).or_else(|| config.machine.as_ref().map(|machine| machine.id.to_string()))
+    };
+    let node = node
+        .or_else(known)
+        .context("this machine's node is not known: name it with --node")?;
     eprintln!("the agent does not run; draining {node} from here");
     let operation = order.operation.clone();
     let (drainer, engine) = drain::engine(tools);
@@ -185,7 +223,11 @@ impl Printer {
         for pod in &state.pods {
             let now = (pod.uid.clone(), pod.stage, pod.reason.clone());
             if !self.shown.contains(&now) {
-                let reason = if pod.reason.is_empty() { String::new() } else { format!(": {}", pod.reason) };
+                let reason = if pod.reason.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", pod.reason)
+                };
                 println!("{} {}{reason}", pod.key, word(pod.stage));
                 self.shown.retain(|(uid, ..)| *uid != pod.uid);
                 self.shown.push(now);
@@ -210,7 +252,13 @@ fn summary(state: &DrainState) -> String {
     let all = state.pods.len();
     match state.stage {
         Stage::Drained => format!("{} is drained: {gone} of {all} pods gone", state.node),
-        Stage::Aborted => format!("{} was not drained ({gone} of {all} pods gone): {}", state.node, state.error),
-        _ => format!("{} could not be drained ({gone} of {all} pods gone): {}", state.node, state.error),
+        Stage::Aborted => format!(
+            "{} was not drained ({gone} of {all} pods gone): {}",
+            state.node, state.error
+        ),
+        _ => format!(
+            "{} could not be drained ({gone} of {all} pods gone): {}",
+            state.node, state.error
+        ),
     }
 }

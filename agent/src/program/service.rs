@@ -58,7 +58,10 @@ fn notify(states: &[NotifyState<'_>]) {
 /// Says in `systemctl status` how the boot stands.
 async fn tell(mut progress: watch::Receiver<Option<Progress>>) {
     loop {
-        let text = progress.borrow_and_update().as_ref().map_or_else(|| "the node is Ready".to_owned(), ToString::to_string);
+        let text = progress
+            .borrow_and_update()
+            .as_ref()
+            .map_or_else(|| "the node is Ready".to_owned(), ToString::to_string);
         notify(&[NotifyState::Status(&text)]);
         if progress.changed().await.is_err() {
             std::future::pending::<()>().await;

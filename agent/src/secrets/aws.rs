@@ -54,34 +54,56 @@ impl SecretsManager {
             imds,
             region: region.or_else(|| variable("AWS_REGION")),
             endpoint,
-            http: Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https(),
+            http: Builder::new()
+                .tls_provider(Provider::Rustls(CryptoMode::Ring))
+                .build_https(),
         }
     }
 
     async fn credentials(&self) -> Result<Credentials, Failure> {
         if let (Some(id), Some(secret)) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
-            return Ok(Credentials::new(id, secret, variable("AWS_SESSION_TOKEN"), None, "environment"));
+            return Ok(Credentials::new(
+                id,
+                secret,
+                variable("AWS_SESSION_TOKEN"),
+                None,
+                "environment",
+            ));
         }
         const ROLES: &str = "meta-data/iam/security-credentials/";
         let Some(imds) = &self.imds else {
-            return Err(Failure::because("there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+            return Err(Failure::because(
+                "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            ));
         };
         let roles = imds.get(ROLES).await?.unwrap_or_default();
         let role = roles.lines().next().unwrap_or_default();
         if role.is_empty() {
-            return Err(Failure::because("this instance has no role: give it an instance profile that may read the secrets"));
+            return Err(Failure::because(
+                "this instance has no role: give it an instance profile that may read the secrets",
+            ));
         }
         let text = Secret::new(imds.get(&format!("{ROLES}{role}")).await?.unwrap_or_default());
-        let role: RoleCredentials = serde_json::from_str(text.reveal())
-            .map_err(|error| Failure::because(format!("the credentials of role {role} make no sense: {error}")))?;
-        Ok(Credentials::new(role.access_key_id, role.secret_access_key, Some(role.token), None, "imds"))
+        let role: RoleCredentials = serde_json::from_str(text.reveal()).map_err(|error| {
+            Failure::because(format!("the credentials of role {role} make no sense: {error}"))
+        })?;
+        Ok(Credentials::new(
+            role.access_key_id,
+            role.secret_access_key,
+            Some(role.token),
+            None,
+            "imds",
+        ))
     }
 }
 
 #[async_trait]
 impl Secrets for SecretsManager {
     async fn secret(&self, name: &str, zone: &str) -> Result<Secret, Failure> {
-        let region = self.region.clone().unwrap_or_else(|| Zone::from(zone).region().to_owned());
+        let region = self
+            .region
+            .clone()
+            .unwrap_or_else(|| Zone::from(zone).region().to_owned());
         // Made for each secret: they are read once in a machine's life, and nothing of it should stay in memory.
         let mut config = Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
@@ -92,18 +114,27 @@ impl Secrets for SecretsManager {
             config = config.endpoint_url(endpoint);
         }
         let client = Client::from_conf(config.build());
-        let answer = client.get_secret_value().secret_id(name).send().await.map_err(|error| {
-            let remedy = match error.code() {
-                Some("ResourceNotFoundException") => "there is no such secret: create it",
-                Some("AccessDeniedException") => "the role may not read it: allow secretsmanager:GetSecretValue",
-                _ => "Secrets Manager did not give it",
-            };
-            let detail = DisplayErrorContext(&error);
-            Failure::because(format!("secret {name} in {region}: {remedy} ({detail})"))
-        })?;
+        let answer = client
+            .get_secret_value()
+            .secret_id(name)
+            .send()
+            .await
+            .map_err(|error| {
+                let remedy = match error.code() {
+                    Some("ResourceNotFoundException") => "there is no such secret: create it",
+                    Some("AccessDeniedException") => {
+                        "the role may not read it: allow secretsmanager:GetSecretValue"
+                    }
+                    _ => "Secrets Manager did not give it",
+                };
+                let detail = DisplayErrorContext(&error);
+                Failure::because(format!("secret {name} in {region}: {remedy} ({detail})"))
+            })?;
         match answer.secret_string {
             Some(text) => Ok(Secret::new(text)),
-            None => Err(Failure::because(format!("secret {name} in {region} is binary, a text is needed"))),
+            None => Err(Failure::because(format!(
+                "secret {name} in {region} is binary, a text is needed"
+            ))),
         }
     }
 }

@@ -50,8 +50,10 @@ impl TryFrom<Secret> for JoinToken {
 
     fn try_from(secret: Secret) -> Result<Self, BadJoin> {
         let text = secret.reveal().trim();
-        let (hash, credential) =
-            text.strip_prefix("K10").and_then(|rest| rest.split_once("::")).ok_or(BadJoin::Insecure)?;
+        let (hash, credential) = text
+            .strip_prefix("K10")
+            .and_then(|rest| rest.split_once("::"))
+            .ok_or(BadJoin::Insecure)?;
         if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(BadJoin::Hash);
         }
@@ -60,7 +62,9 @@ impl TryFrom<Secret> for JoinToken {
             Some(("server", _)) => return Err(BadJoin::ServerToken),
             Some(("node", secret)) => !secret.is_empty(),
             Some(_) => false,
-            None => credential.split_once('.').is_some_and(|(id, secret)| !id.is_empty() && !secret.is_empty()),
+            None => credential
+                .split_once('.')
+                .is_some_and(|(id, secret)| !id.is_empty() && !secret.is_empty()),
         };
         if !sound || !printable {
             return Err(BadJoin::Credential);
@@ -76,7 +80,9 @@ impl TryFrom<Secret> for JoinToken {
 /// [`BadJoin::Server`].
 pub fn server_url(secret: &str) -> Result<String, BadJoin> {
     let text = secret.trim();
-    let authority = text.strip_prefix("https://").map_or(text, |rest| rest.trim_end_matches('/'));
+    let authority = text
+        .strip_prefix("https://")
+        .map_or(text, |rest| rest.trim_end_matches('/'));
     let bare = authority.trim_start_matches('[').trim_end_matches(']');
     if let Ok(ip) = bare.parse::<Ipv6Addr>() {
         return Ok(format!("https://[{ip}]:6443"));
@@ -84,7 +90,9 @@ pub fn server_url(secret: &str) -> Result<String, BadJoin> {
     if let Ok(ip) = bare.parse::<IpAddr>() {
         return Ok(format!("https://{ip}:6443"));
     }
-    let uri: http::Uri = format!("https://{authority}/").parse().map_err(|_| BadJoin::Server)?;
+    let uri: http::Uri = format!("https://{authority}/")
+        .parse()
+        .map_err(|_| BadJoin::Server)?;
     let host = uri.host().ok_or(BadJoin::Server)?;
     let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'[' | b']' | b':');
     if uri.path() != "/" || uri.query().is_some() || authority.contains('@') || !host.bytes().all(named) {
@@ -122,7 +130,10 @@ mod tests {
             (format!("K10{hash}::server:s3cr3t"), BadJoin::ServerToken),
             (format!("K10{hash}::node:"), BadJoin::Credential),
             (format!("K10{hash}::s3cr3t"), BadJoin::Credential),
-            (format!("K10{hash}::node:s3cr3t\nserver: evil"), BadJoin::Credential),
+            (
+                format!("K10{hash}::node:s3cr3t\nserver: evil"),
+                BadJoin::Credential,
+            ),
         ] {
             let refused = read(&text).unwrap_err();
             assert_eq!(refused, reason);
@@ -148,7 +159,14 @@ mod tests {
         ] {
             assert_eq!(server_url(text).as_deref(), Ok(url));
         }
-        for text in ["", "http://10.0.0.1", "a b", "https://x/y", "user@host", "x\ny: z"] {
+        for text in [
+            "",
+            "http://10.0.0.1",
+            "a b",
+            "https://x/y",
+            "user@host",
+            "x\ny: z",
+        ] {
             assert_eq!(server_url(text), Err(BadJoin::Server), "{text:?}");
         }
     }

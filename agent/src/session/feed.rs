@@ -28,12 +28,22 @@ impl Feed {
     ) -> Self {
         // Whoever leads now wants to know at once.
         health.mark_changed();
-        let hello = v1::SessionRequest { time: Some(to_wire(clock.now())), report: Some(Report::Hello(hello)) };
-        Self { hello: Some(hello), outbox, health, welcomed }
+        let hello = v1::SessionRequest {
+            time: Some(to_wire(clock.now())),
+            report: Some(Report::Hello(hello)),
+        };
+        Self {
+            hello: Some(hello),
+            outbox,
+            health,
+            welcomed,
+        }
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = v1::SessionRequest> + Send + 'static {
-        unfold(self, |mut feed| async move { feed.next().await.map(|request| (request, feed)) })
+        unfold(self, |mut feed| async move {
+            feed.next().await.map(|request| (request, feed))
+        })
     }
 
     /// The next report; `None` when the session is over.

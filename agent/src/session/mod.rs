@@ -89,8 +89,12 @@ impl Session {
         let (mut index, mut failures, mut redirections) = (0_usize, 0_u32, 0_u32);
         let mut said = String::new();
         loop {
-            let listed = index.checked_rem(self.endpoints.len()).and_then(|index| self.endpoints.get(index));
-            let Some(endpoint) = preferred.pop_front().or_else(|| listed.cloned()) else { return };
+            let listed = index
+                .checked_rem(self.endpoints.len())
+                .and_then(|index| self.endpoints.get(index));
+            let Some(endpoint) = preferred.pop_front().or_else(|| listed.cloned()) else {
+                return;
+            };
             let end = self.attend(&endpoint).await;
             self.channel.send_replace(None);
             match end {
@@ -123,7 +127,10 @@ impl Session {
 
     /// One session with the coordinator at `endpoint`, to its end.
     async fn attend(&mut self, endpoint: &str) -> End {
-        let lost = |failure: Failure| End::Lost { welcomed: false, failure };
+        let lost = |failure: Failure| End::Lost {
+            welcomed: false,
+            failure,
+        };
         let Some(enrolled) = self.enrolled.borrow().clone() else {
             return lost(Failure::because("not enrolled"));
         };
@@ -139,7 +146,13 @@ impl Session {
             draining_operation: self.drainer.draining().unwrap_or_default(),
         };
         let welcomed = watch::Sender::new(false);
-        let feed = Feed::new(hello, self.outbox.clone(), self.health.clone(), welcomed.subscribe(), &self.clock);
+        let feed = Feed::new(
+            hello,
+            self.outbox.clone(),
+            self.health.clone(),
+            welcomed.subscribe(),
+            &self.clock,
+        );
         let mut client = AgentClient::new(channel.clone());
         let opening = async {
             let mut commands = client.session(feed.into_stream()).await?.into_inner();
@@ -169,19 +182,30 @@ impl Session {
                 Ok(Some(response)) => response.command,
                 Ok(None) => {
                     let failure = Failure::because("the coordinator ended the session");
-                    return End::Lost { welcomed: true, failure };
+                    return End::Lost {
+                        welcomed: true,
+                        failure,
+                    };
                 }
-                Err(status) => return End::Lost { welcomed: true, failure: status.into() },
+                Err(status) => {
+                    return End::Lost {
+                        welcomed: true,
+                        failure: status.into(),
+                    };
+                }
             };
             match command {
                 Some(Command::Welcome(welcome)) => self.welcome(welcome),
                 Some(Command::Redirect(redirect)) => return End::Redirected(redirect.endpoints),
-                Some(Command::Acknowledgement(acknowledgement)) => self.outbox.acknowledge(&acknowledgement.id),
+                Some(Command::Acknowledgement(acknowledgement)) => {
+                    self.outbox.acknowledge(&acknowledgement.id)
+                }
                 Some(Command::Drain(command)) => match self.order(command, node) {
                     Ok(order) => self.drainer.order(order).await,
                     Err((operation, error)) => {
                         tracing::error!(op = operation, error, "a command makes no sense");
-                        self.outbox.result(&operation, "drain", v1::Outcome::Failed, error);
+                        self.outbox
+                            .result(&operation, "drain", v1::Outcome::Failed, error);
                     }
                 },
                 Some(Command::AbortDrain(command)) => {
@@ -199,7 +223,10 @@ impl Session {
         let on_timeout = command.on_timeout().into();
         let operation = command.operation_id;
         if operation.is_empty() || operation.len() > 256 {
-            return Err((operation.chars().take(256).collect(), "a drain needs the id of its operation".to_owned()));
+            return Err((
+                operation.chars().take(256).collect(),
+                "a drain needs the id of its operation".to_owned(),
+            ));
         }
         let timeout = match command.timeout.as_ref().map(duration_from_wire) {
             None => self.drain.timeout,
@@ -223,7 +250,9 @@ impl Session {
         };
         self.intervals.send_modify(|intervals| {
             intervals.changing = wish(welcome.changing_interval).unwrap_or(intervals.changing);
-            intervals.quiet = wish(welcome.quiet_interval).unwrap_or(intervals.quiet).max(intervals.changing);
+            intervals.quiet = wish(welcome.quiet_interval)
+                .unwrap_or(intervals.quiet)
+                .max(intervals.changing);
         });
         for endpoint in welcome.endpoints {
             if self.endpoints.len() < MOST_ENDPOINTS && !self.endpoints.contains(&endpoint) {

@@ -1,1 +1,575 @@
+#![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
+//! Whole agents over real mutual TLS against a tiny coordinator.
 
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::Stream;
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use smartscale_planner::{fixtures, model::Market};
+use smartscale_proto::{
+    identity::Identity,
+    time::{SharedClock, SystemClock, to_wire},
+    tls::{self, Anchors, Credential, Rotating, keys, server},
+    v1::{agent_server, enrolment_server, session_request::Report},
+};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_stream::{StreamExt as _, wrappers::UnboundedReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Response, Status,
+    transport::server::{TcpConnectInfo, TlsConnectInfo},
+};
+
+use crate::{
+    Agent, Config, Parts,
+    embedded::{
+        Call, EmbeddedFiles, EmbeddedKubelet, EmbeddedMachine, EmbeddedNotices, EmbeddedSecrets,
+        EmbeddedUnits, EmbeddedVitals, FixedToken, MemoryFolder,
+    },
+    health::Reading,
+    kubelet::OwnPod,
+    machine::Machine,
+    notices::{Notice, NoticeKind},
+};
+use smartscale_proto::v1;
+
+const SECRET: &str = "s3cr3t";
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The coordinator's certificate authority and what it says.
+struct Coordinator {
+    issuer: Issuer<'static, KeyPair>,
+    ca: Vec<u8>,
+    /// Enrolments to be refused as not yet recorded.
+    not_yet: AtomicU32,
+    /// Lifetime of certificates in seconds.
+    life: i64,
+    enrolments: AtomicU32,
+    renewals: AtomicU32,
+    sessions: AtomicU32,
+    /// Reports are acknowledged.
+    acknowledges: bool,
+    redirect: Mutex<Option<String>>,
+    reports: mpsc::UnboundedSender<Report>,
+    orders: Mutex<Vec<mpsc::UnboundedSender<Result<v1::SessionResponse, Status>>>>,
+}
+
+type Commands = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
+
+fn command(command: v1::session_response::Command) -> v1::SessionResponse {
+    v1::SessionResponse {
+        command: Some(command),
+    }
+}
+
+impl Coordinator {
+    fn sign(&self, uri: &str, key: &impl rcgen::PublicKeyData) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.signed_by(key, &self.issuer).unwrap().der().to_vec()
+    }
+
+    fn certificate(&self, csr: &[u8]) -> v1::Certificate {
+        let request = rcgen::CertificateSigningRequestParams::from_der(&csr.to_vec().into()).unwrap();
+        let leaf = self.sign("spiffe://smartscale/cluster/demo/agent/i-1", &request.public_key);
+        let not_after = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(self.life);
+        v1::Certificate {
+            chain_der: vec![leaf, self.ca.clone()],
+            trust_anchors_der: vec![self.ca.clone()],
+            not_after: Some(to_wire(not_after)),
+        }
+    }
+
+    fn order(&self, order: v1::session_response::Command) {
+        self.orders
+            .lock()
+            .unwrap()
+            .last()
+            .unwrap()
+            .send(Ok(command(order)))
+            .unwrap();
+    }
+}
+
+#[derive(Clone)]
+struct Service(Arc<Coordinator>);
+
+#[tonic::async_trait]
+impl enrolment_server::Enrolment for Service {
+    async fn challenge(
+        &self,
+        _: Request<v1::ChallengeRequest>,
+    ) -> Result<Response<v1::ChallengeResponse>, Status> {
+        Ok(Response::new(v1::ChallengeResponse {
+            challenge: vec![7; 32],
+            expires_at: None,
+        }))
+    }
+
+    async fn enrol(&self, request: Request<v1::EnrolRequest>) -> Result<Response<v1::EnrolResponse>, Status> {
+        let request = request.into_inner();
+        let waits = self
+            .0
+            .not_yet
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if waits.is_ok() {
+            return Err(Status::failed_precondition("no launch of i-1 is recorded"));
+        }
+        assert_eq!(request.challenge, [7; 32]);
+        match request.proof {
+            Some(v1::enrol_request::Proof::Token(token)) if token.secret == SECRET => {}
+            other => return Err(Status::permission_denied(format!("{other:?}"))),
+        }
+        self.0.enrolments.fetch_add(1, Ordering::SeqCst);
+        Ok(Response::new(v1::EnrolResponse {
+            certificate: Some(self.0.certificate(&request.csr_der)),
+            node_name: "i-1".into(),
+            pool: "general".into(),
+            market: "spot".into(),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl agent_server::Agent for Service {
+    type SessionStream = Commands;
+
+    async fn session(
+        &self,
+        request: Request<tonic::Streaming<v1::SessionRequest>>,
+    ) -> Result<Response<Commands>, Status> {
+        let connection = request
+            .extensions()
+            .get::<TlsConnectInfo<TcpConnectInfo>>()
+            .unwrap();
+        let certificates = connection
+            .peer_certs()
+            .ok_or_else(|| Status::unauthenticated("no certificate"))?;
+        let peer = Identity::from_certificate(&certificates[0]);
+        assert_eq!(
+            peer.unwrap().to_string(),
+            "spiffe://smartscale/cluster/demo/agent/i-1"
+        );
+        self.0.sessions.fetch_add(1, Ordering::SeqCst);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let first = match &*self.0.redirect.lock().unwrap() {
+            Some(endpoint) => v1::session_response::Command::Redirect(v1::Redirect {
+                endpoints: vec![endpoint.clone()],
+            }),
+            None => v1::session_response::Command::Welcome(v1::Welcome {
+                changing_interval: Some(millis(100)),
+                quiet_interval: Some(millis(200)),
+                endpoints: vec![],
+            }),
+        };
+        sender.send(Ok(command(first))).unwrap();
+        self.0.orders.lock().unwrap().push(sender.clone());
+        let coordinator = Arc::clone(&self.0);
+        let mut stream = request.into_inner();
+        tokio::spawn(async move {
+            while let Some(Ok(request)) = stream.next().await {
+                let report = request.report.unwrap();
+                let id = match &report {
+                    Report::Drain(drain) => Some(drain.operation_id.clone()),
+                    Report::Notice(notice) => Some(notice.id.clone()),
+                    Report::Result(result) => Some(result.operation_id.clone()),
+                    Report::Boot(boot) => Some(boot.step().as_str_name().to_owned()),
+                    Report::Hello(_) | Report::Health(_) => None,
+                };
+                let _ = coordinator.reports.send(report);
+                if let Some(id) = id.filter(|_| coordinator.acknowledges) {
+                    let acknowledgement = v1::Acknowledgement { id };
+                    let _ = sender.send(Ok(command(v1::session_response::Command::Acknowledgement(
+                        acknowledgement,
+                    ))));
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(receiver))))
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        self.0.renewals.fetch_add(1, Ordering::SeqCst);
+        let certificate = Some(self.0.certificate(&request.into_inner().csr_der));
+        Ok(Response::new(v1::RenewResponse { certificate }))
+    }
+}
+
+fn millis(millis: u64) -> prost_types::Duration {
+    smartscale_proto::time::duration_to_wire(Duration::from_millis(millis))
+}
+
+struct Rig {
+    coordinator: Arc<Coordinator>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    address: String,
+}
+
+/// A coordinator on a free port.
+async fn coordinator(change: impl FnOnce(&mut Coordinator)) -> Rig {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let ca = params.self_signed(&key).unwrap().der().to_vec();
+    let (sender, reports) = mpsc::unbounded_channel();
+    let mut coordinator = Coordinator {
+        issuer: Issuer::new(params, key),
+        ca,
+        not_yet: AtomicU32::new(0),
+        life: 3600,
+        enrolments: AtomicU32::new(0),
+        renewals: AtomicU32::new(0),
+        sessions: AtomicU32::new(0),
+        acknowledges: true,
+        redirect: Mutex::default(),
+        reports: sender,
+        orders: Mutex::default(),
+    };
+    change(&mut coordinator);
+    let coordinator = Arc::new(coordinator);
+    let address = serve(&coordinator).await;
+    Rig {
+        coordinator,
+        reports,
+        address,
+    }
+}
+
+async fn serve(coordinator: &Arc<Coordinator>) -> String {
+    let key = KeyPair::generate().unwrap();
+    let leaf = coordinator.sign("spiffe://smartscale/cluster/demo/coordinator", &key);
+    let key = keys::key_from_pem(key.serialize_pem().as_bytes()).unwrap();
+    let credential = Credential {
+        chain: vec![leaf.into(), coordinator.ca.clone().into()],
+        key: Some(key),
+        anchors: Anchors::Certificates(vec![coordinator.ca.clone().into()]),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let incoming = server::incoming(listener, Rotating::new(credential), |_| {}).unwrap();
+    let service = Service(Arc::clone(coordinator));
+    tokio::spawn(
+        tonic::transport::Server::builder()
+            .add_service(enrolment_server::EnrolmentServer::new(service.clone()))
+            .add_service(agent_server::AgentServer::new(service))
+            .serve_with_incoming(incoming),
+    );
+    address
+}
+
+struct Machinery {
+    parts: Parts,
+    kubelet: Arc<EmbeddedKubelet>,
+    units: Arc<EmbeddedUnits>,
+    files: Arc<EmbeddedFiles>,
+    notices: Arc<EmbeddedNotices>,
+    vitals: Arc<EmbeddedVitals>,
+    secrets: Arc<EmbeddedSecrets>,
+}
+
+fn machinery(address: &str, ca: &[u8]) -> Machinery {
+    let print: String = keys::fingerprint(ca)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let config = Config::parse(&format!(
+        "coordinators = [\"{address}\"]\ntrust_domain = \"smartscale\"\ncluster = \"demo\"\nca_fingerprint = \"{print}\"\n\
+         [notices]\ninterval = \"200ms\"\n[health]\nchanging_interval = \"200ms\"\n"
+    ))
+    .unwrap();
+    let clock: SharedClock = Arc::new(SystemClock);
+    let kubelet = Arc::new(EmbeddedKubelet::new(Arc::clone(&clock)));
+    let (units, files, notices, vitals, secrets) = <(
+        Arc<EmbeddedUnits>,
+        Arc<EmbeddedFiles>,
+        Arc<EmbeddedNotices>,
+        Arc<EmbeddedVitals>,
+        Arc<EmbeddedSecrets>,
+    )>::default();
+    secrets.set("k3s/join-token", &format!("K10{}::node:join", "0f".repeat(32)));
+    secrets.set("k3s/master-ip", "10.0.0.10");
+    let machine = Machine {
+        id: "i-1".parse().unwrap(),
+        instance_type: "t3.small".into(),
+        zone: "us-east-1a".into(),
+        market: Market::Spot,
+        private_ip: "10.0.1.17".parse().unwrap(),
+        provider_id: Some("aws:///us-east-1a/i-1".into()),
+    };
+    let parts = Parts {
+        config,
+        clock,
+        boot_id: "boot-1".into(),
+        folder: Arc::new(MemoryFolder::default()),
+        machine: Arc::new(EmbeddedMachine::new(machine)),
+        notices: Arc::<EmbeddedNotices>::clone(&notices),
+        secrets: Arc::<EmbeddedSecrets>::clone(&secrets),
+        attestor: Arc::new(FixedToken::new(SECRET)),
+        units: Arc::<EmbeddedUnits>::clone(&units),
+        files: Arc::<EmbeddedFiles>::clone(&files),
+        kubelet: Arc::<EmbeddedKubelet>::clone(&kubelet),
+        vitals: Arc::<EmbeddedVitals>::clone(&vitals),
+    };
+    Machinery {
+        parts,
+        kubelet,
+        units,
+        files,
+        notices,
+        vitals,
+        secrets,
+    }
+}
+
+impl Machinery {
+    /// Runs an agent; dropping the answer kills it.
+    fn start(&self) -> Running {
+        tls::install_provider();
+        let agent = Agent::new(self.parts.clone());
+        Running(tokio::spawn(async move {
+            agent.run(CancellationToken::new()).await.unwrap()
+        }))
+    }
+
+    fn pod(&self, key: &str) {
+        let mut pod = fixtures::pod(key).on("i-1").owned_by("ReplicaSet", "web").build();
+        pod.uid = key.into();
+        let grace = Duration::from_secs(5);
+        self.kubelet
+            .add(OwnPod { pod, grace }, Some(Duration::from_millis(50)));
+    }
+}
+
+struct Running(tokio::task::JoinHandle<()>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Rig {
+    /// The next report that `pick` takes.
+    async fn report<T>(&mut self, mut pick: impl FnMut(Report) -> Option<T>) -> T {
+        let picked = async {
+            loop {
+                if let Some(picked) = pick(self.reports.recv().await.unwrap()) {
+                    return picked;
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, picked)
+            .await
+            .expect("no such report came")
+    }
+
+    async fn drained(&mut self, operation: &str) -> v1::DrainReport {
+        self.report(|report| match report {
+            Report::Drain(drain)
+                if drain.operation_id == operation && drain.phase() == v1::DrainPhase::Drained =>
+            {
+                Some(drain)
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    async fn boot(&mut self, step: v1::BootStep, outcome: v1::Outcome) -> v1::BootReport {
+        self.report(|report| match report {
+            Report::Boot(boot) if boot.step() == step && boot.outcome() == outcome => Some(boot),
+            _ => None,
+        })
+        .await
+    }
+}
+
+#[tokio::test]
+async fn a_machine_enrols_joins_reports_and_does_not_enrol_again_after_a_restart() {
+    let mut rig = coordinator(|coordinator| coordinator.not_yet = AtomicU32::new(1)).await;
+    let machinery = machinery(&rig.address, &rig.coordinator.ca);
+    let agent = machinery.start();
+    let hello = rig.report(|report| match report {
+        Report::Hello(hello) => Some(hello),
+        _ => None,
+    });
+    let hello = hello.await;
+    assert_eq!(hello.machine.unwrap().instance_id, "i-1");
+    assert_eq!(hello.boot_id, "boot-1");
+    rig.boot(v1::BootStep::Ready, v1::Outcome::Done).await;
+    assert!(machinery.units.runs("k3s-agent.service"));
+    let drop_in = machinery.files.drop_in().unwrap();
+    assert_eq!(drop_in.server, "https://10.0.0.10:6443");
+    assert!(drop_in.labels.contains(&"smartscale.io/pool=general".to_owned()));
+    drop(agent);
+    let _agent = machinery.start();
+    rig.report(|report| matches!(report, Report::Hello(_)).then_some(()))
+        .await;
+    assert_eq!(rig.coordinator.enrolments.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_missing_secret_is_told_while_it_is_missing() {
+    let mut rig = coordinator(|_| {}).await;
+    let machinery = machinery(&rig.address, &rig.coordinator.ca);
+    machinery.secrets.set("k3s/join-token", "K10nothing::server:x");
+    let _agent = machinery.start();
+    let report = rig.boot(v1::BootStep::Secrets, v1::Outcome::Retrying).await;
+    assert!(report.error.contains("k3s/join-token"), "{}", report.error);
+    machinery
+        .secrets
+        .set("k3s/join-token", &format!("K10{}::node:join", "0f".repeat(32)));
+    let done = rig.boot(v1::BootStep::Secrets, v1::Outcome::Done).await;
+    assert!(done.attempts >= 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_true_never_leaves() {
+    let mut rig = coordinator(|_| {}).await;
+    let machinery = machinery(&rig.address, &rig.coordinator.ca);
+    machinery.vitals.set(Reading {
+        cpu_percent: Some(f64::NAN),
+        memory_percent: Some(40.0),
+        ..Reading::default()
+    });
+    let _agent = machinery.start();
+    let health = |report| match report {
+        Report::Health(health) if health.memory_percent == Some(40.0) => Some(health),
+        _ => None,
+    };
+    assert_eq!(rig.report(health).await.cpu_percent, None);
+}
+
+#[tokio::test]
+async fn a_drain_is_obeyed_and_the_kubelet_is_stopped_for_good() {
+    let mut rig = coordinator(|_| {}).await;
+    let machinery = machinery(&rig.address, &rig.coordinator.ca);
+    machinery.pod("default/a");
+    let agent = machinery.start();
+    rig.boot(v1::BootStep::Ready, v1::Outcome::Done).await;
+    rig.coordinator
+        .order(v1::session_response::Command::Drain(v1::DrainCommand {
+            operation_id: "op-1".into(),
+            timeout: Some(millis(60_000)),
+            on_timeout: v1::OnTimeout::Abort.into(),
+            reason: "test".into(),
+        }));
+    let report = rig.drained("op-1").await;
+    assert_eq!(report.pods.len(), 1);
+    assert_eq!(report.pods[0].state(), v1::PodState::Gone);
+    let stop = v1::StopKubeletCommand {
+        operation_id: "op-1".into(),
+    };
+    rig.coordinator
+        .order(v1::session_response::Command::StopKubelet(stop));
+    let result = |report| match report {
+        Report::Result(result) => Some(result),
+        _ => None,
+    };
+    let result = rig.report(result).await;
+    assert_eq!(
+        (result.command.as_str(), result.outcome()),
+        ("stop_kubelet", v1::Outcome::Done)
+    );
+    assert!(!machinery.units.runs("k3s-agent.service"));
+    drop(agent);
+    let _agent = machinery.start();
+    let report = rig.boot(v1::BootStep::Kubelet, v1::Outcome::Retrying).await;
+    assert!(report.error.contains("op-1"), "{}", report.error);
+    assert!(!machinery.units.runs("k3s-agent.service"));
+}
+
+#[tokio::test]
+async fn an_interruption_is_drained_without_a_coordinator_and_told_when_it_is_back() {
+    let mut rig = coordinator(|_| {}).await;
+    // Nobody listens where the agent looks.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nowhere = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let mut machinery = machinery(&nowhere, &rig.coordinator.ca);
+    machinery.pod("default/a");
+    machinery.notices.announce(Notice {
+        kind: NoticeKind::SpotInterruption,
+        id: "spot-1".into(),
+        at: Some(jiff::Timestamp::now() + jiff::SignedDuration::from_secs(120)),
+        detail: "terminate".into(),
+    });
+    let agent = machinery.start();
+    let gone = async {
+        while !machinery.kubelet.present().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone)
+        .await
+        .expect("the pod is still there");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    drop(agent);
+    assert!(machinery.kubelet.calls().contains(&Call::Cordon));
+    machinery.parts.config.coordinators = vec![rig.address.clone()];
+    let _agent = machinery.start();
+    let mut seen = (false, false);
+    rig.report(|report| {
+        match report {
+            Report::Notice(notice) => seen.0 |= notice.id == "spot-1",
+            Report::Drain(drain) => {
+                seen.1 |= drain.operation_id == "notice/spot-1" && drain.phase() == v1::DrainPhase::Drained;
+            }
+            _ => {}
+        }
+        (seen == (true, true)).then_some(())
+    })
+    .await;
+    let evictions = machinery
+        .kubelet
+        .calls()
+        .iter()
+        .filter(|call| matches!(call, Call::Evict(..)))
+        .count();
+    assert_eq!(evictions, 1);
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_to_the_leader() {
+    let mut leader = coordinator(|_| {}).await;
+    let follower = serve(&leader.coordinator).await;
+    *leader.coordinator.redirect.lock().unwrap() = Some(leader.address.clone());
+    let machinery = machinery(&follower, &leader.coordinator.ca);
+    let _agent = machinery.start();
+    leader
+        .report(|report| matches!(report, Report::Hello(_)).then_some(()))
+        .await;
+    *leader.coordinator.redirect.lock().unwrap() = None;
+    leader
+        .report(|report| matches!(report, Report::Health(_)).then_some(()))
+        .await;
+    assert!(leader.coordinator.sessions.load(Ordering::SeqCst) >= 2);
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_at_half_of_its_life_without_dropping_the_stream() {
+    let mut rig = coordinator(|coordinator| coordinator.life = 2).await;
+    let machinery = machinery(&rig.address, &rig.coordinator.ca);
+    let _agent = machinery.start();
+    rig.boot(v1::BootStep::Ready, v1::Outcome::Done).await;
+    let renewed = async {
+        while rig.coordinator.renewals.load(Ordering::SeqCst) < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, renewed)
+        .await
+        .expect("no renewal came");
+    assert_eq!(rig.coordinator.sessions.load(Ordering::SeqCst), 1);
+}

@@ -13,18 +13,27 @@ fn every_answer_of_the_api_server_has_its_meaning() {
     assert!(matches!(refused(&status(budget)), Refusal::Budget(_)));
     let throttled = r#"{"status":"Failure","message":"too many requests","reason":"TooManyRequests",
         "details":{"retryAfterSeconds":3},"code":429}"#;
-    assert_eq!(refused(&status(throttled)), Refusal::Throttled { after: Some(Duration::from_secs(3)) });
+    assert_eq!(
+        refused(&status(throttled)),
+        Refusal::Throttled {
+            after: Some(Duration::from_secs(3))
+        }
+    );
     let two = r#"{"status":"Failure","message":"This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
         "reason":"InternalError","code":500}"#;
     assert_eq!(refused(&status(two)), Refusal::MultipleBudgets);
     let ending = r#"{"status":"Failure","message":"pods is forbidden","reason":"Forbidden",
         "details":{"causes":[{"reason":"NamespaceTerminating","message":"namespace x is being terminated"}]},"code":403}"#;
     assert_eq!(refused(&status(ending)), Refusal::NamespaceTerminating);
-    let forbidden = r#"{"status":"Failure","message":"no relationship found","reason":"Forbidden","code":403}"#;
+    let forbidden =
+        r#"{"status":"Failure","message":"no relationship found","reason":"Forbidden","code":403}"#;
     assert!(matches!(refused(&status(forbidden)), Refusal::Refused(_)));
     assert_eq!(refused(&status(r#"{"code":404}"#)), Refusal::NotFound);
     assert_eq!(refused(&status(r#"{"code":409}"#)), Refusal::OtherUid);
-    assert!(matches!(refused(&status(r#"{"code":503}"#)), Refusal::Unavailable(_)));
+    assert!(matches!(
+        refused(&status(r#"{"code":503}"#)),
+        Refusal::Unavailable(_)
+    ));
 }
 
 #[test]
@@ -45,5 +54,8 @@ fn a_pod_with_a_field_that_makes_no_sense_leaves_all_the_same() {
 async fn a_kubeconfig_that_is_not_there_yet_is_named() {
     let api = KubeconfigApi::new(Path::new("/nowhere/kubelet.kubeconfig"));
     let refusal = api.node("n").await.unwrap_err();
-    assert!(refusal.to_string().contains("/nowhere/kubelet.kubeconfig"), "{refusal}");
+    assert!(
+        refusal.to_string().contains("/nowhere/kubelet.kubeconfig"),
+        "{refusal}"
+    );
 }
