@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::{
     Policy,
     model::{Cluster, Labels, Market, Pod, PoolName, Zone, keys},
-    placement::{DomainTemplate, Host, Place, accepts_statically},
+    placement::{DomainGroup, Host, Place, accepts_statically},
     policy::{Pool, TypeSpec},
     snapshot::{Launching, State},
 };
@@ -147,6 +147,7 @@ fn template<'a>(
         allocatable: pool.allocatable(spec),
         used: crate::model::Resources::default(),
         pods: Vec::new(),
+        repelling: 0,
         accepts: true,
         is_destination: false,
         gone: false,
@@ -191,17 +192,27 @@ pub(super) fn launching<'a>(
     ))
 }
 
-/// One template for each pool × zone whose nodes a pod could mean, for spread domains.
-pub(super) fn domains(offerings: &[Offering<'_>]) -> Vec<Arc<DomainTemplate>> {
-    let template = |offering: &Offering<'_>| {
-        let mut labels = (*offering.host.labels).clone();
-        labels.remove(keys::HOSTNAME);
-        Arc::new(DomainTemplate {
-            labels: Arc::new(labels),
-            taints: offering.host.taints.clone(),
-        })
-    };
-    offerings.iter().map(template).collect()
+/// A group for each pool × zone, for spread domains. What differs between types and markets opens none: which of them
+/// EC2 gives is not known before.
+pub(super) fn domains(offerings: &[Offering<'_>]) -> Vec<DomainGroup> {
+    let mut groups: BTreeMap<(usize, &Zone), DomainGroup> = BTreeMap::new();
+    for offering in offerings {
+        let host = &offering.host;
+        let group = groups.entry((offering.pool, &offering.zone)).or_insert_with(|| {
+            let mut common = (*host.labels).clone();
+            for key in [keys::HOSTNAME, keys::INSTANCE_TYPE, keys::MARKET, keys::ARCH] {
+                common.remove(key);
+            }
+            DomainGroup {
+                common,
+                nodes: Vec::new(),
+            }
+        });
+        group
+            .nodes
+            .push((Arc::clone(&host.labels), Arc::clone(&host.taints)));
+    }
+    groups.into_values().collect()
 }
 
 /// Nodes of one pool, existing, launching and planned.

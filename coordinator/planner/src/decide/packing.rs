@@ -295,9 +295,7 @@ fn next_node<'a>(
 /// The pods that such a node would take, tried in order, again until none fits.
 fn fill<'a>(world: &mut World<'a>, offering: &Offering<'a>, left: &[&'a Pod]) -> Vec<&'a Pod> {
     let index = world.hosts.len();
-    world
-        .hosts
-        .push(named(&offering.host, &format!("launch[{index}]")));
+    world.hosts.push(offering.host.clone());
     let mut taken: Vec<&'a Pod> = Vec::new();
     loop {
         let before = taken.len();

@@ -60,7 +60,11 @@ impl Prefilter {
 
     fn count_affinity(&mut self, world: &World<'_>, pod: &Pod) {
         let asks = !pod.pod_affinity.is_empty() || !pod.pod_anti_affinity.is_empty();
-        for host in world.hosts.iter().filter(|host| !host.gone) {
+        for host in world
+            .hosts
+            .iter()
+            .filter(|host| !host.gone && (asks || host.repelling > 0))
+        {
             for other in &host.pods {
                 if asks {
                     if !pod.pod_affinity.is_empty() && all_match(&pod.pod_affinity, other, world.cluster) {
@@ -189,12 +193,12 @@ fn count_spread(
     }
     let is_hostname = &**key == keys::HOSTNAME;
     if !is_hostname {
-        for template in &world.domains {
-            if let Some(value) = template
-                .labels
-                .get(key)
-                .filter(|value| !counts.contains_key(*value))
-                && eligible("", &template.labels, &template.taints)
+        for group in &world.domains {
+            if let Some(value) = group.common.get(key).filter(|value| !counts.contains_key(*value))
+                && group
+                    .nodes
+                    .iter()
+                    .any(|(labels, taints)| eligible("", labels, taints))
             {
                 counts.insert(value.clone(), 0);
             }

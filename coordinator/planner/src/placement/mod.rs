@@ -48,6 +48,8 @@ pub(crate) struct Host<'a> {
     pub(crate) allocatable: Resources,
     pub(crate) used: Resources,
     pub(crate) pods: Vec<&'a Pod>,
+    /// How many of them have required anti-affinity.
+    pub(crate) repelling: usize,
     /// It takes pods that wait.
     pub(crate) accepts: bool,
     /// It takes pods that are moved.
@@ -59,6 +61,7 @@ pub(crate) struct Host<'a> {
 impl<'a> Host<'a> {
     pub(crate) fn add(&mut self, pod: &'a Pod) {
         self.used.add(&pod.requests);
+        self.repelling += usize::from(!pod.pod_anti_affinity.is_empty());
         self.pods.push(pod);
     }
 
@@ -66,6 +69,7 @@ impl<'a> Host<'a> {
         if let Some(index) = self.pods.iter().rposition(|other| std::ptr::eq(*other, pod)) {
             self.pods.remove(index);
             self.used.subtract(&pod.requests);
+            self.repelling -= usize::from(!pod.pod_anti_affinity.is_empty());
         }
     }
 
@@ -82,15 +86,17 @@ impl<'a> Host<'a> {
 pub(crate) struct World<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) hosts: Vec<Host<'a>>,
-    /// Hosts as each pool could launch them, one for every pool × zone × type × market: they open spread domains.
-    pub(crate) domains: Vec<Arc<DomainTemplate>>,
+    /// Nodes as each pool could launch them, a group for every pool × zone: they open spread domains.
+    pub(crate) domains: Vec<DomainGroup>,
 }
 
 /// What a pool could launch in a zone, as far as spread domains care.
 #[derive(Clone, Debug)]
-pub(crate) struct DomainTemplate {
-    pub(crate) labels: Arc<Labels>,
-    pub(crate) taints: Arc<[Taint]>,
+pub(crate) struct DomainGroup {
+    /// Labels that all of its nodes have alike; only these open domains.
+    pub(crate) common: Labels,
+    /// Labels and taints of each kind of node.
+    pub(crate) nodes: Vec<(Arc<Labels>, Arc<[Taint]>)>,
 }
 
 impl<'a> World<'a> {
@@ -163,9 +169,7 @@ impl<'a> World<'a> {
 
     /// Whether some pod has anti-affinity, which also binds those that come later.
     pub(crate) fn repels_somebody(&self) -> bool {
-        self.hosts
-            .iter()
-            .any(|host| !host.gone && host.pods.iter().any(|pod| !pod.pod_anti_affinity.is_empty()))
+        self.hosts.iter().any(|host| !host.gone && host.repelling > 0)
     }
 
     /// The fullest host of those that pass `wanted` and every filter; the first by name among equals.
@@ -253,6 +257,7 @@ fn existing<'a>(node: &Node, index: usize, policy: &Policy, now: Timestamp) -> H
         allocatable: node.allocatable.clone(),
         used: Resources::default(),
         pods: Vec::new(),
+        repelling: 0,
         accepts: usable && (node.ready || young),
         is_destination: usable && node.ready,
         gone: false,
