@@ -26,31 +26,31 @@ use smartscale_planner::{
 
 /// What `smartscale plan` is asked.
 #[derive(Debug, Clone, clap::Args)]
-pub struct PlanArgs {
+pub(crate) struct PlanArgs {
     /// Objects of the cluster: files or folders of what `kubectl get nodes,pods,… -A -o yaml` (or json) prints, `-` for
     /// standard input; may be repeated
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
-    pub files: Vec<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
     /// The policy to try
     #[arg(long, value_name = "FILE")]
-    pub policy: PathBuf,
+    pub(crate) policy: PathBuf,
     /// What agents and Prometheus would have said; without it metrics are unknown
     #[arg(long, value_name = "FILE")]
-    pub metrics: Option<PathBuf>,
+    pub(crate) metrics: Option<PathBuf>,
     /// What happened before: the state item
     #[arg(long, value_name = "FILE")]
-    pub state: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
     /// The moment of the decision, RFC 3339; default: the present
     #[arg(long, value_name = "TIME")]
-    pub now: Option<Timestamp>,
+    pub(crate) now: Option<Timestamp>,
     /// How the plan is printed
     #[arg(short = 'o', long = "output", value_enum, default_value_t = Output::Table)]
-    pub output: Output,
+    pub(crate) output: Output,
 }
 
 /// Forms of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
+pub(crate) enum Output {
     /// For people.
     Table,
     /// For machines.
@@ -61,7 +61,7 @@ pub enum Output {
 
 /// Input that cannot be used: where, what is wrong, what would be right.
 #[derive(Debug)]
-pub struct BadInput {
+pub(crate) struct BadInput {
     place: String,
     message: String,
 }
@@ -85,11 +85,11 @@ impl std::error::Error for BadInput {}
 
 /// A plan and what is worth a warning.
 #[derive(Debug)]
-pub struct Decided {
+pub(crate) struct Decided {
     /// The plan.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     /// Oddities of the policy.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Reads, decides and prints.
@@ -97,7 +97,7 @@ pub struct Decided {
     clippy::needless_pass_by_value,
     reason = "the command line hands its arguments over"
 )]
-pub fn run(args: PlanArgs) -> ExitCode {
+pub(crate) fn run(args: PlanArgs) -> ExitCode {
     let decided = match decide(&args, &mut io::stdin()) {
         Ok(decided) => decided,
         Err(error) => {
@@ -127,7 +127,7 @@ pub fn run(args: PlanArgs) -> ExitCode {
 ///
 /// # Errors
 /// The first input that cannot be used.
-pub fn decide(args: &PlanArgs, stdin: &mut impl Read) -> Result<Decided, BadInput> {
+pub(crate) fn decide(args: &PlanArgs, stdin: &mut impl Read) -> Result<Decided, BadInput> {
     let shown = |path: &Path| path.display().to_string();
     let (policy, warnings) =
         Policy::from_toml(&text(&args.policy)?).map_err(|error| BadInput::new(shown(&args.policy), error))?;
@@ -166,7 +166,7 @@ pub fn decide(args: &PlanArgs, stdin: &mut impl Read) -> Result<Decided, BadInpu
 ///
 /// # Errors
 /// If the plan cannot be serialized.
-pub fn render(plan: &Plan, output: Output) -> Result<String, String> {
+pub(crate) fn render(plan: &Plan, output: Output) -> Result<String, String> {
     match output {
         Output::Table => Ok(table::of(plan)),
         Output::Json => serde_json::to_string_pretty(plan)

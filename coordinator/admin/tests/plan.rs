@@ -7,7 +7,7 @@
 
 #[path = "../src"]
 mod program {
-    pub mod plan;
+    pub(crate) mod plan;
 }
 
 use std::{fs, path::PathBuf};
@@ -69,7 +69,7 @@ fn files_folders_and_standard_input_give_the_same_plan() {
         let plan = decide(&folder.args(files), &mut stdin.as_bytes()).unwrap().plan;
         render(&plan, Output::Json).unwrap()
     };
-    let expected = of(&[file.clone()], "");
+    let expected = of(std::slice::from_ref(&file), "");
     assert!(
         expected.contains("\"scale_up\"") && expected.contains("default/web"),
         "{expected}"
@@ -152,4 +152,17 @@ fn a_bad_policy_metrics_or_state_names_file_and_key() {
         "{}",
         folder.error(&args)
     );
+}
+
+#[test]
+fn the_table_reads_like_an_answer() {
+    let folder = Folder::new();
+    let big = POD.replace("name: web", "name: big").replace("'1'", "'64'");
+    let node =
+        "{kind: Node, metadata: {name: server, labels: {node-role.kubernetes.io/control-plane: 'true'}}}";
+    let text = format!("{POD}\n---\n{big}\n---\n{node}\n");
+    let plan = decide(&folder.args(&["-".into()]), &mut text.as_bytes())
+        .unwrap()
+        .plan;
+    insta::assert_snapshot!(render(&plan, Output::Table).unwrap());
 }

@@ -43,8 +43,14 @@ pub(super) fn of(plan: &Plan) -> String {
             count(plan.pods.pending.len(), "pod")
         ));
     }
-    if !plan.held_by.is_empty() {
-        let holds: Vec<_> = plan.held_by.iter().map(|hold| words(*hold)).collect();
+    // Beside a launch only its own limit is news: that nothing goes at the same time goes without saying.
+    let holds: Vec<_> = plan
+        .held_by
+        .iter()
+        .filter(|h| plan.launch.is_empty() || **h == Hold::AtMax)
+        .collect();
+    if !holds.is_empty() {
+        let holds: Vec<_> = holds.into_iter().map(|hold| words(*hold)).collect();
         parts.push(format!("held by {}", holds.join(" and ")));
     }
     parts.join("; ")
