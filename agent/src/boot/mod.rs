@@ -192,6 +192,3 @@ impl Boot {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -23,7 +23,7 @@ impl Engine {
                 match result {
                     Ok(node) => {
                         run.dirty = true;
-                        self.seen(node, drain, run);
+                        self.seen(&node, drain, run);
                     }
                     Err(refusal) => self.node_refused(&refusal, drain, run),
                 }
@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// The node before it is cordoned: says whose the cordon will be.
-    fn seen(&self, node: OwnNode, drain: &mut DrainState, run: &mut Run) {
+    fn seen(&self, node: &OwnNode, drain: &mut DrainState, run: &mut Run) {
         if drain.stage != Stage::Cordoning {
             return;
         }

@@ -79,7 +79,7 @@ impl Observer {
         let mut last: Option<(Duration, v1::Health)> = None;
         loop {
             let intervals = *self.intervals.borrow();
-            let health = compose(self.vitals.read().await, &lock(around));
+            let health = compose(&self.vitals.read().await, &lock(around));
             let now = self.clock.elapsed();
             let due = last.as_ref().is_none_or(|(at, before)| {
                 changed(before, &health)
@@ -152,7 +152,7 @@ fn count(pods: &[OwnPod]) -> v1::PodCounts {
     counts
 }
 
-fn compose(reading: Reading, around: &Surroundings) -> v1::Health {
+fn compose(reading: &Reading, around: &Surroundings) -> v1::Health {
     let pressure = v1::Pressure {
         cpu_some_percent: reading.cpu_pressure,
         memory_some_percent: reading.memory_pressure,

@@ -243,4 +243,4 @@ impl MachineIdentity for Imds {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

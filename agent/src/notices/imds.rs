@@ -108,7 +108,7 @@ impl NoticeSource for Imds {
         {
             Ok(Some(Ok(notice))) => notices.push(notice),
             Ok(Some(Err(error))) => {
-                tracing::warn!(error = %refused(REBALANCE, &error), "a notice was passed over")
+                tracing::warn!(error = %refused(REBALANCE, &error), "a notice was passed over");
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(error = %Failure::from(error), "a notice could not be read"),
@@ -120,7 +120,7 @@ impl NoticeSource for Imds {
         {
             Ok(Some(Ok(events))) => notices.extend(events),
             Ok(Some(Err(error))) => {
-                tracing::warn!(error = %refused(MAINTENANCE, &error), "a notice was passed over")
+                tracing::warn!(error = %refused(MAINTENANCE, &error), "a notice was passed over");
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(error = %Failure::from(error), "a notice could not be read"),

@@ -138,3 +138,6 @@ impl Secrets for SecretsManager {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

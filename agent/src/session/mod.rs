@@ -198,7 +198,7 @@ impl Session {
                 Some(Command::Welcome(welcome)) => self.welcome(welcome),
                 Some(Command::Redirect(redirect)) => return End::Redirected(redirect.endpoints),
                 Some(Command::Acknowledgement(acknowledgement)) => {
-                    self.outbox.acknowledge(&acknowledgement.id)
+                    self.outbox.acknowledge(&acknowledgement.id);
                 }
                 Some(Command::Drain(command)) => match self.order(command, node) {
                     Ok(order) => self.drainer.order(order).await,

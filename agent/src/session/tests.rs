@@ -338,7 +338,7 @@ impl Machinery {
         tls::install_provider();
         let agent = Agent::new(self.parts.clone());
         Running(tokio::spawn(async move {
-            agent.run(CancellationToken::new()).await.unwrap()
+            agent.run(CancellationToken::new()).await.unwrap();
         }))
     }
 
@@ -432,6 +432,20 @@ async fn a_missing_secret_is_told_while_it_is_missing() {
         .set("k3s/join-token", &format!("K10{}::node:join", "0f".repeat(32)));
     let done = rig.boot(v1::BootStep::Secrets, v1::Outcome::Done).await;
     assert!(done.attempts >= 2);
+}
+
+#[tokio::test]
+async fn a_machine_that_does_not_know_itself_yet_keeps_asking_and_tells_how_often() {
+    let mut rig = coordinator(|_| {}).await;
+    let mut machinery = machinery(&rig.address, &rig.coordinator.ca);
+    let known = machinery.parts.machine.identity().await.unwrap();
+    let machine = Arc::new(EmbeddedMachine::default());
+    machinery.parts.machine = Arc::<EmbeddedMachine>::clone(&machine);
+    let _agent = machinery.start();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    machine.set(Some(known));
+    let done = rig.boot(v1::BootStep::Identity, v1::Outcome::Done).await;
+    assert!(done.attempts >= 2, "{}", done.attempts);
 }
 
 #[tokio::test]

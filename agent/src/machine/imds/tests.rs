@@ -61,6 +61,20 @@ impl Service {
     }
 }
 
+/// An instance with a role.
+#[cfg(feature = "aws")]
+pub(crate) async fn with_role() -> Imds {
+    let mut service = instance();
+    service.values.extend([
+        ("meta-data/iam/security-credentials/", "worker"),
+        (
+            "meta-data/iam/security-credentials/worker",
+            r#"{"Code":"Success","AccessKeyId":"ASIA1","SecretAccessKey":"k","Token":"t","Expiration":"2036-01-01T00:00:00Z"}"#,
+        ),
+    ]);
+    serve(service).await.0
+}
+
 async fn serve(service: Service) -> (Imds, Arc<Service>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
