@@ -1,6 +1,6 @@
 //! The loop that carries a drain out: look at the state, start what is due, store, wait for whatever happens first.
 //!
-//! Calls fly on their own and come back as [`Event`]s; the loop alone changes the state. A started call is not polled before
+//! Calls fly on their own and come back as events; the loop alone changes the state. A started call is not polled before
 //! the state that announces it is on disk.
 
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};

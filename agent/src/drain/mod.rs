@@ -10,7 +10,7 @@
 //! deadline. There is one drain at a time; a further order joins it.
 //!
 //! - [`state`]: what is on disk
-//! - [`engine`]: the loop that carries a drain out
+//! - [`mod@engine`]: the loop that carries a drain out
 //! - `attempt`: the eviction of one pod
 //! - `apply`: what each answer means
 

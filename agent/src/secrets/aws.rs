@@ -27,6 +27,7 @@ pub struct SecretsManager {
     region: Option<String>,
     endpoint: Option<String>,
     http: SharedHttpClient,
+    environment: Option<Credentials>,
 }
 
 /// `meta-data/iam/security-credentials/ROLE`.
@@ -50,7 +51,11 @@ impl SecretsManager {
         let endpoint = endpoint
             .or_else(|| variable("AWS_ENDPOINT_URL_SECRETS_MANAGER"))
             .or_else(|| variable("AWS_ENDPOINT_URL"));
+        let pair = variable("AWS_ACCESS_KEY_ID").zip(variable("AWS_SECRET_ACCESS_KEY"));
+        let session = || variable("AWS_SESSION_TOKEN");
         Self {
+            environment: pair
+                .map(|(id, secret)| Credentials::new(id, secret, session(), None, "environment")),
             imds,
             region: region.or_else(|| variable("AWS_REGION")),
             endpoint,
@@ -61,14 +66,8 @@ impl SecretsManager {
     }
 
     async fn credentials(&self) -> Result<Credentials, Failure> {
-        if let (Some(id), Some(secret)) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
-            return Ok(Credentials::new(
-                id,
-                secret,
-                variable("AWS_SESSION_TOKEN"),
-                None,
-                "environment",
-            ));
+        if let Some(credentials) = &self.environment {
+            return Ok(credentials.clone());
         }
         const ROLES: &str = "meta-data/iam/security-credentials/";
         let Some(imds) = &self.imds else {
