@@ -35,7 +35,7 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import run_simple
 
-NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
+NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15"
 ElementTree.register_namespace("", NAMESPACE)
 REGION = "us-east-1"
 # Calls that take a ClientToken and make something.

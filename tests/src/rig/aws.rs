@@ -25,7 +25,7 @@ impl Key {
     /// The key that may do everything (and the one that the stand-ins take for the account's root).
     #[must_use]
     pub fn root() -> Self {
-        Self { id: "rig-root".into(), secret: "rig-root-secret".into(), token: None }
+        Self { id: "AKIARIGROOT000000000".into(), secret: "rigrootsecret".into(), token: None }
     }
 
     /// The variables that make an AWS SDK use this key in [`REGION`].
@@ -33,6 +33,7 @@ impl Key {
     pub fn environment(&self) -> Vec<(String, String)> {
         let mut environment = vec![
             ("AWS_REGION".to_owned(), REGION.to_owned()),
+            ("AWS_DEFAULT_REGION".to_owned(), REGION.to_owned()),
             ("AWS_ACCESS_KEY_ID".to_owned(), self.id.clone()),
             ("AWS_SECRET_ACCESS_KEY".to_owned(), self.secret.clone()),
         ];

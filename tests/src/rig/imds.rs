@@ -133,9 +133,13 @@ impl Imds {
     /// `instance-retirement` or `instance-stop`.
     pub fn announce_maintenance(&self, code: &str, not_before: Timestamp) {
         let mut shared = self.lock();
+        let after = |hours: u64| {
+            (not_before + Duration::from_secs(hours * 3600)).strftime("%-d %b %Y %H:%M:%S GMT").to_string()
+        };
         let event = json!({
-            "NotBefore": not_before.strftime("%-d %b %Y %H:%M:%S GMT").to_string(),
-            "NotAfter": (not_before + Duration::from_secs(7200)).strftime("%-d %b %Y %H:%M:%S GMT").to_string(),
+            "NotBefore": after(0),
+            "NotAfter": after(2),
+            "NotBeforeDeadline": after(7 * 24),
             "Code": code,
             "Description": "scheduled by the rig",
             "EventId": format!("instance-event-{:017x}", shared.maintenance.len()),

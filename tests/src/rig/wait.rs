@@ -9,6 +9,9 @@ use tokio::time::Instant;
 /// Between two looks.
 const PERIOD: Duration = Duration::from_millis(50);
 
+/// One look: a server that is just starting may take a request and never answer it.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// Looks every 50 ms until `look` gives a value, for `deadline` at most. An error of `look` is not final: it is
 /// told when the deadline has passed.
 ///
@@ -21,11 +24,11 @@ where
     let end = Instant::now() + deadline;
     let mut last = String::from("not yet");
     loop {
-        match tokio::time::timeout_at(end, look()).await {
+        match tokio::time::timeout_at(end.min(Instant::now() + LOOK), look()).await {
             Ok(Ok(Some(value))) => return Ok(value),
             Ok(Ok(None)) => {}
             Ok(Err(error)) => last = format!("{error:#}"),
-            Err(_) => last.push_str("; the last look did not come back"),
+            Err(_) => last = "the last look did not come back".into(),
         }
         if Instant::now() >= end {
             bail!("waited {deadline:?} for {what}: {last}");
