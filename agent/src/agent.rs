@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use smartscale_proto::{
     backoff::Backoff,
-    time::SharedClock,
+    time::{SharedClock, age},
     tls::{Credential, Rotating, client::Dialer},
 };
 use tokio::sync::watch;
@@ -281,15 +281,34 @@ async fn renew(
         };
         let Some(current) = current else { continue };
         clock.sleep(current.until_renewal(clock.now())).await;
-        let Ok(open) = channel.wait_for(Option::is_some).await.map(|open| open.clone()) else {
-            return;
+        let left = age(clock.now(), current.not_after);
+        let open = tokio::select! {
+            biased;
+            open = channel.wait_for(Option::is_some) => match open {
+                Ok(open) => open.clone(),
+                Err(_) => return,
+            },
+            () = clock.sleep(left) => None,
         };
-        let Some(open) = open else { continue };
-        match enroller.renew(open, &current).await {
+        let renewal = match open {
+            Some(open) => enroller.renew(open, &current).await,
+            // It has expired while no coordinator was in reach.
+            None => enroller.enrol_again(&current.machine).await,
+        };
+        match renewal {
             Ok(renewed) => {
                 tracing::info!(not_after = %renewed.not_after, "the certificate was renewed");
-                failures = 0;
+                let due_again = renewed.until_renewal(clock.now()).is_zero();
                 enrolled.send_replace(Some(renewed));
+                if due_again {
+                    failures += 1;
+                    tracing::warn!(
+                        "the new certificate is old already: this machine's clock is ahead of the coordinator's"
+                    );
+                    clock.sleep(Backoff::DEFAULT.delay(failures, &mut random)).await;
+                } else {
+                    failures = 0;
+                }
             }
             Err(error) => {
                 failures += 1;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use smartscale_proto::{
     time::{SharedClock, within},
-    tls::client::Dialer,
+    tls::{Credential, client::Dialer},
     v1::{self, agent_client::AgentClient, enrolment_client::EnrolmentClient},
 };
 use tonic::{Code, Status, transport::Channel};
@@ -112,6 +112,21 @@ impl Enroller {
         };
         let missing = || soft(Failure::because("the coordinator's answer holds no certificate"));
         keep(answer.certificate.ok_or_else(missing)?).map_err(soft)
+    }
+
+    /// Enrols once more after the certificate has expired: nobody accepts it in a handshake any more, so that it is not
+    /// shown.
+    ///
+    /// # Errors
+    /// As [`enrol`](Self::enrol).
+    pub async fn enrol_again(&self, machine: &Machine) -> Result<Enrolled, Failure> {
+        let anchors = self.dialer.material().current().anchors.clone();
+        self.dialer.material().set(Credential {
+            chain: Vec::new(),
+            key: None,
+            anchors,
+        });
+        self.enrol(machine).await
     }
 
     /// A new certificate for a fresh key over `channel`, whose streams stay open.

@@ -587,3 +587,18 @@ async fn a_certificate_is_renewed_at_half_of_its_life_without_dropping_the_strea
         .expect("no renewal came");
     assert_eq!(rig.coordinator.sessions.load(Ordering::SeqCst), 1);
 }
+
+#[tokio::test]
+async fn a_certificate_that_is_old_when_it_comes_is_not_renewed_without_pause() {
+    let mut rig = coordinator(|coordinator| coordinator.life = -60).await;
+    let machinery = machinery(&rig.address, &rig.coordinator.ca);
+    let agent = machinery.start();
+    rig.boot(v1::BootStep::Ready, v1::Outcome::Done).await;
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    assert!(rig.coordinator.renewals.load(Ordering::SeqCst) <= 4);
+    // It is not used after a restart either.
+    drop(agent);
+    let _agent = machinery.start();
+    rig.boot(v1::BootStep::Enrolment, v1::Outcome::Done).await;
+    assert!(rig.coordinator.enrolments.load(Ordering::SeqCst) >= 2);
+}
