@@ -85,6 +85,8 @@ impl Kubernetes {
             // Without nodelifecycle the not-ready taint stays, without disruption every eviction under a budget is 429;
             // nodeipam would want a cloud or pod ranges.
             .flag("controllers", "*,-nodeipam")
+            // Each controller as itself, as in K3s: the controller manager's own identity may do next to nothing.
+            .flag("use-service-account-credentials", "true")
             .flag("service-account-private-key-file", folder.path().join("kubernetes/service-account.key"))
             .flag("root-ca-file", folder.path().join("kubernetes/ca.crt"))
             .flag("node-monitor-grace-period", format!("{}s", timings.node_monitor_grace.as_secs()))

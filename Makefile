@@ -1,0 +1,86 @@
+# Everything that CI does, and what a person wants beside it. `make help` lists the targets.
+#
+# Servers, tools and the build folder lie outside the clone, so that a fresh clone finds them again:
+#   SMARTSCALE_CACHE (default: $XDG_CACHE_HOME/smartscale or ~/.cache/smartscale), its target/ unless CARGO_TARGET_DIR is set.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export SMARTSCALE_CACHE := $(or $(SMARTSCALE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/smartscale)
+export CARGO_TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(SMARTSCALE_CACHE)/target)
+BIN := $(SMARTSCALE_CACHE)/rig/bin
+
+# $(call part,NAME,COMMAND): runs COMMAND and tells how long it took.
+define part
+@started=$$SECONDS; echo "── $(1)"; \
+{ $(2); }; \
+echo "── $(1): $$((SECONDS - started)) s"
+endef
+
+## demo: a whole cluster on this machine, simulated; needs Rust alone
+.PHONY: demo
+demo:
+	env -u CARGO_TARGET_DIR cargo run --release -- demo
+
+## test: all tests and checks, with what they need installed first (what CI runs)
+.PHONY: test
+test: tools lint programs
+	$(call part,tests,cargo test --workspace --quiet)
+	@echo "── make test: all parts passed"
+
+## tools: installs the servers and tools that the tests need, pinned, once
+.PHONY: tools
+tools:
+	@command -v cargo >/dev/null || { echo "'cargo' was not found: install Rust 1.95 (https://rustup.rs)" >&2; exit 1; }
+	$(call part,tools,tests/rig/install)
+
+## lint: formatting, clippy, licences and sources, the contract, documentation
+.PHONY: lint
+lint: tools
+	$(call part,formatting,cargo fmt --all --check)
+	$(call part,contract,$(BIN)/buf lint proto && $(MAKE) contract-compatible)
+	$(call part,dependencies,$(BIN)/cargo-deny --log-level warn check --hide-inclusion-graph bans licenses sources && $(MAKE) light-programs)
+	$(call part,clippy,cargo clippy --workspace --all-targets --quiet -- -D warnings)
+	$(call part,documentation,RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet)
+
+# Programs and tests in one go: dependencies are then built once, with one set of features.
+.PHONY: programs
+programs:
+	$(call part,programs,cargo build --workspace --all-targets --quiet)
+
+# The contract must not break whoever speaks the published one (proto/baseline.json, written by `make contract-baseline`).
+.PHONY: contract-compatible
+contract-compatible:
+	@if [ -e proto/baseline.json ]; then $(BIN)/buf breaking proto --against proto/baseline.json; fi
+
+## contract-baseline: makes the present gRPC contract the one that later changes are compared with
+.PHONY: contract-baseline
+contract-baseline: tools
+	$(BIN)/buf build proto --exclude-source-info -o proto/baseline.json
+
+# The quick start and the agent stay small: no AWS SDK and no Kubernetes client in the one, no EC2 SDK in the other.
+.PHONY: light-programs
+light-programs:
+	@! cargo tree --package smartscale --edges normal --prefix none 2>/dev/null | grep -E '^(aws-sdk-|kube-client )' || \
+		{ echo "'smartscale' must build without the AWS SDK and without a Kubernetes client" >&2; exit 1; }
+	@! cargo tree --package smartscale-agent --edges normal --prefix none 2>/dev/null | grep -E '^aws-sdk-ec2 ' || \
+		{ echo "'smartscale-agent' must build without the EC2 SDK" >&2; exit 1; }
+
+## bench: benchmarks and the figures of a release build, with the machine's description
+.PHONY: bench
+bench: tools
+	@echo "machine: $$(nproc) × $$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $$(free -h | awk '/^Mem/ {print $$2}'), $$(uname -sr), $$(rustc --version)"
+	$(call part,benchmarks,cargo bench --workspace --benches)
+
+## rig: brings the real servers up for a person, prints the environment to use them, ends them with Ctrl-C
+.PHONY: rig
+rig: tools
+	cargo run --quiet --package smartscale-tests --bin rig
+
+## help: this list
+.PHONY: help
+help:
+	@sed -n 's/^## \([a-z-]*\): /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
