@@ -11,12 +11,14 @@
 //!
 //! - [`state`]: what is on disk
 //! - [`mod@engine`]: the loop that carries a drain out
+//! - `start`: which calls are due
 //! - `attempt`: the eviction of one pod
 //! - `apply`: what each answer means
 
 mod apply;
 mod attempt;
 pub mod engine;
+mod start;
 pub mod state;
 
 #[cfg(test)]
