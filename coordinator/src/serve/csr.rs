@@ -140,11 +140,15 @@ mod tests {
         }
 
         #[test]
-        fn no_flipped_byte_is_believed(at in 0_usize..1000, flip in 1_u8..) {
+        fn a_flipped_byte_never_brings_another_key_in(at in 0_usize..1000, flip in 1_u8..) {
             let (_, mut request) = key_and_request().unwrap();
+            let key = RequestedKey::from_request(&request).unwrap();
             let at = at % request.len();
             request[at] ^= flip;
-            prop_assert!(RequestedKey::from_request(&request).is_err());
+            // Some bits of the outer encoding mean nothing; the signed part has none of those.
+            if let Ok(read) = RequestedKey::from_request(&request) {
+                prop_assert_eq!(read, key);
+            }
         }
     }
 }

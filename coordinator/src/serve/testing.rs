@@ -81,6 +81,24 @@ impl Clock for Hand {
     }
 }
 
+/// The machine's clock, but behind by so much.
+pub(super) struct Behind(pub(super) Duration);
+
+#[async_trait]
+impl Clock for Behind {
+    fn now(&self) -> Timestamp {
+        Timestamp::now() - SignedDuration::try_from(self.0).unwrap()
+    }
+
+    fn elapsed(&self) -> Duration {
+        SystemClock.elapsed()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        SystemClock.sleep(duration).await;
+    }
+}
+
 /// Remembers what it was told and passes it on.
 pub(super) struct Told(
     pub(super) Mutex<Vec<Happening>>,
@@ -215,10 +233,13 @@ pub(super) fn leading() -> Leadership {
 
 impl World {
     pub(super) async fn new() -> Self {
+        Self::of(Arc::new(Authority::create(names("demo")).unwrap().0)).await
+    }
+
+    pub(super) async fn of(authority: Arc<Authority>) -> Self {
         smartscale_proto::tls::install_provider();
         let clock: SharedClock = Arc::new(SystemClock);
         let store = store(Arc::clone(&clock)).await;
-        let authority = Arc::new(Authority::create(names("demo")).unwrap().0);
         let told = Arc::new(Told(Mutex::default(), broadcast::channel(64).0));
         let sessions = Sessions::new(
             SessionSettings::default(),
@@ -296,7 +317,9 @@ impl World {
                     .memory("4Gi")
                     .pool("workers")
                     .build(),
-                fixtures::node("master").cpu("2").memory("4Gi").build(),
+                fixtures::node("master")
+                    .label("node-role.kubernetes.io/control-plane", "true")
+                    .build(),
             ],
             [
                 fixtures::pod("default/web-1")

@@ -1,0 +1,216 @@
+//! The command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::plan::{Output, PlanArgs};
+
+/// Sees and steers a SmartScale coordinator, and tries policies offline.
+#[derive(Debug, Parser)]
+#[command(name = "smartscale", version, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 done, 1 the operation failed, 2 bad usage or bad input.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How a coordinator is reached.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Connection {
+    /// Credentials file; default: `smartscale/credentials.toml` in XDG_CONFIG_HOME or ~/.config
+    #[arg(long, global = true, value_name = "FILE", env = "SMARTSCALE_CREDENTIALS")]
+    pub(crate) credentials: Option<PathBuf>,
+    /// Coordinators to ask instead of those of the credentials, host:port; may be repeated
+    #[arg(
+        long = "endpoint",
+        global = true,
+        value_name = "HOST:PORT",
+        env = "SMARTSCALE_ENDPOINT",
+        value_delimiter = ','
+    )]
+    pub(crate) endpoints: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    Live(Live),
+    /// Tries a policy on a cluster that lies in files; nothing is contacted
+    Plan(PlanArgs),
+    /// Prints the completions of a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page
+    Man,
+}
+
+/// The form of what is printed.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Format {
+    /// How the result is printed
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+/// Questions and orders to a running coordinator.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Live {
+    /// The cluster, its limits and sources, and who leads
+    Status(Format),
+    /// Every node with its figures and what keeps it
+    Nodes(Format),
+    /// Pods and where they stand
+    Pods {
+        /// Only pods that no node has taken
+        #[arg(long)]
+        pending: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// What was decided, newest first
+    Decisions {
+        /// At most so many
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Also decisions to do nothing
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Why something is, or is not: the last decision, a decision or operation by ID, `node NAME`, or `pod NS/NAME`
+    Explain {
+        /// An ID, or `node NAME`, or `pod NS/NAME`; nothing: the last decision
+        #[arg(value_name = "SUBJECT", num_args = 0..=2)]
+        subject: Vec<String>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Operations, newest first
+    Operations {
+        /// At most so many
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Only those that have not ended
+        #[arg(long)]
+        open: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// What keeps nodes from being removed, by budget and pod, with its age
+    Blockers(Format),
+    /// Events as they happen, until Ctrl-C
+    Watch(Format),
+    /// Writes the files with which `smartscale plan` repeats the present decision
+    Snapshot {
+        /// The folder; it is created
+        #[arg(
+            short = 'o',
+            long = "output",
+            value_name = "DIR",
+            default_value = "smartscale-snapshot"
+        )]
+        folder: PathBuf,
+    },
+    /// Drains a node and leaves it cordoned
+    Drain {
+        /// The node
+        node: String,
+        /// Time for the drain; default: the policy's
+        #[arg(long, value_parser = duration, value_name = "TIME")]
+        timeout: Option<Duration>,
+        /// What happens at its end; default: the policy's
+        #[arg(long, value_enum)]
+        on_timeout: Option<OnTimeout>,
+        /// Why, for the record
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Drains a node and launches another in its place
+    Recycle {
+        /// The node
+        node: String,
+        /// Why, for the record
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Keeps new pods off a node
+    Cordon {
+        /// The node
+        node: String,
+    },
+    /// Lets pods onto a node again
+    Uncordon {
+        /// The node
+        node: String,
+    },
+    /// Stops scaling for a time or until resumed; operations under way end
+    Pause {
+        /// For how long, for example 2h; default: until `smartscale resume`
+        #[arg(long = "for", value_parser = duration, value_name = "TIME")]
+        duration: Option<Duration>,
+        /// Why, for the record
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Ends a pause
+    Resume,
+    /// Sets a floor under the number of nodes for a time
+    Scale {
+        /// The fewest nodes; 0 takes the floor away
+        #[arg(long, value_name = "N")]
+        to: u32,
+        /// For how long, for example 2h; default: 1h
+        #[arg(long = "for", value_parser = duration, value_name = "TIME")]
+        duration: Option<Duration>,
+        /// Why, for the record
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+/// What happens at a drain's deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum OnTimeout {
+    /// Uncordon, and report the pods that would not leave.
+    Abort,
+    /// Delete the remaining pods.
+    Force,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    smartscale_planner::duration::parse(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_written_as_in_policies() {
+        assert_eq!(duration("2h").unwrap(), Duration::from_secs(7200));
+        assert!(duration("soon").is_err());
+    }
+}

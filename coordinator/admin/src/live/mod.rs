@@ -1,0 +1,224 @@
+//! Commands that talk to a running coordinator.
+//!
+//! ```text
+//!  command line ─▶ Client (credentials, endpoints, leader) ─▶ answer ─▶ table · JSON · YAML on stdout
+//!                       └─ Failure ─▶ stderr, with the way out; exit code 1 or 2
+//! ```
+
+mod client;
+mod failure;
+mod render;
+mod show;
+mod snapshot;
+mod table;
+
+use std::{io::Write as _, process::ExitCode, time::Duration};
+
+use smartscale_proto::{time::duration_to_wire, v1};
+
+use self::{client::Client, failure::Failure, render::Answer};
+use crate::{
+    cli::{Connection, Format, Live, OnTimeout},
+    plan::Output,
+};
+
+/// Runs a command and says how it ended.
+pub(crate) fn run(connection: &Connection, command: Live) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::Failed(format!("the program cannot start: {error}")).report(),
+    };
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = execute(connection, command) => outcome,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn execute(connection: &Connection, command: Live) -> Result<(), Failure> {
+    let mut client = Client::open(connection)?;
+    match command {
+        Live::Status(format) => print(format, client.ask(v1::StatusRequest {}, Client::status).await?),
+        Live::Nodes(format) => print(format, client.ask(v1::ListNodesRequest {}, Client::nodes).await?),
+        Live::Pods { pending, format } => {
+            let request = v1::ListPodsRequest {
+                pending_only: pending,
+            };
+            print(format, client.ask(request, Client::pods).await?)
+        }
+        Live::Decisions { limit, all, format } => {
+            let request = v1::ListDecisionsRequest {
+                limit,
+                include_idle: all,
+            };
+            print(format, client.ask(request, Client::decisions).await?)
+        }
+        Live::Explain { subject, format } => {
+            let request = v1::ExplainRequest {
+                subject: Some(parse_subject(&subject)?),
+            };
+            print(format, client.ask(request, Client::explain).await?)
+        }
+        Live::Operations { limit, open, format } => {
+            let request = v1::ListOperationsRequest {
+                limit,
+                open_only: open,
+            };
+            print(format, client.ask(request, Client::operations).await?)
+        }
+        Live::Blockers(format) => print(
+            format,
+            client.ask(v1::ListBlockersRequest {}, Client::blockers).await?,
+        ),
+        Live::Watch(format) => watch(&mut client, format).await,
+        Live::Snapshot { folder } => {
+            let files = client.ask(v1::SnapshotRequest {}, Client::snapshot).await?;
+            say(&snapshot::write(&folder, &files)?)
+        }
+        Live::Drain {
+            node,
+            timeout,
+            on_timeout,
+            reason,
+            format,
+        } => {
+            let on_timeout = match on_timeout {
+                None => v1::OnTimeout::Unspecified,
+                Some(OnTimeout::Abort) => v1::OnTimeout::Abort,
+                Some(OnTimeout::Force) => v1::OnTimeout::Force,
+            };
+            let timeout = wire(timeout);
+            let request = v1::DrainRequest {
+                node,
+                timeout,
+                on_timeout: on_timeout.into(),
+                reason,
+            };
+            print(format, client.ask(request, Client::drain).await?)
+        }
+        Live::Recycle { node, reason, format } => print(
+            format,
+            client
+                .ask(v1::RecycleRequest { node, reason }, Client::recycle)
+                .await?,
+        ),
+        Live::Cordon { node } => {
+            client
+                .ask(v1::CordonRequest { node: node.clone() }, Client::cordon)
+                .await?;
+            say(&format!("{node} is cordoned"))
+        }
+        Live::Uncordon { node } => {
+            client
+                .ask(v1::UncordonRequest { node: node.clone() }, Client::uncordon)
+                .await?;
+            say(&format!("{node} takes pods again"))
+        }
+        Live::Pause {
+            duration,
+            reason,
+            format,
+        } => {
+            let request = v1::PauseRequest {
+                duration: wire(duration),
+                reason,
+            };
+            print(format, client.ask(request, Client::pause).await?)
+        }
+        Live::Resume => {
+            client.ask(v1::ResumeRequest {}, Client::resume).await?;
+            say("scaling goes on")
+        }
+        Live::Scale {
+            to,
+            duration,
+            reason,
+            format,
+        } => {
+            let request = v1::ScaleRequest {
+                nodes: to,
+                duration: wire(duration),
+                reason,
+            };
+            print(format, client.ask(request, Client::scale).await?)
+        }
+    }
+}
+
+fn wire(duration: Option<Duration>) -> Option<prost_types::Duration> {
+    duration.map(duration_to_wire)
+}
+
+/// `ID`, `node NAME`, `pod NS/NAME`, or nothing.
+fn parse_subject(words: &[String]) -> Result<v1::explain_request::Subject, Failure> {
+    use v1::explain_request::Subject;
+    match words {
+        [] => Ok(Subject::Id(String::new())),
+        [kind, name] if kind == "node" => Ok(Subject::Node(name.clone())),
+        [kind, name] if kind == "pod" => Ok(Subject::Pod(name.clone())),
+        [word] if word == "node" || word == "pod" => Err(Failure::Usage(format!(
+            "which {word}? `smartscale explain {word} NAME`"
+        ))),
+        [id] => Ok(Subject::Id(id.clone())),
+        _ => Err(Failure::Usage(
+            "explain takes nothing, an ID, `node NAME` or `pod NAMESPACE/NAME`".to_owned(),
+        )),
+    }
+}
+
+async fn watch(client: &mut Client, format: Format) -> Result<(), Failure> {
+    let mut events = client.ask(v1::WatchRequest {}, Client::watch).await?;
+    while let Some(event) = events.message().await.map_err(|status| Failure::of(&status))? {
+        match format.output {
+            Output::Table => say(&show::event(&event))?,
+            Output::Json => say(&render::json_line(&event)?)?,
+            Output::Yaml => say(&format!("---\n{}", render::yaml(&event)?.trim_end()))?,
+        }
+    }
+    Ok(())
+}
+
+fn print<A: Answer>(format: Format, answer: A) -> Result<(), Failure> {
+    let text = match format.output {
+        Output::Table => answer.table(),
+        Output::Json => render::json(&answer)?,
+        Output::Yaml => render::yaml(&answer)?,
+    };
+    say(text.trim_end())
+}
+
+/// Prints to stdout. A reader that has left (`| head`) is no failure.
+fn say(text: &str) -> Result<(), Failure> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(Failure::Failed(format!("stdout cannot be written: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
+    use smartscale_proto::v1::explain_request::Subject;
+
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_explained_is_read_from_one_or_two_words() {
+        let read =
+            |words: &[&str]| parse_subject(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(read(&["node", "i-1"]).unwrap(), Subject::Node("i-1".to_owned()));
+        assert_eq!(
+            read(&["pod", "default/web-1"]).unwrap(),
+            Subject::Pod("default/web-1".to_owned())
+        );
+        assert_eq!(read(&["d-1"]).unwrap(), Subject::Id("d-1".to_owned()));
+        assert_eq!(read(&[]).unwrap(), Subject::Id(String::new()));
+        assert!(read(&["node"]).is_err() && read(&["service", "x"]).is_err());
+    }
+}
