@@ -23,7 +23,7 @@ endef
 ## demo: a whole cluster on this machine, simulated; needs Rust alone
 .PHONY: demo
 demo:
-	env -u CARGO_TARGET_DIR cargo run --release -- demo
+	cargo run --release -- demo
 
 ## test: all tests and checks, with what they need installed first (what CI runs)
 .PHONY: test
@@ -42,9 +42,9 @@ tools:
 lint: tools
 	$(call part,formatting,cargo fmt --all --check)
 	$(call part,contract,$(BIN)/buf lint proto && $(MAKE) contract-compatible)
-	$(call part,dependencies,$(BIN)/cargo-deny --log-level warn check --hide-inclusion-graph bans licenses sources && $(MAKE) light-programs)
+	$(call part,dependencies,$(BIN)/cargo-deny --log-level error check --hide-inclusion-graph bans licenses sources && $(MAKE) light-programs)
 	$(call part,clippy,cargo clippy --workspace --all-targets --quiet -- -D warnings)
-	$(call part,documentation,RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet)
+	$(call part,documentation,RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet)
 
 # Programs and tests in one go: dependencies are then built once, with one set of features.
 .PHONY: programs

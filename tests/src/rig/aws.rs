@@ -25,7 +25,11 @@ impl Key {
     /// The key that may do everything (and the one that the stand-ins take for the account's root).
     #[must_use]
     pub fn root() -> Self {
-        Self { id: "AKIARIGROOT000000000".into(), secret: "rigrootsecret".into(), token: None }
+        Self {
+            id: "AKIARIGROOT000000000".into(),
+            secret: "rigrootsecret".into(),
+            token: None,
+        }
     }
 
     /// The variables that make an AWS SDK use this key in [`REGION`].
@@ -46,8 +50,10 @@ impl Key {
 
 /// An SDK configuration for the service at `endpoint` (`http://…`).
 pub async fn config(endpoint: &str, key: &Key) -> SdkConfig {
-    let mut credentials =
-        Credentials::builder().access_key_id(&key.id).secret_access_key(&key.secret).provider_name("rig");
+    let mut credentials = Credentials::builder()
+        .access_key_id(&key.id)
+        .secret_access_key(&key.secret)
+        .provider_name("rig");
     credentials.set_session_token(key.token.clone());
     aws_config::defaults(BehaviorVersion::v2026_01_12())
         .region(Region::from_static(REGION))

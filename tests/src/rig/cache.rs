@@ -9,7 +9,11 @@ use anyhow::{Context as _, bail};
 /// # Errors
 /// None of the three variables is set.
 pub fn folder() -> anyhow::Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let cache = set("SMARTSCALE_CACHE")
         .or_else(|| Some(set("XDG_CACHE_HOME")?.join("smartscale")))
         .or_else(|| Some(set("HOME")?.join(".cache/smartscale")))
@@ -24,7 +28,10 @@ pub fn folder() -> anyhow::Result<PathBuf> {
 pub fn installed(path: &str) -> anyhow::Result<PathBuf> {
     let path = folder()?.join(path);
     if !path.exists() {
-        bail!("{} is not installed: run `make tools` (or tests/rig/install) once", path.display());
+        bail!(
+            "{} is not installed: run `make tools` (or tests/rig/install) once",
+            path.display()
+        );
     }
     Ok(path)
 }

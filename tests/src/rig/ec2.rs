@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{
-    AttributeBooleanValue, LaunchTemplateIamInstanceProfileSpecificationRequest, InstanceType, RequestLaunchTemplateData,
+    AttributeBooleanValue, InstanceType, LaunchTemplateIamInstanceProfileSpecificationRequest,
+    RequestLaunchTemplateData,
 };
 use serde::{Deserialize, Serialize};
 
@@ -121,8 +122,12 @@ impl Ec2 {
                 .folder(folder.path());
             Ok((program, address))
         };
-        let ready =
-            async |address| Ok(http::get(&format!("http://{address}/_rig/health")).await?.status.is_success());
+        let ready = async |address| {
+            Ok(http::get(&format!("http://{address}/_rig/health"))
+                .await?
+                .status
+                .is_success())
+        };
         let (process, address) = process::start(folder, Duration::from_secs(60), attempt, ready).await?;
         Ok(Self { process, address })
     }
@@ -176,8 +181,17 @@ impl Ec2 {
     pub async fn create_world(&self, name: &str, profile: &str, user_data: &str) -> anyhow::Result<World> {
         use base64::Engine as _;
         let client = self.client().await;
-        let vpc = client.create_vpc().cidr_block("10.7.0.0/16").send().await.context("create the VPC")?;
-        let vpc = vpc.vpc().and_then(|vpc| vpc.vpc_id()).context("a VPC without id")?.to_owned();
+        let vpc = client
+            .create_vpc()
+            .cidr_block("10.7.0.0/16")
+            .send()
+            .await
+            .context("create the VPC")?;
+        let vpc = vpc
+            .vpc()
+            .and_then(|vpc| vpc.vpc_id())
+            .context("a VPC without id")?
+            .to_owned();
         let mut subnets = Vec::new();
         for (index, letter) in ["a", "b", "c"].into_iter().enumerate() {
             let zone = format!("{}{letter}", aws::REGION);
@@ -189,10 +203,18 @@ impl Ec2 {
                 .send()
                 .await
                 .context("create a subnet")?;
-            let id = subnet.subnet().and_then(|subnet| subnet.subnet_id()).context("a subnet without id")?;
+            let id = subnet
+                .subnet()
+                .and_then(|subnet| subnet.subnet_id())
+                .context("a subnet without id")?;
             subnets.push((zone, id.to_owned()));
         }
-        let images = client.describe_images().owners("amazon").send().await.context("list images")?;
+        let images = client
+            .describe_images()
+            .owners("amazon")
+            .send()
+            .await
+            .context("list images")?;
         let image = images
             .images()
             .iter()
@@ -205,7 +227,11 @@ impl Ec2 {
             .image_id(&image)
             .instance_type(InstanceType::M5Large)
             .user_data(base64::engine::general_purpose::STANDARD.encode(user_data))
-            .iam_instance_profile(LaunchTemplateIamInstanceProfileSpecificationRequest::builder().name(profile).build())
+            .iam_instance_profile(
+                LaunchTemplateIamInstanceProfileSpecificationRequest::builder()
+                    .name(profile)
+                    .build(),
+            )
             .build();
         let template = client
             .create_launch_template()

@@ -26,8 +26,17 @@ impl Folder {
     /// # Errors
     /// It cannot be made.
     pub fn new(test: &str) -> anyhow::Result<Self> {
-        let name: String =
-            test.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).take(60).collect();
+        let name: String = test
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || c == '_' {
+                    c
+                } else {
+                    '-'
+                }
+            })
+            .take(60)
+            .collect();
         let path = tempfile::Builder::new()
             .prefix(&format!("smartscale-{name}-"))
             .tempdir()

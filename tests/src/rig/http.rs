@@ -41,11 +41,24 @@ pub async fn send(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Full::new(body.into())).with_context(|| format!("build {method} {url}"))?;
-    let response = client.request(request).await.with_context(|| format!("{method} {url}"))?;
+    let request = request
+        .body(Full::new(body.into()))
+        .with_context(|| format!("build {method} {url}"))?;
+    let response = client
+        .request(request)
+        .await
+        .with_context(|| format!("{method} {url}"))?;
     let status = response.status();
-    let body = response.into_body().collect().await.with_context(|| format!("read {method} {url}"))?.to_bytes();
-    Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .with_context(|| format!("read {method} {url}"))?
+        .to_bytes();
+    Ok(Answer {
+        status,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    })
 }
 
 /// `GET` without headers.
@@ -61,5 +74,11 @@ pub async fn get(url: &str) -> anyhow::Result<Answer> {
 /// # Errors
 /// As [`send`].
 pub async fn post_json(url: &str, body: &serde_json::Value) -> anyhow::Result<Answer> {
-    send("POST", url, &[("content-type", "application/json")], body.to_string()).await
+    send(
+        "POST",
+        url,
+        &[("content-type", "application/json")],
+        body.to_string(),
+    )
+    .await
 }

@@ -97,14 +97,20 @@ impl Imds {
             silent: false,
             refused: 0,
         }));
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("bind IMDS")?;
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .context("bind IMDS")?;
         let address = listener.local_addr().context("read IMDS' port")?;
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let task = tokio::spawn(async move {
             // Accepting ends with the task; there is nobody to tell.
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { address, shared, task })
+        Ok(Self {
+            address,
+            shared,
+            task,
+        })
     }
 
     /// `http://127.0.0.1:PORT`, for `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
@@ -117,16 +123,23 @@ impl Imds {
     pub fn interrupt(&self, action: &str, at: Timestamp) {
         let notice = json!({"action": action, "time": seconds(at)});
         let mut shared = self.lock();
-        shared.notices.insert("/latest/meta-data/spot/instance-action", notice.to_string());
+        shared
+            .notices
+            .insert("/latest/meta-data/spot/instance-action", notice.to_string());
         if action == "terminate" {
-            shared.notices.insert("/latest/meta-data/spot/termination-time", seconds(at));
+            shared
+                .notices
+                .insert("/latest/meta-data/spot/termination-time", seconds(at));
         }
     }
 
     /// Gives a rebalance recommendation.
     pub fn recommend_rebalance(&self, at: Timestamp) {
         let notice = json!({"noticeTime": seconds(at)});
-        self.lock().notices.insert("/latest/meta-data/events/recommendations/rebalance", notice.to_string());
+        self.lock().notices.insert(
+            "/latest/meta-data/events/recommendations/rebalance",
+            notice.to_string(),
+        );
     }
 
     /// Announces maintenance; `code` is `instance-reboot`, `system-reboot`, `system-maintenance`,
@@ -134,7 +147,9 @@ impl Imds {
     pub fn announce_maintenance(&self, code: &str, not_before: Timestamp) {
         let mut shared = self.lock();
         let after = |hours: u64| {
-            (not_before + Duration::from_secs(hours * 3600)).strftime("%-d %b %Y %H:%M:%S GMT").to_string()
+            (not_before + Duration::from_secs(hours * 3600))
+                .strftime("%-d %b %Y %H:%M:%S GMT")
+                .to_string()
         };
         let event = json!({
             "NotBefore": after(0),
@@ -203,7 +218,9 @@ async fn answer(
         };
     }
     let now = Instant::now();
-    let valid = header(TOKEN).and_then(|token| shared.tokens.get(token)).is_some_and(|end| *end > now);
+    let valid = header(TOKEN)
+        .and_then(|token| shared.tokens.get(token))
+        .is_some_and(|end| *end > now);
     if !valid {
         shared.refused += 1;
         return (StatusCode::UNAUTHORIZED, String::new());
@@ -219,11 +236,15 @@ async fn answer(
 
 impl Shared {
     fn token(&mut self, ttl: Option<&str>) -> (StatusCode, String) {
-        let Some(seconds) = ttl.and_then(|ttl| ttl.parse().ok()).filter(|ttl| (1..=LONGEST_TTL).contains(ttl)) else {
+        let Some(seconds) = ttl
+            .and_then(|ttl| ttl.parse().ok())
+            .filter(|ttl| (1..=LONGEST_TTL).contains(ttl))
+        else {
             return (StatusCode::BAD_REQUEST, String::new());
         };
         let token = format!("{:032x}{:08x}", rand::random::<u128>(), self.tokens.len());
-        self.tokens.insert(token.clone(), Instant::now() + Duration::from_secs(seconds));
+        self.tokens
+            .insert(token.clone(), Instant::now() + Duration::from_secs(seconds));
         (StatusCode::OK, token)
     }
 
@@ -241,7 +262,10 @@ impl Shared {
 
     fn meta_data(&self, path: &str) -> Option<String> {
         let instance = &self.instance;
-        let host = format!("ip-{}.ec2.internal", instance.private_ip.to_string().replace('.', "-"));
+        let host = format!(
+            "ip-{}.ec2.internal",
+            instance.private_ip.to_string().replace('.', "-")
+        );
         let role = instance.role.as_ref();
         match path {
             "instance-id" => Some(instance.id.clone()),
@@ -274,7 +298,8 @@ impl Shared {
                     return instance.tags.get(tag).cloned();
                 }
                 let asked = path.strip_prefix("iam/security-credentials/")?;
-                role.filter(|(role, _)| role == asked).map(|(_, key)| credentials(key))
+                role.filter(|(role, _)| role == asked)
+                    .map(|(_, key)| credentials(key))
             }
         }
     }

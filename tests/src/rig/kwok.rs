@@ -40,7 +40,10 @@ impl Kwok {
             let address = port::free()?;
             let mut program = Program::new("kwok", &program)
                 .flag("kubeconfig", &kubeconfig)
-                .flag("manage-nodes-with-annotation-selector", format!("{}={}", MANAGED.0, MANAGED.1))
+                .flag(
+                    "manage-nodes-with-annotation-selector",
+                    format!("{}={}", MANAGED.0, MANAGED.1),
+                )
                 .flag("node-lease-duration-seconds", "40")
                 .flag("server-address", address.to_string())
                 .folder(folder.path());
@@ -51,29 +54,42 @@ impl Kwok {
             Ok((program, address))
         };
         let ready = async |address: SocketAddr| {
-            Ok(http::get(&format!("http://{address}/healthz")).await?.status.is_success())
+            Ok(http::get(&format!("http://{address}/healthz"))
+                .await?
+                .status
+                .is_success())
         };
         let (process, _) = process::start(folder, Duration::from_secs(60), attempt, ready).await?;
-        Ok(Self { process, client: cluster.client() })
+        Ok(Self {
+            process,
+            client: cluster.client(),
+        })
     }
 
     /// Creates nodes and waits until they are Ready and without the not-ready taint.
     ///
     /// # Errors
     /// The API server refused one, or they were not Ready within 60 s.
-    pub async fn create_nodes(&self, nodes: impl IntoIterator<Item = NodeBuilder>) -> anyhow::Result<Vec<String>> {
+    pub async fn create_nodes(
+        &self,
+        nodes: impl IntoIterator<Item = NodeBuilder>,
+    ) -> anyhow::Result<Vec<String>> {
         let api = Api::<Node>::all(self.client.clone());
         let mut names = Vec::new();
         for node in nodes {
             let node = node.annotation(MANAGED.0, MANAGED.1).build();
             let name = node.metadata.name.clone().context("a node without name")?;
-            api.create(&PostParams::default(), &node).await.with_context(|| format!("create node {name}"))?;
+            api.create(&PostParams::default(), &node)
+                .await
+                .with_context(|| format!("create node {name}"))?;
             names.push(name);
         }
         for name in &names {
-            wait::until_true(&format!("node {name} to be Ready"), Duration::from_secs(60), || async {
-                Ok(is_ready(&api.get(name).await?))
-            })
+            wait::until_true(
+                &format!("node {name} to be Ready"),
+                Duration::from_secs(60),
+                || async { Ok(is_ready(&api.get(name).await?)) },
+            )
             .await?;
         }
         Ok(names)
@@ -89,9 +105,14 @@ impl Kwok {
 #[must_use]
 pub fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let ready = conditions
-        .is_some_and(|all| all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"));
+    let ready = conditions.is_some_and(|all| {
+        all.iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    });
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-    let tainted = taints.is_some_and(|all| all.iter().any(|taint| taint.key == "node.kubernetes.io/not-ready"));
+    let tainted = taints.is_some_and(|all| {
+        all.iter()
+            .any(|taint| taint.key == "node.kubernetes.io/not-ready")
+    });
     ready && !tainted
 }

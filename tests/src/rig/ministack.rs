@@ -55,7 +55,10 @@ impl Ministack {
             Ok((program, address))
         };
         let ready = async |address| {
-            Ok(http::get(&format!("http://{address}/_ministack/health")).await?.status.is_success())
+            Ok(http::get(&format!("http://{address}/_ministack/health"))
+                .await?
+                .status
+                .is_success())
         };
         let (process, address) = process::start(folder, Duration::from_secs(60), attempt, ready).await?;
         Ok(Self { process, address })
@@ -101,9 +104,19 @@ impl Ministack {
         let config = self.config(&Key::root()).await;
         let sns = aws_sdk_sns::Client::new(&config);
         let sqs = aws_sdk_sqs::Client::new(&config);
-        let arn = sns.create_topic().name(name).send().await.context("create topic")?;
+        let arn = sns
+            .create_topic()
+            .name(name)
+            .send()
+            .await
+            .context("create topic")?;
         let arn = arn.topic_arn().context("a topic without ARN")?.to_owned();
-        let queue = sqs.create_queue().queue_name(name).send().await.context("create queue")?;
+        let queue = sqs
+            .create_queue()
+            .queue_name(name)
+            .send()
+            .await
+            .context("create queue")?;
         let queue_url = queue.queue_url().context("a queue without URL")?.to_owned();
         let queue_arn = format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{name}");
         let policy = serde_json::json!({
@@ -201,7 +214,9 @@ impl Ministack {
             .send()
             .await
             .with_context(|| format!("assume role {role} as {instance}"))?;
-        let key = assumed.credentials().context("STS answered without credentials")?;
+        let key = assumed
+            .credentials()
+            .context("STS answered without credentials")?;
         Ok(Key {
             id: key.access_key_id().to_owned(),
             secret: key.secret_access_key().to_owned(),

@@ -65,7 +65,8 @@ impl Program {
     /// Sets a variable of its environment.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
-        self.environment.push((name.to_owned(), value.as_ref().to_owned()));
+        self.environment
+            .push((name.to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -83,13 +84,20 @@ impl Program {
             .open(log)
             .with_context(|| format!("open {}", log.display()))?;
         let mut command = Command::new("setpriv");
-        command.arg("--pdeathsig").arg("KILL").arg("--").arg(&self.path).args(&self.arguments);
+        command
+            .arg("--pdeathsig")
+            .arg("KILL")
+            .arg("--")
+            .arg(&self.path)
+            .args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
         command.process_group(0).stdin(Stdio::null());
-        command.stdout(log.try_clone().context("share the log")?).stderr(log);
+        command
+            .stdout(log.try_clone().context("share the log")?)
+            .stderr(log);
         Ok(command)
     }
 }
@@ -109,7 +117,11 @@ impl Process {
     /// It cannot be started.
     pub fn spawn(program: Program, folder: &Folder) -> anyhow::Result<Self> {
         let log = folder.sub("logs")?.join(format!("{}.log", program.name));
-        let mut process = Self { program, log, child: None };
+        let mut process = Self {
+            program,
+            log,
+            child: None,
+        };
         process.start()?;
         Ok(process)
     }
@@ -124,7 +136,11 @@ impl Process {
         }
         let command = self.program.command(&self.log)?;
         self.child = Some(spawn(command).with_context(|| {
-            format!("start {} ({}; setpriv is in util-linux)", self.program.name, self.program.path.display())
+            format!(
+                "start {} ({}; setpriv is in util-linux)",
+                self.program.name,
+                self.program.path.display()
+            )
         })?);
         Ok(())
     }
@@ -152,8 +168,12 @@ impl Process {
     /// # Errors
     /// The kernel does not say.
     pub fn exited(&mut self) -> anyhow::Result<Option<ExitStatus>> {
-        let Some(child) = &mut self.child else { return Ok(None) };
-        child.try_wait().with_context(|| format!("wait for {}", self.program.name))
+        let Some(child) = &mut self.child else {
+            return Ok(None);
+        };
+        child
+            .try_wait()
+            .with_context(|| format!("wait for {}", self.program.name))
     }
 
     /// Sends a signal to the process group.
@@ -161,7 +181,9 @@ impl Process {
     /// # Errors
     /// It does not run.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = self.pid().with_context(|| format!("{} does not run", self.program.name))?;
+        let pid = self
+            .pid()
+            .with_context(|| format!("{} does not run", self.program.name))?;
         rustix::process::kill_process_group(pid, signal)
             .with_context(|| format!("signal {}", self.program.name))
     }
@@ -320,6 +342,9 @@ fn spawn(command: Command) -> anyhow::Result<Child> {
         orders
     });
     let (answer, answered) = mpsc::channel();
-    spawner.send((command, answer)).ok().context("the spawner thread is gone")?;
+    spawner
+        .send((command, answer))
+        .ok()
+        .context("the spawner thread is gone")?;
     Ok(answered.recv().context("the spawner thread is gone")??)
 }

@@ -84,8 +84,16 @@ impl Figures {
             let labels = format!("instance=\"{name}\",node=\"{name}\"");
             let available = MEMORY_BYTES * (1.0 - node.memory);
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "node_cpu_seconds_total{{{labels},cpu=\"0\",mode=\"user\"}} {}", node.busy_s);
-            let _ = writeln!(text, "node_cpu_seconds_total{{{labels},cpu=\"0\",mode=\"idle\"}} {}", node.idle_s);
+            let _ = writeln!(
+                text,
+                "node_cpu_seconds_total{{{labels},cpu=\"0\",mode=\"user\"}} {}",
+                node.busy_s
+            );
+            let _ = writeln!(
+                text,
+                "node_cpu_seconds_total{{{labels},cpu=\"0\",mode=\"idle\"}} {}",
+                node.idle_s
+            );
             let _ = writeln!(text, "node_memory_MemTotal_bytes{{{labels}}} {MEMORY_BYTES}");
             let _ = writeln!(text, "node_memory_MemAvailable_bytes{{{labels}}} {available}");
             let _ = writeln!(text, "smartscale_rig_cpu_ratio{{{labels}}} {}", node.cpu);
@@ -122,8 +130,9 @@ struct Exporter {
 impl Exporter {
     async fn start() -> anyhow::Result<Self> {
         let figures = Figures::default();
-        let listener =
-            tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("bind the exporter")?;
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .context("bind the exporter")?;
         let address = listener.local_addr().context("read the exporter's port")?;
         let seen = figures.clone();
         let router = Router::new().route("/metrics", get(move || std::future::ready(seen.text())));
@@ -131,7 +140,11 @@ impl Exporter {
             // Accepting ends with the task; there is nobody to tell.
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { address, figures, task })
+        Ok(Self {
+            address,
+            figures,
+            task,
+        })
     }
 }
 
@@ -166,9 +179,18 @@ impl Prometheus {
                 .folder(folder.path());
             Ok((program, address))
         };
-        let ready = async |address| Ok(http::get(&format!("http://{address}/-/ready")).await?.status.is_success());
+        let ready = async |address| {
+            Ok(http::get(&format!("http://{address}/-/ready"))
+                .await?
+                .status
+                .is_success())
+        };
         let (process, address) = process::start(folder, Duration::from_secs(60), attempt, ready).await?;
-        let prometheus = Self { process, address, exporter };
+        let prometheus = Self {
+            process,
+            address,
+            exporter,
+        };
         wait::until_true("the first scrape", Duration::from_secs(30), || async {
             Ok(prometheus.value("up{job=\"node\"}").await? == Some(1.0))
         })
@@ -206,7 +228,10 @@ impl Prometheus {
             bail!("query {query}: {answer}");
         }
         let value = &answer["data"]["result"][0]["value"][1];
-        value.as_str().map(|text| text.parse().context("parse the value")).transpose()
+        value
+            .as_str()
+            .map(|text| text.parse().context("parse the value"))
+            .transpose()
     }
 }
 

@@ -37,7 +37,10 @@ async fn create_fleet(
         .default_target_capacity_type(DefaultTargetCapacityType::Spot)
         .build();
     let tag = Tag::builder().key("smartscale.io/operation").value(token).build();
-    let tags = TagSpecification::builder().resource_type(ResourceType::Instance).tags(tag).build();
+    let tags = TagSpecification::builder()
+        .resource_type(ResourceType::Instance)
+        .tags(tag)
+        .build();
     let client = ec2.client().await;
     let sent = client
         .create_fleet()
@@ -52,42 +55,79 @@ async fn create_fleet(
 }
 
 fn ids(fleet: &CreateFleetOutput) -> Vec<String> {
-    fleet.instances().iter().flat_map(|set| set.instance_ids()).cloned().collect()
+    fleet
+        .instances()
+        .iter()
+        .flat_map(aws_sdk_ec2::types::CreateFleetInstance::instance_ids)
+        .cloned()
+        .collect()
 }
 
 async fn start(name: &str) -> (Folder, Ec2, World) {
     let folder = Folder::new(name).unwrap();
     let ec2 = Ec2::start(&folder).await.unwrap();
-    let world = ec2.create_world("workers", "worker", "#!/bin/sh\n").await.unwrap();
+    let world = ec2
+        .create_world("workers", "worker", "#!/bin/sh\n")
+        .await
+        .unwrap();
     (folder, ec2, world)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_token_replays_the_same_fleet_and_refuses_another_request() {
     let (_folder, ec2, world) = start("ec2-token").await;
-    let first = create_fleet(&ec2, &world, "op-1", &["m5.large"], 2).await.unwrap();
-    let again = create_fleet(&ec2, &world, "op-1", &["m5.large"], 2).await.unwrap();
+    let first = create_fleet(&ec2, &world, "op-1", &["m5.large"], 2)
+        .await
+        .unwrap();
+    let again = create_fleet(&ec2, &world, "op-1", &["m5.large"], 2)
+        .await
+        .unwrap();
     assert_eq!(ids(&first).len(), 2);
     assert_eq!(ids(&first), ids(&again));
-    let other = create_fleet(&ec2, &world, "op-1", &["m5.large"], 3).await.unwrap_err();
+    let other = create_fleet(&ec2, &world, "op-1", &["m5.large"], 3)
+        .await
+        .unwrap_err();
     assert_eq!(other, "IdempotentParameterMismatch");
 
     // The instances: as asked for, with the launch template's user-data and the tags.
     let client = ec2.client().await;
     let id = ids(&first).remove(0);
-    client.wait_until_instance_running().instance_ids(&id).wait(std::time::Duration::from_secs(20)).await.unwrap();
-    let described = client.describe_instances().instance_ids(&id).send().await.unwrap();
+    client
+        .wait_until_instance_running()
+        .instance_ids(&id)
+        .wait(std::time::Duration::from_secs(20))
+        .await
+        .unwrap();
+    let described = client
+        .describe_instances()
+        .instance_ids(&id)
+        .send()
+        .await
+        .unwrap();
     let instance = &described.reservations()[0].instances()[0];
     assert_eq!(instance.instance_type(), Some(&InstanceType::M5Large));
-    assert_eq!(instance.instance_lifecycle().map(|kind| kind.as_str()), Some("spot"));
-    assert_eq!(instance.placement().and_then(|place| place.availability_zone()), Some("us-east-1a"));
+    assert_eq!(
+        instance
+            .instance_lifecycle()
+            .map(aws_sdk_ec2::types::InstanceLifecycleType::as_str),
+        Some("spot")
+    );
+    assert_eq!(
+        instance.placement().and_then(|place| place.availability_zone()),
+        Some("us-east-1a")
+    );
     assert!(instance.tags().iter().any(|tag| tag.value() == Some("op-1")));
     assert_eq!(instance.image_id(), Some(&*world.image));
 
     // A wrong type is refused.
-    let wrong = create_fleet(&ec2, &world, "op-2", &["m5.gigantic"], 1).await.unwrap();
+    let wrong = create_fleet(&ec2, &world, "op-2", &["m5.gigantic"], 1)
+        .await
+        .unwrap();
     assert!(ids(&wrong).is_empty());
-    assert_eq!(wrong.errors()[0].error_code(), Some("InvalidInstanceType.NotFound"));
+    assert_eq!(
+        wrong.errors()[0].error_code(),
+        Some("InvalidInstanceType.NotFound")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,12 +139,25 @@ async fn an_offering_without_capacity_gives_a_partial_fleet_and_its_error() {
         available,
         ..Offering::default()
     };
-    ec2.set_offerings(&[of("m5.large", 1), of("m5.xlarge", 1)]).await.unwrap();
-    let fleet = create_fleet(&ec2, &world, "op-1", &["m5.large", "m5.xlarge"], 3).await.unwrap();
+    ec2.set_offerings(&[of("m5.large", 1), of("m5.xlarge", 1)])
+        .await
+        .unwrap();
+    let fleet = create_fleet(&ec2, &world, "op-1", &["m5.large", "m5.xlarge"], 3)
+        .await
+        .unwrap();
     assert_eq!(ids(&fleet).len(), 2);
-    let errors: Vec<_> = fleet.errors().iter().filter_map(|error| error.error_code()).collect();
-    assert_eq!(errors, ["InsufficientInstanceCapacity", "InsufficientInstanceCapacity"]);
-    let none = create_fleet(&ec2, &world, "op-2", &["m5.large"], 1).await.unwrap();
+    let errors: Vec<_> = fleet
+        .errors()
+        .iter()
+        .filter_map(|error| error.error_code())
+        .collect();
+    assert_eq!(
+        errors,
+        ["InsufficientInstanceCapacity", "InsufficientInstanceCapacity"]
+    );
+    let none = create_fleet(&ec2, &world, "op-2", &["m5.large"], 1)
+        .await
+        .unwrap();
     assert!(ids(&none).is_empty());
 }
 
@@ -127,12 +180,14 @@ async fn a_call_whose_answer_is_lost_took_effect_once() {
     };
     ec2.set_faults(&[lost, throttled]).await.unwrap();
     // The SDK tries again by itself, with the same token.
-    let fleet = create_fleet(&ec2, &world, "op-1", &["m5.large"], 1).await.unwrap();
+    let fleet = create_fleet(&ec2, &world, "op-1", &["m5.large"], 1)
+        .await
+        .unwrap();
     let described = ec2.client().await.describe_instances().send().await.unwrap();
     let all: Vec<_> = described
         .reservations()
         .iter()
-        .flat_map(|reservation| reservation.instances())
+        .flat_map(aws_sdk_ec2::types::Reservation::instances)
         .filter_map(|instance| instance.instance_id().map(str::to_owned))
         .collect();
     assert_eq!(all, ids(&fleet));
@@ -142,5 +197,11 @@ async fn a_call_whose_answer_is_lost_took_effect_once() {
         .filter(|call| call.action == "CreateFleet")
         .map(|call| (call.client_token.as_deref(), call.answer.as_deref()))
         .collect();
-    assert_eq!(answers, [(Some("op-1"), Some("200 OK, then lost")), (Some("op-1"), Some("200 OK"))]);
+    assert_eq!(
+        answers,
+        [
+            (Some("op-1"), Some("200 OK, then lost")),
+            (Some("op-1"), Some("200 OK"))
+        ]
+    );
 }

@@ -11,30 +11,62 @@ use smartscale_tests::rig::{Folder, Imds, cache};
 
 async fn token(url: &str) -> String {
     let url = format!("{url}/latest/api/token");
-    let answer = http::send("PUT", &url, &[("x-aws-ec2-metadata-token-ttl-seconds", "60")], "").await.unwrap();
+    let answer = http::send("PUT", &url, &[("x-aws-ec2-metadata-token-ttl-seconds", "60")], "")
+        .await
+        .unwrap();
     assert_eq!(answer.status, 200);
     answer.body
 }
 
 async fn read(url: &str, token: &str, path: &str) -> Answer {
-    http::send("GET", &format!("{url}{path}"), &[("x-aws-ec2-metadata-token", token)], "").await.unwrap()
+    http::send(
+        "GET",
+        &format!("{url}{path}"),
+        &[("x-aws-ec2-metadata-token", token)],
+        "",
+    )
+    .await
+    .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_without_token_is_refused_and_a_token_needs_a_life() {
     let imds = Imds::start(Instance::new("i-1")).await.unwrap();
     let url = imds.url();
-    assert_eq!(http::get(&format!("{url}/latest/meta-data/instance-id")).await.unwrap().status, 401);
-    assert_eq!(read(&url, "forged", "/latest/meta-data/instance-id").await.status, 401);
+    assert_eq!(
+        http::get(&format!("{url}/latest/meta-data/instance-id"))
+            .await
+            .unwrap()
+            .status,
+        401
+    );
+    assert_eq!(
+        read(&url, "forged", "/latest/meta-data/instance-id").await.status,
+        401
+    );
     assert_eq!(imds.refused(), 2);
     let put = async |headers: &[(&str, &str)]| {
-        http::send("PUT", &format!("{url}/latest/api/token"), headers, "").await.unwrap().status
+        http::send("PUT", &format!("{url}/latest/api/token"), headers, "")
+            .await
+            .unwrap()
+            .status
     };
     assert_eq!(put(&[]).await, 400);
-    assert_eq!(put(&[("x-aws-ec2-metadata-token-ttl-seconds", "21601")]).await, 400);
-    let forwarded = [("x-aws-ec2-metadata-token-ttl-seconds", "60"), ("x-forwarded-for", "10.0.0.1")];
+    assert_eq!(
+        put(&[("x-aws-ec2-metadata-token-ttl-seconds", "21601")]).await,
+        400
+    );
+    let forwarded = [
+        ("x-aws-ec2-metadata-token-ttl-seconds", "60"),
+        ("x-forwarded-for", "10.0.0.1"),
+    ];
     assert_eq!(put(&forwarded).await, 403);
-    assert_eq!(read(&url, &token(&url).await, "/latest/meta-data/instance-id").await.body, "i-1");
+    assert_eq!(
+        read(&url, &token(&url).await, "/latest/meta-data/instance-id")
+            .await
+            .body,
+        "i-1"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,8 +84,14 @@ async fn a_notice_is_absent_until_the_test_gives_it() {
     imds.recommend_rebalance(at);
     imds.announce_maintenance("instance-retirement", at);
     let action = read(&url, &token, spot).await.json().unwrap();
-    assert_eq!(action, serde_json::json!({"action": "terminate", "time": "2026-05-01T10:00:00Z"}));
-    assert_eq!(read(&url, &token, rebalance).await.json().unwrap()["noticeTime"], "2026-05-01T10:00:00Z");
+    assert_eq!(
+        action,
+        serde_json::json!({"action": "terminate", "time": "2026-05-01T10:00:00Z"})
+    );
+    assert_eq!(
+        read(&url, &token, rebalance).await.json().unwrap()["noticeTime"],
+        "2026-05-01T10:00:00Z"
+    );
     let events = read(&url, &token, maintenance).await.json().unwrap();
     assert_eq!(events[0]["Code"], "instance-retirement");
     assert_eq!(events[0]["NotBefore"], "1 May 2026 10:00:00 GMT");
@@ -89,8 +127,13 @@ async fn the_documents_have_the_fields_of_aws_own_mock() {
                 .arg(address.port().to_string());
             Ok((program, format!("http://{address}")))
         };
-        let ready = async |url: String| Ok(http::get(&format!("{url}/latest/meta-data")).await?.status == 200);
-        processes.push(process::start(&folder, Duration::from_secs(20), attempt, ready).await.unwrap());
+        let ready =
+            async |url: String| Ok(http::get(&format!("{url}/latest/meta-data")).await?.status == 200);
+        processes.push(
+            process::start(&folder, Duration::from_secs(20), attempt, ready)
+                .await
+                .unwrap(),
+        );
     }
     let mut instance = Instance::new("i-1");
     instance.role = Some(("baskinc-role".into(), Key::root()));
@@ -110,6 +153,10 @@ async fn the_documents_have_the_fields_of_aws_own_mock() {
         let reference = read(url, &token(url).await, path).await;
         assert_eq!(reference.status, 200, "{path}: {reference:?}");
         let mine = read(&ours.url(), &our_token, path).await;
-        assert_eq!(keys(&mine.json().unwrap()), keys(&reference.json().unwrap()), "{path}");
+        assert_eq!(
+            keys(&mine.json().unwrap()),
+            keys(&reference.json().unwrap()),
+            "{path}"
+        );
     }
 }

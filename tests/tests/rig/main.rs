@@ -1,5 +1,8 @@
 //! That the rig's servers are the real thing: each test shows the one behaviour that the suites rely on.
-#![allow(clippy::unwrap_used, reason = "a test that cannot arrange its servers has failed")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot arrange its servers has failed"
+)]
 
 mod ec2;
 mod imds;

@@ -24,7 +24,11 @@ async fn a_dropped_process_takes_its_children_with_it() {
     .unwrap();
     assert!(is_alive(child));
     drop(process);
-    wait::until_true("the child's end", Duration::from_secs(10), || async { Ok(!is_alive(child)) }).await.unwrap();
+    wait::until_true("the child's end", Duration::from_secs(10), || async {
+        Ok(!is_alive(child))
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -33,7 +37,12 @@ async fn a_process_dies_with_a_test_program_that_is_killed() {
     let folder = Folder::new("process-killed").unwrap();
     let file = folder.path().join("grandchild");
     let mut program = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "process::helper_that_waits", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "process::helper_that_waits",
+            "--ignored",
+            "--nocapture",
+        ])
         .env("SMARTSCALE_RIG_GRANDCHILD", &file)
         .stdout(std::process::Stdio::null())
         .spawn()
@@ -46,15 +55,19 @@ async fn a_process_dies_with_a_test_program_that_is_killed() {
     assert!(is_alive(grandchild));
     program.kill().unwrap();
     program.wait().unwrap();
-    wait::until_true("the grandchild's end", Duration::from_secs(10), || async { Ok(!is_alive(grandchild)) })
-        .await
-        .unwrap();
+    wait::until_true("the grandchild's end", Duration::from_secs(10), || async {
+        Ok(!is_alive(grandchild))
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
 #[ignore = "run by the test above in a program of its own"]
 async fn helper_that_waits() {
-    let Some(file) = std::env::var_os("SMARTSCALE_RIG_GRANDCHILD") else { return };
+    let Some(file) = std::env::var_os("SMARTSCALE_RIG_GRANDCHILD") else {
+        return;
+    };
     let folder = Folder::new("process-helper").unwrap();
     let process = Process::spawn(Program::new("sleeper", "sleep").arg("1000"), &folder).unwrap();
     // Nobody is left to remove the folder once this program is killed.
@@ -68,12 +81,22 @@ async fn helper_that_waits() {
 #[tokio::test]
 async fn a_server_that_ends_at_once_is_told_with_its_log() {
     let folder = Folder::new("process-fails").unwrap();
-    let attempt = || Ok((Program::new("broken", "sh").arg("-c").arg("echo no licence found; exit 3"), ()));
+    let attempt = || {
+        Ok((
+            Program::new("broken", "sh")
+                .arg("-c")
+                .arg("echo no licence found; exit 3"),
+            (),
+        ))
+    };
     let ready = async |()| Ok(false);
     let error = smartscale_tests::rig::process::start(&folder, Duration::from_secs(20), attempt, ready)
         .await
         .unwrap_err()
         .to_string();
-    assert!(error.contains("broken ended before it served") && error.contains("no licence found"), "{error}");
+    assert!(
+        error.contains("broken ended before it served") && error.contains("no licence found"),
+        "{error}"
+    );
     std::fs::remove_dir_all(folder.path()).unwrap();
 }

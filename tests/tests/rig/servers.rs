@@ -12,10 +12,20 @@ async fn dynamodb_refuses_a_conditional_write_whose_condition_is_false() {
     let folder = Folder::new("dynamodb").unwrap();
     let server = DynamoDb::start(&folder).await.unwrap();
     let client = server.client().await;
-    let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap();
+    let key = |name: &str, kind| {
+        KeySchemaElement::builder()
+            .attribute_name(name)
+            .key_type(kind)
+            .build()
+            .unwrap()
+    };
     let text = |name: &str| {
         let kind = ScalarAttributeType::S;
-        AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build().unwrap()
+        AttributeDefinition::builder()
+            .attribute_name(name)
+            .attribute_type(kind)
+            .build()
+            .unwrap()
     };
     client
         .create_table()
@@ -53,9 +63,11 @@ async fn prometheus_sees_the_figures_that_the_test_sets() {
     server.figures().sample("queue_length{shop=\"x\"}", 7.0);
     let used = "1 - node_memory_MemAvailable_bytes{node=\"a\"} / node_memory_MemTotal_bytes{node=\"a\"}";
     let busy = "1 - rate(node_cpu_seconds_total{node=\"a\",mode=\"idle\"}[5s])";
-    for (query, expected, within) in
-        [(used, 0.25, 0.001), ("queue_length{shop=\"x\"}", 7.0, 0.0), (busy, 0.8, 0.02)]
-    {
+    for (query, expected, within) in [
+        (used, 0.25, 0.001),
+        ("queue_length{shop=\"x\"}", 7.0, 0.0),
+        (busy, 0.8, 0.02),
+    ] {
         wait::until_true(query, Duration::from_secs(30), || async {
             let value = server.value(query).await?;
             Ok(value.is_some_and(|value| (value - expected).abs() <= within))
@@ -68,7 +80,10 @@ async fn prometheus_sees_the_figures_that_the_test_sets() {
     assert!(server.value("up").await.is_err());
     server.process().start().unwrap();
     wait::until_true("the scrapes to go on", Duration::from_secs(30), || async {
-        Ok(server.value("node_memory_MemTotal_bytes{node=\"a\"}").await?.is_some())
+        Ok(server
+            .value("node_memory_MemTotal_bytes{node=\"a\"}")
+            .await?
+            .is_some())
     })
     .await
     .unwrap();

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use base64::Engine as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
 };
 
 use super::super::Folder;
@@ -41,7 +41,10 @@ impl Identity {
     /// A user in one group, or in none.
     #[must_use]
     pub fn new(user: &str, group: Option<&str>) -> Self {
-        Self { user: user.to_owned(), groups: group.map(str::to_owned).into_iter().collect() }
+        Self {
+            user: user.to_owned(),
+            groups: group.map(str::to_owned).into_iter().collect(),
+        }
     }
 
     /// The kubelet of `node`.
@@ -67,9 +70,16 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).context("describe the CA")?;
         params.distinguished_name = name("smartscale-rig", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         let certificate = params.self_signed(&key).context("sign the CA")?.pem();
-        Ok(Self { certificate, issuer: Issuer::new(params, key) })
+        Ok(Self {
+            certificate,
+            issuer: Issuer::new(params, key),
+        })
     }
 
     /// Its certificate, PEM.
@@ -85,7 +95,11 @@ impl Authority {
     pub fn server(&self, names: &[&str]) -> anyhow::Result<Pair> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let params = CertificateParams::new(names).context("describe the server")?;
-        self.sign(params, ExtendedKeyUsagePurpose::ServerAuth, name("smartscale-rig-server", &[]))
+        self.sign(
+            params,
+            ExtendedKeyUsagePurpose::ServerAuth,
+            name("smartscale-rig-server", &[]),
+        )
     }
 
     /// A client certificate.
@@ -94,7 +108,11 @@ impl Authority {
     /// Signing failed.
     pub fn client(&self, identity: &Identity) -> anyhow::Result<Pair> {
         let params = CertificateParams::new(Vec::new()).context("describe the client")?;
-        self.sign(params, ExtendedKeyUsagePurpose::ClientAuth, name(&identity.user, &identity.groups))
+        self.sign(
+            params,
+            ExtendedKeyUsagePurpose::ClientAuth,
+            name(&identity.user, &identity.groups),
+        )
     }
 
     /// Writes a kubeconfig `NAME.kubeconfig` for `identity` to the API server at `url`, everything inside the file.
@@ -138,8 +156,13 @@ impl Authority {
         params.distinguished_name = name;
         params.extended_key_usages = vec![usage];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let certificate = params.signed_by(&key, &self.issuer).context("sign a certificate")?;
-        Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .context("sign a certificate")?;
+        Ok(Pair {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
     }
 }
 

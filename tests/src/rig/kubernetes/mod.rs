@@ -34,7 +34,9 @@ pub struct Timings {
 
 impl Default for Timings {
     fn default() -> Self {
-        Self { node_monitor_grace: Duration::from_secs(40) }
+        Self {
+            node_monitor_grace: Duration::from_secs(40),
+        }
     }
 }
 
@@ -78,19 +80,28 @@ impl Kubernetes {
             let identity = Identity::new(&format!("system:{name}"), None);
             authority.kubeconfig(folder, name, &url, &identity)
         };
-        let controller_manager = Program::new("kube-controller-manager", cache::installed("bin/kube-controller-manager")?)
-            .flag("kubeconfig", component("kube-controller-manager")?)
-            .flag("leader-elect", "false")
-            .flag("secure-port", "0")
-            // Without nodelifecycle the not-ready taint stays, without disruption every eviction under a budget is 429;
-            // nodeipam would want a cloud or pod ranges.
-            .flag("controllers", "*,-nodeipam")
-            // Each controller as itself, as in K3s: the controller manager's own identity may do next to nothing.
-            .flag("use-service-account-credentials", "true")
-            .flag("service-account-private-key-file", folder.path().join("kubernetes/service-account.key"))
-            .flag("root-ca-file", folder.path().join("kubernetes/ca.crt"))
-            .flag("node-monitor-grace-period", format!("{}s", timings.node_monitor_grace.as_secs()))
-            .flag("v", "1");
+        let controller_manager = Program::new(
+            "kube-controller-manager",
+            cache::installed("bin/kube-controller-manager")?,
+        )
+        .flag("kubeconfig", component("kube-controller-manager")?)
+        .flag("leader-elect", "false")
+        .flag("secure-port", "0")
+        // Without nodelifecycle the not-ready taint stays, without disruption every eviction under a budget is 429;
+        // nodeipam would want a cloud or pod ranges.
+        .flag("controllers", "*,-nodeipam")
+        // Each controller as itself, as in K3s: the controller manager's own identity may do next to nothing.
+        .flag("use-service-account-credentials", "true")
+        .flag(
+            "service-account-private-key-file",
+            folder.path().join("kubernetes/service-account.key"),
+        )
+        .flag("root-ca-file", folder.path().join("kubernetes/ca.crt"))
+        .flag(
+            "node-monitor-grace-period",
+            format!("{}s", timings.node_monitor_grace.as_secs()),
+        )
+        .flag("v", "1");
         let controller_manager = Process::spawn(controller_manager, folder)?;
         let scheduler = Program::new("kube-scheduler", cache::installed("bin/kube-scheduler")?)
             .flag("kubeconfig", component("kube-scheduler")?)
@@ -99,8 +110,17 @@ impl Kubernetes {
             .flag("v", "1");
         let scheduler = Process::spawn(scheduler, folder)?;
         let folder = folder.clone();
-        let mut cluster =
-            Self { scheduler, controller_manager, api_server, kine, address, authority, admin_kubeconfig, client, folder };
+        let mut cluster = Self {
+            scheduler,
+            controller_manager,
+            api_server,
+            kine,
+            address,
+            authority,
+            admin_kubeconfig,
+            client,
+            folder,
+        };
         cluster.settle().await?;
         Ok(cluster)
     }
@@ -135,7 +155,8 @@ impl Kubernetes {
     /// It cannot be made or written.
     pub fn kubeconfig(&self, identity: &Identity) -> anyhow::Result<PathBuf> {
         let file = identity.user.replace([':', '/'], "-");
-        self.authority.kubeconfig(&self.folder, &file, &self.url(), identity)
+        self.authority
+            .kubeconfig(&self.folder, &file, &self.url(), identity)
     }
 
     /// A client of the given identity.
@@ -187,16 +208,25 @@ impl Kubernetes {
         .with_context(|| self.controller_manager.tail(10))?;
         let pods = kube::Api::<Pod>::namespaced(self.client(), "default");
         let probe = pod("rig-probe").node_selector("rig.invalid/none", "true").build();
-        pods.create(&kube::api::PostParams::default(), &probe).await.context("create the probe pod")?;
+        pods.create(&kube::api::PostParams::default(), &probe)
+            .await
+            .context("create the probe pod")?;
         wait::until_true("the scheduler to work", DEADLINE, || async {
             let probe = pods.get("rig-probe").await?;
-            let conditions = probe.status.and_then(|status| status.conditions).unwrap_or_default();
-            Ok(conditions.iter().any(|condition| condition.reason.as_deref() == Some("Unschedulable")))
+            let conditions = probe
+                .status
+                .and_then(|status| status.conditions)
+                .unwrap_or_default();
+            Ok(conditions
+                .iter()
+                .any(|condition| condition.reason.as_deref() == Some("Unschedulable")))
         })
         .await
         .with_context(|| self.scheduler.tail(10))?;
         let at_once = kube::api::DeleteParams::default().grace_period(0);
-        pods.delete("rig-probe", &at_once).await.context("delete the probe pod")?;
+        pods.delete("rig-probe", &at_once)
+            .await
+            .context("delete the probe pod")?;
         Ok(())
     }
 }
@@ -209,7 +239,9 @@ pub async fn client_of(kubeconfig: &Path) -> anyhow::Result<Client> {
     super::install_crypto();
     let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig).context("read the kubeconfig")?;
     let options = kube::config::KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.context("use the kubeconfig")?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .context("use the kubeconfig")?;
     Client::try_from(config).context("make a Kubernetes client")
 }
 
@@ -243,7 +275,13 @@ async fn start_api_server(
 ) -> anyhow::Result<(Process, SocketAddr)> {
     let program = cache::installed("bin/kube-apiserver")?;
     let keys = folder.sub("kubernetes")?;
-    let server = authority.server(&["127.0.0.1", "localhost", "kubernetes", "kubernetes.default.svc", "10.43.0.1"])?;
+    let server = authority.server(&[
+        "127.0.0.1",
+        "localhost",
+        "kubernetes",
+        "kubernetes.default.svc",
+        "10.43.0.1",
+    ])?;
     let accounts = rcgen::KeyPair::generate().context("make the service accounts' key")?;
     let authority_file = folder.write("kubernetes/ca.crt", authority.certificate())?;
     let certificate_file = folder.write("kubernetes/apiserver.crt", &server.certificate)?;
@@ -269,7 +307,8 @@ async fn start_api_server(
             .flag("enable-admission-plugins", "NodeRestriction")
             .flag("disable-admission-plugins", "ServiceAccount")
             .flag("v", "1");
-        let kubeconfig = authority.kubeconfig(folder, "probe", &format!("https://{address}"), &Identity::admin())?;
+        let kubeconfig =
+            authority.kubeconfig(folder, "probe", &format!("https://{address}"), &Identity::admin())?;
         Ok((program, (address, kubeconfig)))
     };
     let probe = async |(_, kubeconfig): (SocketAddr, PathBuf)| ready(client_of(&kubeconfig).await?).await;
@@ -278,7 +317,9 @@ async fn start_api_server(
 }
 
 async fn ready(client: Client) -> anyhow::Result<bool> {
-    let request = http::Request::get("/readyz").body(Vec::new()).context("build a request")?;
+    let request = http::Request::get("/readyz")
+        .body(Vec::new())
+        .context("build a request")?;
     match client.request_text(request).await {
         Ok(text) if text == "ok" => Ok(true),
         Ok(text) => bail!("readyz says {text}"),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
-    Container, Node, NodeSpec, NodeStatus, Pod, PodSpec, PodTemplateSpec, ResourceRequirements, Taint, Toleration,
+    Container, Node, NodeSpec, NodeStatus, Pod, PodSpec, PodTemplateSpec, ResourceRequirements, Taint,
+    Toleration,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -44,7 +45,10 @@ impl PodBuilder {
             ("memory".to_owned(), Quantity(memory.to_owned())),
         ]);
         if let Some(container) = self.spec().containers.first_mut() {
-            container.resources = Some(ResourceRequirements { requests: Some(requests), ..Default::default() });
+            container.resources = Some(ResourceRequirements {
+                requests: Some(requests),
+                ..Default::default()
+            });
         }
         self
     }
@@ -52,21 +56,32 @@ impl PodBuilder {
     /// Adds a label.
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
-        self.0.metadata.labels.get_or_insert_default().insert(key.to_owned(), value.to_owned());
+        self.0
+            .metadata
+            .labels
+            .get_or_insert_default()
+            .insert(key.to_owned(), value.to_owned());
         self
     }
 
     /// Adds an annotation.
     #[must_use]
     pub fn annotation(mut self, key: &str, value: &str) -> Self {
-        self.0.metadata.annotations.get_or_insert_default().insert(key.to_owned(), value.to_owned());
+        self.0
+            .metadata
+            .annotations
+            .get_or_insert_default()
+            .insert(key.to_owned(), value.to_owned());
         self
     }
 
     /// Only nodes with this label.
     #[must_use]
     pub fn node_selector(mut self, key: &str, value: &str) -> Self {
-        self.spec().node_selector.get_or_insert_default().insert(key.to_owned(), value.to_owned());
+        self.spec()
+            .node_selector
+            .get_or_insert_default()
+            .insert(key.to_owned(), value.to_owned());
         self
     }
 
@@ -80,7 +95,10 @@ impl PodBuilder {
     /// Tolerates every taint.
     #[must_use]
     pub fn tolerates_all(mut self) -> Self {
-        let all = Toleration { operator: Some("Exists".into()), ..Toleration::default() };
+        let all = Toleration {
+            operator: Some("Exists".into()),
+            ..Toleration::default()
+        };
         self.spec().tolerations.get_or_insert_default().push(all);
         self
     }
@@ -145,9 +163,23 @@ pub fn budget(name: &str, min_available: i32) -> PodDisruptionBudget {
 pub fn node(name: &str) -> NodeBuilder {
     let mut metadata = metadata(name);
     metadata.namespace = None;
-    let labels = [("kubernetes.io/hostname", name), ("kubernetes.io/os", "linux"), ("kubernetes.io/arch", "amd64")];
-    metadata.labels = Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
-    NodeBuilder(Node { metadata, spec: Some(NodeSpec::default()), status: None }).allocatable("2", "8Gi")
+    let labels = [
+        ("kubernetes.io/hostname", name),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", "amd64"),
+    ];
+    metadata.labels = Some(
+        labels
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+    );
+    NodeBuilder(Node {
+        metadata,
+        spec: Some(NodeSpec::default()),
+        status: None,
+    })
+    .allocatable("2", "8Gi")
 }
 
 /// Builds a node.
@@ -174,14 +206,22 @@ impl NodeBuilder {
     /// Adds a label.
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
-        self.0.metadata.labels.get_or_insert_default().insert(key.to_owned(), value.to_owned());
+        self.0
+            .metadata
+            .labels
+            .get_or_insert_default()
+            .insert(key.to_owned(), value.to_owned());
         self
     }
 
     /// Adds an annotation.
     #[must_use]
     pub fn annotation(mut self, key: &str, value: &str) -> Self {
-        self.0.metadata.annotations.get_or_insert_default().insert(key.to_owned(), value.to_owned());
+        self.0
+            .metadata
+            .annotations
+            .get_or_insert_default()
+            .insert(key.to_owned(), value.to_owned());
         self
     }
 
@@ -194,7 +234,12 @@ impl NodeBuilder {
             effect: effect.to_owned(),
             time_added: None,
         };
-        self.0.spec.get_or_insert_default().taints.get_or_insert_default().push(taint);
+        self.0
+            .spec
+            .get_or_insert_default()
+            .taints
+            .get_or_insert_default()
+            .push(taint);
         self
     }
 
@@ -213,7 +258,11 @@ impl NodeBuilder {
 }
 
 fn metadata(name: &str) -> ObjectMeta {
-    ObjectMeta { name: Some(name.to_owned()), namespace: Some("default".into()), ..ObjectMeta::default() }
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some("default".into()),
+        ..ObjectMeta::default()
+    }
 }
 
 fn app(name: &str) -> Map {
@@ -221,5 +270,8 @@ fn app(name: &str) -> Map {
 }
 
 fn selector(labels: &Map) -> LabelSelector {
-    LabelSelector { match_labels: Some(labels.clone()), ..LabelSelector::default() }
+    LabelSelector {
+        match_labels: Some(labels.clone()),
+        ..LabelSelector::default()
+    }
 }
