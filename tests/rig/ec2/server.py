@@ -21,6 +21,7 @@ import copy
 import hashlib
 import io
 import json
+import re
 import socket
 import sys
 import threading
@@ -136,6 +137,9 @@ class Rig:
             return self.fail(before)
         answer = self.idempotent(environ, action, parameters)
         entry["answer"] = answer.status
+        if action in ("CreateFleet", "RunInstances"):
+            found = dict.fromkeys(re.findall(rb">(i-[0-9a-f]{8,})<", answer.body))
+            entry["instances"] = [instance.decode() for instance in found]
         after = self.take_fault(action, parameters, "after")
         if after is not None:
             entry["answer"] += ", then " + (after.get("code") or "lost")

@@ -88,6 +88,9 @@ pub struct Call {
     pub client_token: Option<String>,
     /// The HTTP status or the injected fault; `None` while it is under way.
     pub answer: Option<String>,
+    /// The instances that its answer names, if it launches.
+    #[serde(default)]
+    pub instances: Vec<String>,
 }
 
 /// What a fleet needs in an account: a subnet a zone, an image, a launch template.
@@ -169,8 +172,7 @@ impl Ec2 {
     /// # Errors
     /// The wrapper does not answer.
     pub async fn calls(&self) -> anyhow::Result<Vec<Call>> {
-        let answer = http::get(&format!("{}/_rig/calls", self.url())).await?;
-        serde_json::from_str(&answer.body).context("read the log of calls")
+        calls(&self.url()).await
     }
 
     /// Makes a VPC with a subnet in each of three zones, and a launch template `name` with an image of moto's, the
@@ -276,4 +278,13 @@ impl Ec2 {
         }
         Ok(())
     }
+}
+
+/// The log of calls of the wrapper at `url`.
+///
+/// # Errors
+/// The wrapper does not answer.
+pub(super) async fn calls(url: &str) -> anyhow::Result<Vec<Call>> {
+    let answer = http::get(&format!("{url}/_rig/calls")).await?;
+    serde_json::from_str(&answer.body).context("read the log of calls")
 }

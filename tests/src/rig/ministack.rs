@@ -206,21 +206,29 @@ impl Ministack {
     /// # Errors
     /// STS refused.
     pub async fn instance_key(&self, role: &str, instance: &str) -> anyhow::Result<Key> {
-        let sts = aws_sdk_sts::Client::new(&self.config(&Key::root()).await);
-        let assumed = sts
-            .assume_role()
-            .role_arn(format!("arn:aws:iam::{ACCOUNT}:role/{role}"))
-            .role_session_name(instance)
-            .send()
-            .await
-            .with_context(|| format!("assume role {role} as {instance}"))?;
-        let key = assumed
-            .credentials()
-            .context("STS answered without credentials")?;
-        Ok(Key {
-            id: key.access_key_id().to_owned(),
-            secret: key.secret_access_key().to_owned(),
-            token: Some(key.session_token().to_owned()),
-        })
+        instance_key(&self.url(), role, instance).await
     }
+}
+
+/// [`Ministack::instance_key`] of the ministack at `url`.
+///
+/// # Errors
+/// STS refused.
+pub(super) async fn instance_key(url: &str, role: &str, instance: &str) -> anyhow::Result<Key> {
+    let sts = aws_sdk_sts::Client::new(&aws::config(url, &Key::root()).await);
+    let assumed = sts
+        .assume_role()
+        .role_arn(format!("arn:aws:iam::{ACCOUNT}:role/{role}"))
+        .role_session_name(instance)
+        .send()
+        .await
+        .with_context(|| format!("assume role {role} as {instance}"))?;
+    let key = assumed
+        .credentials()
+        .context("STS answered without credentials")?;
+    Ok(Key {
+        id: key.access_key_id().to_owned(),
+        secret: key.secret_access_key().to_owned(),
+        token: Some(key.session_token().to_owned()),
+    })
 }

@@ -10,6 +10,7 @@
 //! | [`Ministack`] | ministack | Secrets Manager, SNS, SQS, CloudWatch, STS |
 //! | [`Prometheus`] | Prometheus, its exporter in the test | Prometheus and node-exporter |
 //! | [`Imds`] | a server in the test | the metadata service of one instance |
+//! | [`BootWatcher`] | the real agent and a stand-in kubelet for each instance | the hardware |
 //!
 //! The programs come from `tests/rig/install` (`make tools`).
 
@@ -22,9 +23,11 @@ pub mod http;
 pub mod imds;
 pub mod kubernetes;
 mod kwok;
+pub mod machines;
 mod ministack;
 mod port;
 pub mod process;
+pub mod programs;
 mod prometheus;
 pub mod wait;
 
@@ -34,6 +37,7 @@ pub use folder::Folder;
 pub use imds::Imds;
 pub use kubernetes::Kubernetes;
 pub use kwok::{Kwok, is_ready};
+pub use machines::BootWatcher;
 pub use ministack::{Ministack, Topic};
 pub use prometheus::{Figures, Prometheus};
 

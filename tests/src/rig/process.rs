@@ -32,6 +32,7 @@ pub struct Program {
     path: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(String, OsString)>,
+    removed: Vec<String>,
     folder: Option<PathBuf>,
 }
 
@@ -43,6 +44,7 @@ impl Program {
             path: path.into(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            removed: Vec::new(),
             folder: None,
         }
     }
@@ -70,6 +72,13 @@ impl Program {
         self
     }
 
+    /// Takes a variable of the test's own environment away from it.
+    #[must_use]
+    pub fn without_env(mut self, name: &str) -> Self {
+        self.removed.push(name.to_owned());
+        self
+    }
+
     /// Its working folder.
     #[must_use]
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
@@ -91,6 +100,9 @@ impl Program {
             .arg(&self.path)
             .args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        for name in &self.removed {
+            command.env_remove(name);
+        }
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }

@@ -7,6 +7,7 @@
 mod ec2;
 mod imds;
 mod kubernetes;
+mod machines;
 mod ministack;
 mod process;
 mod servers;

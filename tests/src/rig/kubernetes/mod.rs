@@ -12,6 +12,7 @@ mod objects;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -48,10 +49,29 @@ pub struct Kubernetes {
     api_server: Process,
     kine: Process,
     address: SocketAddr,
-    authority: Authority,
+    access: Access,
     admin_kubeconfig: PathBuf,
     client: Client,
+}
+
+/// What it takes to become any identity of the cluster. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Access {
+    authority: Arc<Authority>,
+    url: String,
     folder: Folder,
+}
+
+impl Access {
+    /// A kubeconfig of the given identity, in a file of the test's folder.
+    ///
+    /// # Errors
+    /// It cannot be made or written.
+    pub fn kubeconfig(&self, identity: &Identity) -> anyhow::Result<PathBuf> {
+        let file = identity.user.replace([':', '/'], "-");
+        self.authority
+            .kubeconfig(&self.folder, &file, &self.url, identity)
+    }
 }
 
 impl Kubernetes {
@@ -109,17 +129,20 @@ impl Kubernetes {
             .flag("secure-port", "0")
             .flag("v", "1");
         let scheduler = Process::spawn(scheduler, folder)?;
-        let folder = folder.clone();
+        let access = Access {
+            authority: Arc::new(authority),
+            url,
+            folder: folder.clone(),
+        };
         let mut cluster = Self {
             scheduler,
             controller_manager,
             api_server,
             kine,
             address,
-            authority,
+            access,
             admin_kubeconfig,
             client,
-            folder,
         };
         cluster.settle().await?;
         Ok(cluster)
@@ -134,7 +157,13 @@ impl Kubernetes {
     /// The CA that signs all identities.
     #[must_use]
     pub fn authority(&self) -> &Authority {
-        &self.authority
+        &self.access.authority
+    }
+
+    /// What it takes to become any identity, for who outlives a borrow.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access.clone()
     }
 
     /// A client that may do everything.
@@ -154,9 +183,7 @@ impl Kubernetes {
     /// # Errors
     /// It cannot be made or written.
     pub fn kubeconfig(&self, identity: &Identity) -> anyhow::Result<PathBuf> {
-        let file = identity.user.replace([':', '/'], "-");
-        self.authority
-            .kubeconfig(&self.folder, &file, &self.url(), identity)
+        self.access.kubeconfig(identity)
     }
 
     /// A client of the given identity.

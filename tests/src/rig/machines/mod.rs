@@ -1,0 +1,309 @@
+//! The boot watcher: what hardware would do. For each instance that appears in EC2 it starts the real agent program
+//! with that instance's metadata service and user-data, and a stand-in for `k3s-agent`; the instance's end ends both,
+//! as a power cut does.
+//!
+//! ```text
+//!  EC2 ──DescribeInstances──▶ watcher ──▶ machine: IMDS ◀── smartscale-agent ──▶ systemctl (a script)
+//!                                                                                     │
+//!                                           Kubernetes ◀── kubelet stand-in ◀─────────┘
+//! ```
+//!
+//! The instance's user-data is the agent's configuration (TOML); the rig sets what depends on the machine: addresses of
+//! the stand-ins, folders, the file of the enrolment secret.
+
+mod dropin;
+mod kubelet;
+mod machine;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::types::{Instance, InstanceAttributeName, InstanceStateName};
+use base64::Engine as _;
+
+pub use kubelet::ENDS_AFTER;
+pub use machine::Machine;
+
+use super::kubernetes::Access;
+use super::{Ec2, Folder, Ministack, ec2, imds, ministack};
+
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What all machines have in common.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The agent's program ([`super::programs::path`]).
+    pub agent: PathBuf,
+    /// The agent's configuration for instances without user-data.
+    pub agent_config: String,
+    /// The only token that the K3s server takes: `K10<64 hex>::node:SECRET`.
+    pub join_token: String,
+    /// The role that each instance gets a session of; it must exist in ministack.
+    pub role: Option<String>,
+    /// The folder where the coordinator puts the enrolment secret of each launch, in a file named after its client
+    /// token.
+    pub secrets: Option<PathBuf>,
+    /// From an instance's appearance to the agent's start.
+    pub boot: Duration,
+    /// How long a pod without annotation [`ENDS_AFTER`] takes to end.
+    pub pod_end: Duration,
+}
+
+impl Settings {
+    /// The workspace's own agent, no role, no secrets, no delays to speak of.
+    ///
+    /// # Errors
+    /// The agent has not been built.
+    pub fn new(join_token: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            agent: super::programs::path("smartscale-agent")?,
+            agent_config: String::new(),
+            join_token: join_token.to_owned(),
+            role: None,
+            secrets: None,
+            boot: Duration::from_millis(200),
+            pod_end: Duration::from_millis(500),
+        })
+    }
+}
+
+/// A token of the form that K3s gives to agents, with a hash of no CA.
+#[must_use]
+pub fn join_token() -> String {
+    format!(
+        "K10{:064x}::node:{:032x}",
+        rand::random::<u128>(),
+        rand::random::<u128>()
+    )
+}
+
+/// The watcher. Dropped, it ends all machines.
+#[derive(Debug)]
+pub struct BootWatcher {
+    machines: Machines,
+    task: tokio::task::JoinHandle<()>,
+}
+
+type Machines = Arc<Mutex<BTreeMap<String, Machine>>>;
+
+impl BootWatcher {
+    /// Starts watching.
+    ///
+    /// # Errors
+    /// A folder cannot be made.
+    pub async fn start(
+        folder: &Folder,
+        access: Access,
+        ec2: &Ec2,
+        account: &Ministack,
+        settings: Settings,
+    ) -> anyhow::Result<Self> {
+        let machines = Machines::default();
+        folder.sub("machines")?;
+        let world = World {
+            client: ec2.client().await,
+            ec2_url: ec2.url(),
+            account_url: account.url(),
+            access,
+            settings,
+            folder: folder.clone(),
+        };
+        let task = tokio::spawn(watch(world, Arc::clone(&machines)));
+        Ok(Self { machines, task })
+    }
+
+    /// The ids of the machines that run.
+    #[must_use]
+    pub fn ids(&self) -> Vec<String> {
+        lock(&self.machines).keys().cloned().collect()
+    }
+
+    /// Does something with one machine.
+    ///
+    /// # Errors
+    /// No machine of that id runs.
+    pub fn with<R>(&self, id: &str, act: impl FnOnce(&mut Machine) -> R) -> anyhow::Result<R> {
+        let mut machines = lock(&self.machines);
+        let machine = machines
+            .get_mut(id)
+            .with_context(|| format!("no machine {id} runs"))?;
+        Ok(act(machine))
+    }
+}
+
+impl Drop for BootWatcher {
+    fn drop(&mut self) {
+        self.task.abort();
+        lock(&self.machines).clear();
+    }
+}
+
+/// What the watcher reaches.
+struct World {
+    client: Client,
+    ec2_url: String,
+    account_url: String,
+    access: Access,
+    settings: Settings,
+    folder: Folder,
+}
+
+async fn watch(world: World, machines: Machines) {
+    let mut told = BTreeSet::new();
+    loop {
+        if let Err(error) = look(&world, &machines).await
+            && told.insert(format!("{error:#}"))
+        {
+            eprintln!("rig: boot watcher: {error:#}");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Starts and ends machines so that they are those that EC2 has, and restarts agents that ended by themselves, as
+/// systemd does.
+async fn look(world: &World, machines: &Machines) -> anyhow::Result<()> {
+    let described = world
+        .client
+        .describe_instances()
+        .send()
+        .await
+        .context("list instances")?;
+    let instances: BTreeMap<_, _> = described
+        .reservations()
+        .iter()
+        .flat_map(aws_sdk_ec2::types::Reservation::instances)
+        .filter(|instance| is_on(instance))
+        .filter_map(|instance| Some((instance.instance_id()?.to_owned(), instance)))
+        .collect();
+    lock(machines).retain(|id, _| instances.contains_key(id));
+    for (id, instance) in instances {
+        if lock(machines).contains_key(&id) {
+            continue;
+        }
+        let machine = world
+            .boot(&id, instance)
+            .await
+            .with_context(|| format!("boot {id}"))?;
+        lock(machines).insert(id, machine);
+    }
+    for machine in lock(machines).values_mut() {
+        machine.supervise()?;
+    }
+    Ok(())
+}
+
+fn is_on(instance: &Instance) -> bool {
+    let state = instance.state().and_then(|state| state.name());
+    matches!(
+        state,
+        Some(InstanceStateName::Pending | InstanceStateName::Running)
+    )
+}
+
+impl World {
+    async fn boot(&self, id: &str, instance: &Instance) -> anyhow::Result<Machine> {
+        let type_name = instance
+            .instance_type()
+            .context("an instance without type")?
+            .clone();
+        let types = self
+            .client
+            .describe_instance_types()
+            .instance_types(type_name.clone())
+            .send()
+            .await;
+        let types = types.context("look the type up")?;
+        let described = types.instance_types().first().context("an unknown type")?;
+        let cpus = described
+            .v_cpu_info()
+            .and_then(aws_sdk_ec2::types::VCpuInfo::default_v_cpus)
+            .context("a type without CPUs")?;
+        let memory = described
+            .memory_info()
+            .and_then(aws_sdk_ec2::types::MemoryInfo::size_in_mib)
+            .context("no memory")?;
+        let mut known = imds::Instance::new(id);
+        known.instance_type = type_name.as_str().to_owned();
+        known.spot = instance.instance_lifecycle().is_some();
+        if let Some(zone) = instance.placement().and_then(|place| place.availability_zone()) {
+            zone.clone_into(&mut known.zone);
+        }
+        if let Some(ip) = instance.private_ip_address().and_then(|ip| ip.parse().ok()) {
+            known.private_ip = ip;
+        }
+        if let Some(image) = instance.image_id() {
+            image.clone_into(&mut known.image);
+        }
+        known.user_data = self.user_data(id).await?;
+        if let Some(role) = &self.settings.role {
+            known.role = Some((
+                role.clone(),
+                ministack::instance_key(&self.account_url, role, id).await?,
+            ));
+        }
+        let secret = self.enrolment_secret(id).await?;
+        Machine::boot(
+            &self.folder,
+            &self.access,
+            &self.settings,
+            &self.account_url,
+            known,
+            (cpus, memory),
+            secret,
+        )
+        .await
+    }
+
+    async fn user_data(&self, id: &str) -> anyhow::Result<String> {
+        let attribute = InstanceAttributeName::UserData;
+        let answer = self
+            .client
+            .describe_instance_attribute()
+            .instance_id(id)
+            .attribute(attribute)
+            .send()
+            .await;
+        let answer = answer.context("read the user-data")?;
+        let mut text = answer
+            .user_data()
+            .and_then(|data| data.value())
+            .unwrap_or_default()
+            .to_owned();
+        // EC2 answers in base64; moto keeps it encoded as often as it was.
+        while let Some(decoded) = base64::engine::general_purpose::STANDARD
+            .decode(text.trim())
+            .ok()
+            .filter(|decoded| !decoded.is_empty())
+            .and_then(|decoded| String::from_utf8(decoded).ok())
+        {
+            text = decoded;
+        }
+        Ok(text)
+    }
+
+    /// The secret that the coordinator left for the launch which this instance belongs to.
+    async fn enrolment_secret(&self, id: &str) -> anyhow::Result<Option<String>> {
+        let Some(folder) = &self.settings.secrets else {
+            return Ok(None);
+        };
+        let calls = ec2::calls(&self.ec2_url).await?;
+        let launch = calls
+            .iter()
+            .find(|call| call.instances.iter().any(|instance| instance == id));
+        let Some(token) = launch.and_then(|call| call.client_token.as_deref()) else {
+            return Ok(None);
+        };
+        let path = folder.join(token);
+        let secret = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(Some(secret))
+    }
+}
+
+fn lock(machines: &Machines) -> MutexGuard<'_, BTreeMap<String, Machine>> {
+    machines.lock().unwrap_or_else(PoisonError::into_inner)
+}
