@@ -1,6 +1,21 @@
 //! Telling: what happened goes to notifications, Kubernetes events, metrics and watching people.
 //!
 //! Whoever makes something happen calls [`Tell::tell`] once; who hears of it is decided here alone.
+//!
+//! ```text
+//!  tell ──▶ hub ──▶ log · metrics · watching people         at once
+//!            └────▶ bounded queue ─▶ courier ─▶ notifier     SNS, CloudWatch, Kubernetes events: each in its own
+//!                                                            time, with retries; a full queue drops and counts
+//! ```
+
+pub mod http;
+pub mod hub;
+pub mod metrics;
+pub mod notifier;
+
+pub use hub::{Courier, Hub, Sink};
+pub use metrics::Metrics;
+pub use notifier::{Notifier, NotifyError};
 
 use std::sync::Arc;
 
@@ -22,6 +37,25 @@ pub enum Severity {
     Warning,
     /// Somebody must act.
     Failure,
+}
+
+impl Severity {
+    /// The word in JSON and in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Detail => "detail",
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Failure => "failure",
+        }
+    }
+
+    /// The severity of a word; `None` for any other word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Detail, Self::Info, Self::Warning, Self::Failure].into_iter().find(|severity| severity.as_str() == word)
+    }
 }
 
 /// Something that happened.
@@ -136,6 +170,44 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// What it was, in a word: the `kind` of its JSON.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::LeaseAcquired { .. } => "lease_acquired",
+            Self::LeaseLost { .. } => "lease_lost",
+            Self::Decided { .. } => "decided",
+            Self::Operation { .. } => "operation",
+            Self::Joined { .. } => "joined",
+            Self::Noticed { .. } => "noticed",
+            Self::Drain { .. } => "drain",
+            Self::Source { .. } => "source",
+            Self::Agent { .. } => "agent",
+            Self::Admin { .. } => "admin",
+            Self::Trouble { .. } => "trouble",
+        }
+    }
+
+    /// What it is about: a node, an operation's or a decision's id, a source; empty where it is about nothing
+    /// that has a name.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        match self {
+            Self::LeaseAcquired { epoch } | Self::LeaseLost { epoch } => epoch.to_string(),
+            Self::Decided { decision, .. } => decision.to_string(),
+            Self::Operation { operation, .. } => operation.to_string(),
+            Self::Joined { instance, .. }
+            | Self::Noticed { instance, .. }
+            | Self::Drain { instance, .. }
+            | Self::Agent { instance, .. } => instance.to_string(),
+            Self::Source { source, .. } => source.clone(),
+            Self::Admin { who, .. } => who.clone(),
+            Self::Trouble { .. } => String::new(),
+        }
+    }
+}
+
 /// Who is told.
 pub trait Tell: Send + Sync {
     /// Takes note of something that happened. Never blocks and never fails: telling is not worth stopping for.
@@ -144,3 +216,11 @@ pub trait Tell: Send + Sync {
 
 /// A shared [`Tell`].
 pub type SharedTell = Arc<dyn Tell>;
+
+/// Tells nobody.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Tell for Silent {
+    fn tell(&self, _: Happening) {}
+}

@@ -1,0 +1,483 @@
+//! Metrics for Prometheus, by its naming conventions: base units, `_total` for counters, few labels with few values.
+//!
+//! Counters follow from what is told; gauges are set by whoever knows. All of them are of this coordinator: a
+//! standby's counters stand still, and [`set_leader`](Metrics::set_leader) says which one leads.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, AtomicU64, Ordering},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Registry, Unit},
+};
+
+use super::{Event, Happening, Severity};
+
+macro_rules! labels {
+    ($($name:ident { $($field:ident),+ })+) => {$(
+        #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+        struct $name { $($field: String),+ }
+    )+};
+}
+
+labels! {
+    ByAction { action }
+    ByReason { reason }
+    ByErrorType { error_type }
+    ByKind { kind }
+    ByOperation { kind, outcome }
+    BySource { source }
+    BySink { sink }
+    ByDelivery { sink, outcome }
+    ByState { state }
+}
+
+type Decimal = Gauge<f64, AtomicU64>;
+
+/// The metrics of one coordinator; clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registry: Registry,
+    decisions: Family<ByAction, Counter>,
+    decision_seconds: Histogram,
+    scale_up: Family<ByReason, Counter>,
+    scale_down: Counter,
+    failures: Family<ByErrorType, Counter>,
+    operations: Family<ByOperation, Counter>,
+    joins: Histogram,
+    notices: Family<ByKind, Counter>,
+    drained_pods: Family<ByState, Counter>,
+    troubles: Family<ByErrorType, Counter>,
+    leases: Counter,
+    dropped: Family<BySink, Counter>,
+    notified: Family<ByDelivery, Counter>,
+    nodes: Family<ByState, Gauge>,
+    pending: Gauge,
+    agents: Gauge,
+    leader: Gauge,
+    cpu: Decimal,
+    memory: Decimal,
+    source_fresh: Family<BySource, Gauge>,
+    source_age: Family<BySource, Decimal>,
+    /// Of our own nodes, for CloudWatch; below zero while unknown.
+    node_count: AtomicI64,
+}
+
+impl Metrics {
+    /// Metrics of a coordinator of this version.
+    #[must_use]
+    pub fn new(version: &str) -> Self {
+        // Boots take from seconds (simulated) to the five minutes after which a machine is given up.
+        let joins = Histogram::new([
+            5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0,
+        ]);
+        let decision_seconds =
+            Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
+        let mut inner = Inner {
+            registry: Registry::with_prefix("smartscale"),
+            decisions: Family::default(),
+            decision_seconds,
+            scale_up: Family::default(),
+            scale_down: Counter::default(),
+            failures: Family::default(),
+            operations: Family::default(),
+            joins,
+            notices: Family::default(),
+            drained_pods: Family::default(),
+            troubles: Family::default(),
+            leases: Counter::default(),
+            dropped: Family::default(),
+            notified: Family::default(),
+            nodes: Family::default(),
+            pending: Gauge::default(),
+            agents: Gauge::default(),
+            leader: Gauge::default(),
+            cpu: Decimal::default(),
+            memory: Decimal::default(),
+            source_fresh: Family::default(),
+            source_age: Family::default(),
+            node_count: AtomicI64::new(-1),
+        };
+        inner.cpu.set(f64::NAN);
+        inner.memory.set(f64::NAN);
+        inner.register(version);
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// All metrics in the `OpenMetrics` text format.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail; a metric that could not be encoded would leave the text short.
+        if let Err(error) = text::encode(&mut text, &self.inner.registry) {
+            tracing::error!(%error, "metrics cannot be encoded");
+        }
+        text
+    }
+
+    /// Nodes of ours: how many are Ready, and how many are known in all.
+    pub fn set_nodes(&self, ready: u32, total: u32) {
+        let set = |state: &str, n: u32| {
+            self.inner
+                .nodes
+                .get_or_create(&ByState { state: state.into() })
+                .set(i64::from(n));
+        };
+        set("ready", ready);
+        set("not_ready", total.saturating_sub(ready));
+        self.inner.node_count.store(i64::from(total), Ordering::Relaxed);
+    }
+
+    /// Nodes of ours; `None` while nobody knows.
+    #[must_use]
+    pub fn node_count(&self) -> Option<u32> {
+        u32::try_from(self.inner.node_count.load(Ordering::Relaxed)).ok()
+    }
+
+    /// Pods that wait for a place.
+    pub fn set_pending(&self, pods: usize) {
+        self.inner.pending.set(i64::try_from(pods).unwrap_or(i64::MAX));
+    }
+
+    /// Agents with a session.
+    pub fn set_agents(&self, agents: usize) {
+        self.inner.agents.set(i64::try_from(agents).unwrap_or(i64::MAX));
+    }
+
+    /// Whether this coordinator leads.
+    pub fn set_leader(&self, leads: bool) {
+        self.inner.leader.set(i64::from(leads));
+    }
+
+    /// Whether this coordinator leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.inner.leader.get() == 1
+    }
+
+    /// Cluster averages in percent; unknown is NaN, as a gauge that shows the last known figure would lie.
+    pub fn set_utilisation(&self, cpu_percent: Option<f64>, memory_percent: Option<f64>) {
+        self.inner
+            .cpu
+            .set(cpu_percent.map_or(f64::NAN, |percent| percent / 100.0));
+        self.inner
+            .memory
+            .set(memory_percent.map_or(f64::NAN, |percent| percent / 100.0));
+    }
+
+    /// How a source stands.
+    pub fn set_source(&self, source: &str, fresh: bool, age_seconds: Option<f64>) {
+        let labels = BySource {
+            source: source.into(),
+        };
+        self.inner
+            .source_fresh
+            .get_or_create(&labels)
+            .set(i64::from(fresh));
+        self.inner
+            .source_age
+            .get_or_create(&labels)
+            .set(age_seconds.unwrap_or(f64::NAN));
+    }
+
+    pub(super) fn count(&self, happening: &Happening) {
+        let inner = &*self.inner;
+        match &happening.event {
+            Event::Decided { action, seconds, .. } => {
+                inner
+                    .decisions
+                    .get_or_create(&ByAction {
+                        action: action.clone(),
+                    })
+                    .inc();
+                inner.decision_seconds.observe(*seconds);
+            }
+            Event::Operation {
+                ended: true,
+                succeeded,
+                operation_kind,
+                reason,
+                error_type,
+                ..
+            } => {
+                let outcome = if *succeeded { "succeeded" } else { "failed" };
+                let labels = ByOperation {
+                    kind: operation_kind.clone(),
+                    outcome: outcome.into(),
+                };
+                inner.operations.get_or_create(&labels).inc();
+                match (operation_kind.as_str(), succeeded) {
+                    ("launch", true) => {
+                        inner
+                            .scale_up
+                            .get_or_create(&ByReason {
+                                reason: reason.clone(),
+                            })
+                            .inc();
+                    }
+                    ("remove", true) => {
+                        inner.scale_down.inc();
+                    }
+                    (_, true) => {}
+                    (_, false) => self.count_failure(error_type.as_deref()),
+                }
+            }
+            Event::Joined { seconds, .. } => inner.joins.observe(*seconds),
+            Event::Noticed { notice, .. } => {
+                inner
+                    .notices
+                    .get_or_create(&ByKind { kind: notice.clone() })
+                    .inc();
+            }
+            Event::Drain {
+                pod: Some(_), state, ..
+            } => {
+                inner
+                    .drained_pods
+                    .get_or_create(&ByState { state: state.clone() })
+                    .inc();
+            }
+            Event::Trouble { error_type } => {
+                inner
+                    .troubles
+                    .get_or_create(&ByErrorType {
+                        error_type: error_type.clone(),
+                    })
+                    .inc();
+                if happening.severity == Severity::Failure {
+                    self.count_failure(Some(error_type));
+                }
+            }
+            Event::LeaseAcquired { .. } => {
+                inner.leases.inc();
+            }
+            Event::Operation { .. }
+            | Event::Drain { .. }
+            | Event::LeaseLost { .. }
+            | Event::Source { .. }
+            | Event::Agent { .. }
+            | Event::Admin { .. } => {}
+        }
+    }
+
+    fn count_failure(&self, error_type: Option<&str>) {
+        let labels = ByErrorType {
+            error_type: error_type.unwrap_or("other").into(),
+        };
+        self.inner.failures.get_or_create(&labels).inc();
+    }
+
+    pub(super) fn count_dropped(&self, sink: &str) {
+        self.inner
+            .dropped
+            .get_or_create(&BySink { sink: sink.into() })
+            .inc();
+    }
+
+    pub(super) fn count_notified(&self, sink: &str, delivered: bool) {
+        let outcome = if delivered { "delivered" } else { "failed" };
+        self.inner
+            .notified
+            .get_or_create(&ByDelivery {
+                sink: sink.into(),
+                outcome: outcome.into(),
+            })
+            .inc();
+    }
+}
+
+impl Inner {
+    fn register(&mut self, version: &str) {
+        let r = &mut self.registry;
+        r.register(
+            "build",
+            "Version of this coordinator",
+            Info::new([("version", version.to_owned())]),
+        );
+        r.register("decisions", "Decisions taken, by action", self.decisions.clone());
+        r.register_with_unit(
+            "decision",
+            "Time to observe, plan and record",
+            Unit::Seconds,
+            self.decision_seconds.clone(),
+        );
+        r.register(
+            "scale_up_events",
+            "Launches that ended well, by the rule behind them",
+            self.scale_up.clone(),
+        );
+        r.register(
+            "scale_down_events",
+            "Removals that ended well",
+            self.scale_down.clone(),
+        );
+        r.register(
+            "scaling_failures",
+            "Operations that failed, by class of the error",
+            self.failures.clone(),
+        );
+        r.register(
+            "operations",
+            "Operations that ended, by kind and outcome",
+            self.operations.clone(),
+        );
+        r.register_with_unit(
+            "node_join",
+            "Launch call to node Ready",
+            Unit::Seconds,
+            self.joins.clone(),
+        );
+        r.register(
+            "notices",
+            "Announcements of EC2 about instances, by kind",
+            self.notices.clone(),
+        );
+        r.register(
+            "drained_pods",
+            "Steps of pods in drains, by state reached",
+            self.drained_pods.clone(),
+        );
+        r.register(
+            "troubles",
+            "Things that went wrong outside of operations",
+            self.troubles.clone(),
+        );
+        r.register(
+            "lease_acquisitions",
+            "Times this coordinator became the leader",
+            self.leases.clone(),
+        );
+        r.register(
+            "happenings_dropped",
+            "Happenings that a full queue did not take",
+            self.dropped.clone(),
+        );
+        r.register(
+            "notifications",
+            "Deliveries to notifiers, by outcome",
+            self.notified.clone(),
+        );
+        r.register("nodes", "Nodes of our pools, by state", self.nodes.clone());
+        r.register("pending_pods", "Pods that wait for a place", self.pending.clone());
+        r.register("agents", "Agents with a session", self.agents.clone());
+        r.register("leader", "1 while this coordinator leads", self.leader.clone());
+        r.register(
+            "cluster_cpu_ratio",
+            "Cluster average of CPU in use; NaN: unknown",
+            self.cpu.clone(),
+        );
+        r.register(
+            "cluster_memory_ratio",
+            "Cluster average of memory in use; NaN: unknown",
+            self.memory.clone(),
+        );
+        r.register(
+            "source_fresh",
+            "1 while a source's answer is fresh enough to act on",
+            self.source_fresh.clone(),
+        );
+        r.register_with_unit(
+            "source_age",
+            "Age of a source's newest answer; NaN: none yet",
+            Unit::Seconds,
+            self.source_age.clone(),
+        );
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test should stop at its line")]
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn told(metrics: &Metrics, event: Event) {
+        metrics.count(&Happening {
+            time: Timestamp::UNIX_EPOCH,
+            severity: Severity::Info,
+            message: String::new(),
+            event,
+        });
+    }
+
+    fn operation(kind: &str, ended: bool, succeeded: bool, error_type: Option<&str>) -> Event {
+        Event::Operation {
+            operation: "op-1".parse().unwrap(),
+            operation_kind: kind.into(),
+            phase: "x".into(),
+            ended,
+            succeeded,
+            reason: "pending_pods".into(),
+            nodes: Vec::new(),
+            pods: Vec::new(),
+            error_type: error_type.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn an_operation_is_counted_once_at_its_end() {
+        let metrics = Metrics::new("1.2.3");
+        told(&metrics, operation("launch", false, false, None));
+        told(&metrics, operation("launch", true, true, None));
+        told(&metrics, operation("remove", true, true, None));
+        told(&metrics, operation("launch", true, false, Some("capacity")));
+        let text = metrics.encode();
+        for line in [
+            r#"smartscale_build_info{version="1.2.3"} 1"#,
+            r#"smartscale_scale_up_events_total{reason="pending_pods"} 1"#,
+            "smartscale_scale_down_events_total 1",
+            r#"smartscale_scaling_failures_total{error_type="capacity"} 1"#,
+            r#"smartscale_operations_total{kind="launch",outcome="failed"} 1"#,
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is not in\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn latencies_are_histograms_in_seconds() {
+        let metrics = Metrics::new("1");
+        told(
+            &metrics,
+            Event::Joined {
+                instance: "i-1".parse().unwrap(),
+                seconds: 42.0,
+            },
+        );
+        let text = metrics.encode();
+        assert!(
+            text.contains(r#"smartscale_node_join_seconds_bucket{le="45.0"} 1"#),
+            "{text}"
+        );
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn what_is_unknown_is_not_shown_as_zero() {
+        let metrics = Metrics::new("1");
+        assert_eq!(metrics.node_count(), None);
+        assert!(metrics.encode().contains("smartscale_cluster_cpu_ratio NaN"));
+        metrics.set_nodes(2, 3);
+        metrics.set_utilisation(Some(70.0), None);
+        assert_eq!(metrics.node_count(), Some(3));
+        assert!(metrics.encode().contains("smartscale_cluster_cpu_ratio 0.7"));
+    }
+}
