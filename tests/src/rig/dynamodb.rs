@@ -4,7 +4,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::create_table::CreateTableError;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
 
 use super::process::{Process, Program};
 use super::{Folder, aws, cache, port, process};
@@ -59,6 +64,40 @@ impl DynamoDb {
     /// A client with the root key.
     pub async fn client(&self) -> Client {
         client(self.address).await
+    }
+
+    /// Creates the coordinator's table, keyed by `cluster_id` and `item`, if it is not there.
+    ///
+    /// # Errors
+    /// DynamoDB refused.
+    pub async fn create_table(&self, name: &str) -> anyhow::Result<()> {
+        let mut create = self
+            .client()
+            .await
+            .create_table()
+            .table_name(name)
+            .billing_mode(BillingMode::PayPerRequest);
+        for (attribute, kind) in [("cluster_id", KeyType::Hash), ("item", KeyType::Range)] {
+            let key = KeySchemaElement::builder()
+                .attribute_name(attribute)
+                .key_type(kind);
+            let text = AttributeDefinition::builder()
+                .attribute_name(attribute)
+                .attribute_type(ScalarAttributeType::S);
+            create = create
+                .key_schema(key.build()?)
+                .attribute_definitions(text.build()?);
+        }
+        match create.send().await {
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(CreateTableError::is_resource_in_use_exception) =>
+            {
+                Ok(())
+            }
+            created => created.map(drop).context("create the table"),
+        }
     }
 
     /// The process, to pause or kill it.

@@ -11,6 +11,7 @@
 //! | [`Prometheus`] | Prometheus, its exporter in the test | Prometheus and node-exporter |
 //! | [`Imds`] | a server in the test | the metadata service of one instance |
 //! | [`BootWatcher`] | the real agent and a stand-in kubelet for each instance | the hardware |
+//! | [`Stack`] | all of them together | an AWS account with a K3s cluster |
 //!
 //! The programs come from `tests/rig/install` (`make tools`).
 
@@ -29,6 +30,7 @@ mod port;
 pub mod process;
 pub mod programs;
 mod prometheus;
+mod stack;
 pub mod wait;
 
 pub use dynamodb::DynamoDb;
@@ -40,6 +42,7 @@ pub use kwok::{Kwok, is_ready};
 pub use machines::BootWatcher;
 pub use ministack::{Ministack, Topic};
 pub use prometheus::{Figures, Prometheus};
+pub use stack::Stack;
 
 /// Makes ring the process' TLS provider; it does nothing when that has happened.
 pub fn install_crypto() {

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-};
+use aws_sdk_dynamodb::types::AttributeValue;
 use smartscale_tests::rig::{DynamoDb, Folder, Prometheus, wait};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -12,32 +10,8 @@ async fn dynamodb_refuses_a_conditional_write_whose_condition_is_false() {
     let folder = Folder::new("dynamodb").unwrap();
     let server = DynamoDb::start(&folder).await.unwrap();
     let client = server.client().await;
-    let key = |name: &str, kind| {
-        KeySchemaElement::builder()
-            .attribute_name(name)
-            .key_type(kind)
-            .build()
-            .unwrap()
-    };
-    let text = |name: &str| {
-        let kind = ScalarAttributeType::S;
-        AttributeDefinition::builder()
-            .attribute_name(name)
-            .attribute_type(kind)
-            .build()
-            .unwrap()
-    };
-    client
-        .create_table()
-        .table_name("smartscale")
-        .billing_mode(BillingMode::PayPerRequest)
-        .key_schema(key("cluster_id", KeyType::Hash))
-        .key_schema(key("item", KeyType::Range))
-        .attribute_definitions(text("cluster_id"))
-        .attribute_definitions(text("item"))
-        .send()
-        .await
-        .unwrap();
+    server.create_table("smartscale").await.unwrap();
+    server.create_table("smartscale").await.unwrap();
     let put = |epoch: &str| {
         client
             .put_item()

@@ -110,7 +110,7 @@ impl Machine {
             .arg("run")
             .env("AWS_ENDPOINT_URL", account_url)
             .env("AWS_REGION", aws::REGION)
-            .env("SMARTSCALE_LOG", "debug")
+            .env("SMARTSCALE_LOG", "info,smartscale_agent=debug")
             .folder(&home);
         // Its credentials come from its role alone.
         for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
