@@ -1,0 +1,227 @@
+//! The API server as the coordinator uses it: its watch of the objects and what it does to nodes.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::{Value, from_value};
+use smartscale_agent::kubelet::CORDONED_BY;
+use smartscale_coordinator::{
+    act::nodes::{Eviction, Nodes, NodesError, PodOnNode},
+    ids::OperationId,
+    observe::{ClusterView, Observed},
+};
+use smartscale_manifests::{Object, Objects};
+use smartscale_planner::{
+    drainability::{Evictability, Strictness, Tier, classify},
+    model::{NodeName, keys},
+};
+use tokio::sync::{Mutex, watch};
+
+use super::{Cluster, EvictionRefused, State, budget, manifest};
+use crate::log::Source;
+
+impl Cluster {
+    /// The objects as a coordinator's watch holds them.
+    #[must_use]
+    pub fn objects(&self) -> Arc<Objects> {
+        let mut state = self.state();
+        if let Some((version, objects)) = &state.rendered
+            && *version == state.version
+        {
+            return Arc::clone(objects);
+        }
+        let objects = Arc::new(read(&state));
+        state.rendered = Some((state.version, Arc::clone(&objects)));
+        objects
+    }
+
+    /// A watch of the objects, for one coordinator.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View {
+            cluster: self.clone(),
+            seen: Mutex::new(self.changes()),
+        }
+    }
+}
+
+fn read(state: &State) -> Objects {
+    let mut objects = Objects::default();
+    for manifest in manifest::objects(state) {
+        match object(manifest) {
+            Ok(object) => objects.apply(object),
+            Err(error) => tracing::error!(%error, "a simulated object cannot be read"),
+        }
+    }
+    objects
+}
+
+/// The object of a manifest, read as a watch of its kind would read it.
+fn object(manifest: Value) -> Result<Object, serde_json::Error> {
+    let kind = manifest
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    Ok(match kind.as_str() {
+        "Node" => from_value::<smartscale_manifests::Node>(manifest)?.into(),
+        "Pod" => from_value::<smartscale_manifests::Pod>(manifest)?.into(),
+        "PodDisruptionBudget" => from_value::<smartscale_manifests::PodDisruptionBudget>(manifest)?.into(),
+        "DaemonSet" => from_value::<smartscale_manifests::DaemonSet>(manifest)?.into(),
+        "ReplicaSet" => from_value::<smartscale_manifests::ReplicaSet>(manifest)?.into(),
+        _ => from_value::<smartscale_manifests::Namespace>(manifest)?.into(),
+    })
+}
+
+/// A watch of the cluster's objects.
+pub struct View {
+    cluster: Cluster,
+    seen: Mutex<watch::Receiver<u64>>,
+}
+
+#[async_trait]
+impl ClusterView for View {
+    fn latest(&self) -> Observed<Objects> {
+        Observed {
+            value: Some(self.cluster.objects()),
+            at: Some(self.cluster.clock.now()),
+            error: None,
+        }
+    }
+
+    async fn changed(&self) {
+        if self.seen.lock().await.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn node_mut<'s>(state: &'s mut State, node: &NodeName) -> Result<&'s mut super::NodeEntry, NodesError> {
+    state.touch();
+    state
+        .nodes
+        .get_mut(node)
+        .ok_or_else(|| NodesError::NoNode(node.clone()))
+}
+
+fn tier(tier: Tier) -> i32 {
+    match tier {
+        Tier::Low => 0,
+        Tier::Ordinary => 1,
+        Tier::High => 2,
+        Tier::ClusterCritical => 3,
+        Tier::NodeCritical => 4,
+    }
+}
+
+fn on_node(entry: &super::PodEntry, now: Timestamp) -> PodOnNode {
+    let pod = &entry.pod;
+    let (must_leave, rank) = match classify(pod, Strictness::default(), None, now) {
+        Evictability::Skip(_) => (false, 0),
+        Evictability::Leaving { .. } => (true, tier(Tier::of(pod.priority))),
+        Evictability::Evict(rank) | Evictability::Block(_, rank) => (true, tier(rank)),
+    };
+    PodOnNode {
+        key: pod.key.clone(),
+        uid: pod.uid.to_string(),
+        must_leave,
+        terminating: pod.is_terminating(),
+        tier: rank,
+    }
+}
+
+#[async_trait]
+impl Nodes for Cluster {
+    async fn cordon(&self, node: &NodeName, operation: Option<&OperationId>) -> Result<bool, NodesError> {
+        self.change(|state, _, _| {
+            let entry = node_mut(state, node)?;
+            let before = entry.node.unschedulable;
+            let ours = operation.is_some_and(|operation| {
+                entry
+                    .node
+                    .annotations
+                    .get(CORDONED_BY)
+                    .is_some_and(|by| &**by == operation.as_str())
+            });
+            entry.node.unschedulable = true;
+            if let Some(operation) = operation
+                && !before
+            {
+                entry
+                    .node
+                    .annotations
+                    .insert(CORDONED_BY.into(), operation.as_str().into());
+            }
+            Ok(before && !ours)
+        })
+    }
+
+    async fn uncordon(&self, node: &NodeName, operation: Option<&OperationId>) -> Result<(), NodesError> {
+        self.change(|state, _, _| {
+            let entry = node_mut(state, node)?;
+            let by = entry.node.annotations.get(CORDONED_BY);
+            if operation.is_none_or(|operation| by.is_some_and(|by| &**by == operation.as_str())) {
+                entry.node.unschedulable = false;
+                entry.node.annotations.remove(CORDONED_BY);
+            }
+            Ok(())
+        })
+    }
+
+    async fn pods(&self, node: &NodeName) -> Result<Vec<PodOnNode>, NodesError> {
+        let now = self.clock.now();
+        let state = self.state();
+        if !state.nodes.contains_key(node) {
+            return Err(NodesError::NoNode(node.clone()));
+        }
+        Ok(state
+            .pods
+            .values()
+            .filter(|entry| entry.pod.node.as_ref() == Some(node))
+            .map(|entry| on_node(entry, now))
+            .collect())
+    }
+
+    async fn evict(&self, pod: &PodOnNode) -> Result<Eviction, NodesError> {
+        let outcome = self.change(|state, now, _| budget::evict(state, &pod.key, Some(&pod.uid), now));
+        match outcome {
+            Ok(()) => Ok(Eviction::Accepted),
+            Err(EvictionRefused::NotFound | EvictionRefused::OtherUid) => Ok(Eviction::Gone),
+            Err(EvictionRefused::Budget(_)) => Ok(Eviction::Budget),
+            Err(EvictionRefused::MultipleBudgets) => Ok(Eviction::MultipleBudgets),
+        }
+    }
+
+    async fn delete_pod(&self, pod: &PodOnNode, grace_seconds: u32) -> Result<(), NodesError> {
+        self.change(|state, now, _| {
+            if state
+                .pods
+                .get(&pod.key)
+                .is_some_and(|entry| *entry.pod.uid == *pod.uid)
+            {
+                state.delete_pod(&pod.key, Some(Duration::from_secs(grace_seconds.into())), now);
+            }
+        });
+        Ok(())
+    }
+
+    async fn verify(&self, node: &NodeName) -> Result<(), NodesError> {
+        self.change(|state, _, _| {
+            let entry = node_mut(state, node)?;
+            entry.node.taints.retain(|taint| &*taint.key != keys::UNVERIFIED);
+            Ok(())
+        })
+    }
+
+    async fn delete(&self, node: &NodeName) -> Result<(), NodesError> {
+        self.change(|state, now, log| {
+            if state.nodes.remove(node).is_some() {
+                log.write(Source::Cluster, "node_deleted", node.as_str(), "node deleted");
+                state.deleted_nodes.insert(node.clone(), now);
+                state.touch();
+            }
+        });
+        Ok(())
+    }
+}
