@@ -150,13 +150,13 @@ impl EnrolmentDesk {
                 .store
                 .get(&format!("{}{instance}", NodeRecord::PREFIX))
                 .await
-                .map_err(unavailable)?;
+                .map_err(|error| unavailable(&error))?;
             let Some(item) = item else {
                 return Err(Status::failed_precondition(
                     "the launch of this machine is not recorded yet: come back",
                 ));
             };
-            let mut record = NodeRecord::from_item(&item).map_err(unavailable)?;
+            let mut record = NodeRecord::from_item(&item).map_err(|error| unavailable(&error))?;
             if record.revoked_at.is_some() {
                 return Err(Status::permission_denied("this machine's identity was revoked"));
             }
@@ -188,7 +188,7 @@ impl EnrolmentDesk {
             record.secret_expires_at = None;
             let write = Write::Put {
                 key: record.key(),
-                body: record.body().map_err(unavailable)?,
+                body: record.body().map_err(|error| unavailable(&error))?,
                 expires_at: item.expires_at,
                 condition: Condition::Version(item.version),
             };
@@ -200,7 +200,7 @@ impl EnrolmentDesk {
                 // Somebody else changed the record, or nobody knows whether we did: look again.
                 Err(StoreError::Conflict(_) | StoreError::Unknown(_)) => {}
                 Err(StoreError::Fenced) => return Err(self.leader.fenced(Code::Unavailable)),
-                Err(error) => return Err(unavailable(error)),
+                Err(error) => return Err(unavailable(&error)),
             }
         }
         Err(Status::unavailable(
@@ -221,7 +221,7 @@ impl EnrolmentDesk {
     }
 }
 
-fn unavailable(error: StoreError) -> Status {
+fn unavailable(error: &StoreError) -> Status {
     tracing::warn!(%error, "the state store failed an enrolment");
     Status::unavailable("the state store is not available: come back")
 }

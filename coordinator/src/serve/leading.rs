@@ -77,7 +77,7 @@ impl Leader {
     /// Ends when the state may have changed; never, when nobody follows the lease any more.
     pub async fn changed(&mut self) {
         if self.leadership.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

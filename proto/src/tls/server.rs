@@ -97,7 +97,7 @@ async fn accept(
             match self::config(&changes.borrow_and_update()) {
                 Ok(fresh) => config = Arc::new(fresh),
                 Err(error) => {
-                    tracing::error!(%error, "the new TLS material cannot serve; the old one goes on")
+                    tracing::error!(%error, "the new TLS material cannot serve; the old one goes on");
                 }
             }
         }

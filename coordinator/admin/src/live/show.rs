@@ -12,7 +12,7 @@ use smartscale_proto::{
 
 use super::{
     render::Answer,
-    table::{table, wrapped},
+    table::{WIDTH, table, wrapped, wrapped_within},
 };
 
 type Time = Option<prost_types::Timestamp>;
@@ -108,7 +108,7 @@ impl Answer for StatusResponse {
                 self.last_decision,
                 ago(&self.last_decision_at)
             );
-            lines.push(wrapped_from(&decision));
+            lines.push(hanging(&decision, 13));
         }
         if self.last_scale_at.is_some() {
             lines.push(format!("last change  {} ago", ago(&self.last_scale_at)));
@@ -143,21 +143,18 @@ impl Answer for StatusResponse {
     }
 }
 
-/// A line `name   text`, wrapped under its text.
-fn wrapped_from(line: &str) -> String {
-    let (name, text) = line.split_at(line.len().min(13));
-    let body = wrapped(text, "");
-    body.lines()
-        .enumerate()
-        .map(|(index, line)| {
-            if index == 0 {
-                format!("{name}{line}")
-            } else {
-                format!("{:13}{line}", "")
-            }
-        })
-        .collect::<Vec<_>>()
-        .join("\n")
+/// A line whose first `indent` columns stand alone and whose text is wrapped beside them.
+fn hanging(line: &str, indent: usize) -> String {
+    let (name, text) = line.split_at_checked(indent).unwrap_or((line, ""));
+    let mut whole = String::new();
+    for (index, part) in wrapped_within(text, WIDTH - indent).into_iter().enumerate() {
+        if index > 0 {
+            whole.push('\n');
+        }
+        let margin = if index == 0 { name } else { "" };
+        whole.push_str(&format!("{margin:indent$}{part}"));
+    }
+    whole
 }
 
 fn keeps(blockers: &[Blocker]) -> String {
@@ -328,9 +325,8 @@ impl Answer for ListBlockersResponse {
                 format!(" (budget {})", one.budget)
             };
             let line = format!("{age:>5}  {}{pod}{budget}: {}", one.code, one.remedy);
-            let (head, body) = line.split_at(7.min(line.len()));
-            let body = wrapped(body, "         ");
-            text.push_str(&format!("{head}{body}\n"));
+            text.push_str(&hanging(&line, 7));
+            text.push('\n');
         }
         if text.is_empty() {
             "nothing keeps any node".to_owned()

@@ -104,7 +104,11 @@ impl AdminDesk {
     ) -> Result<v1::CordonResponse, Status> {
         self.lead()?;
         let node = self.our_node(&request.node)?;
-        self.parts.nodes.cordon(&node, None).await.map_err(node_status)?;
+        self.parts
+            .nodes
+            .cordon(&node, None)
+            .await
+            .map_err(|error| node_status(&error))?;
         self.done(&caller, "Cordon", &format!("cordoned {node}"));
         Ok(v1::CordonResponse {})
     }
@@ -120,7 +124,7 @@ impl AdminDesk {
             .nodes
             .uncordon(&node, None)
             .await
-            .map_err(node_status)?;
+            .map_err(|error| node_status(&error))?;
         self.done(&caller, "Uncordon", &format!("uncordoned {node}"));
         Ok(v1::UncordonResponse {})
     }
@@ -281,7 +285,7 @@ impl AdminDesk {
     }
 }
 
-fn node_status(error: NodesError) -> Status {
+fn node_status(error: &NodesError) -> Status {
     match error {
         NodesError::NoNode(_) => Status::not_found(error.to_string()),
         NodesError::Refused(_) => Status::failed_precondition(error.to_string()),

@@ -7,33 +7,34 @@
 //! ```
 //! What the agent may forget once it is acknowledged is in the store first, so that the next leader knows it too.
 
+mod commands;
+mod telling;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::SignedDuration;
 use prost::Message as _;
 use serde_json::json;
 use smartscale_proto::{
-    time::{SharedClock, duration_to_wire},
+    time::SharedClock,
     v1::{
-        self, BootReport, DrainPhase, DrainReport, Hello, Notice, OnTimeout, Outcome, SessionRequest,
-        SessionResponse, session_request::Report, session_response::Command,
+        self, BootReport, DrainPhase, DrainReport, Hello, Notice, SessionRequest, SessionResponse,
+        session_request::Report,
     },
 };
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use crate::{
-    act::agents::{Agents, NotConnected},
-    ids::{InstanceId, OperationId},
-    observe::agents::{AgentHealth, HealthReport},
+    ids::InstanceId,
+    observe::agents::HealthReport,
     state::{Condition, Item, SharedStore, StoreError, Write},
-    tell::{Event, Happening, Severity, SharedTell},
+    tell::SharedTell,
 };
 
 /// Beginning of the keys of stored reports.
@@ -119,7 +120,7 @@ pub struct Sessions {
     clock: SharedClock,
     machines: Mutex<BTreeMap<InstanceId, Machine>>,
     nudges: watch::Sender<u64>,
-    /// What the one waiter of [`Agents::changed`] has seen of them.
+    /// What the one waiter of [`changed`](crate::act::agents::Agents::changed) has seen of them.
     seen: tokio::sync::Mutex<watch::Receiver<u64>>,
 }
 
@@ -389,100 +390,6 @@ impl Sessions {
     fn nudge(&self) {
         self.nudges.send_modify(|count| *count = count.wrapping_add(1));
     }
-
-    fn happening(&self, severity: Severity, message: String, event: Event) -> Happening {
-        Happening {
-            time: self.clock.now(),
-            severity,
-            message,
-            event,
-        }
-    }
-
-    fn tell_agent(&self, instance: &InstanceId, state: &str) {
-        let message = format!("the agent of {instance} has {state}");
-        let event = Event::Agent {
-            instance: instance.clone(),
-            state: state.to_owned(),
-        };
-        self.tell.tell(self.happening(Severity::Detail, message, event));
-    }
-
-    fn boot_happening(&self, instance: &InstanceId, boot: &BootReport) -> Happening {
-        let step = words(boot.step().as_str_name(), "BOOT_STEP_");
-        let outcome = words(boot.outcome().as_str_name(), "OUTCOME_");
-        let mut message = format!("{instance}: boot step {step} is {outcome}");
-        if !boot.error.is_empty() {
-            message = format!("{message}: {}", bounded(&boot.error));
-        }
-        let event = Event::Agent {
-            instance: instance.clone(),
-            state: "booting".to_owned(),
-        };
-        self.happening(Severity::Detail, message, event)
-    }
-
-    fn notice_happening(&self, instance: &InstanceId, notice: &Notice) -> Happening {
-        let kind = words(notice.kind().as_str_name(), "NOTICE_KIND_");
-        let message = format!("EC2 announced for {instance}: {}", kind.replace('_', " "));
-        let event = Event::Noticed {
-            instance: instance.clone(),
-            notice: kind,
-        };
-        self.happening(Severity::Warning, message, event)
-    }
-
-    /// What is new in a report against the one before.
-    fn drain_happenings(
-        &self,
-        instance: &InstanceId,
-        old: Option<&DrainReport>,
-        new: &DrainReport,
-    ) -> Vec<Happening> {
-        let event = |pod, state: &str| Event::Drain {
-            instance: instance.clone(),
-            operation: new.operation_id.clone(),
-            pod,
-            state: state.to_owned(),
-        };
-        let mut all = Vec::new();
-        for pod in &new.pods {
-            let before = old.and_then(|old| old.pods.iter().find(|known| known.uid == pod.uid));
-            if before.is_none_or(|before| before.state != pod.state) {
-                let state = words(pod.state().as_str_name(), "POD_STATE_");
-                let key = smartscale_planner::model::PodKey::new(pod.namespace.as_str(), pod.name.as_str());
-                let message = format!("{instance}: pod {key} is {state}");
-                all.push(self.happening(Severity::Detail, message, event(Some(key), &state)));
-            }
-        }
-        if old.is_none_or(|old| old.phase != new.phase) {
-            let state = words(new.phase().as_str_name(), "DRAIN_PHASE_");
-            let severity = match new.phase() {
-                DrainPhase::Aborted | DrainPhase::Failed => Severity::Warning,
-                _ => Severity::Detail,
-            };
-            let mut message = format!("the drain of {instance} is {state}");
-            if !new.error.is_empty() {
-                message = format!("{message}: {}", bounded(&new.error));
-            }
-            all.push(self.happening(severity, message, event(None, &state)));
-        }
-        all
-    }
-
-    async fn command(&self, instance: &InstanceId, command: Command) -> Result<(), NotConnected> {
-        let sender = self
-            .of(instance, |machine| {
-                machine.open.as_ref().map(|open| open.commands.clone())
-            })
-            .flatten()
-            .ok_or(NotConnected)?;
-        sender
-            .try_send(SessionResponse {
-                command: Some(command),
-            })
-            .map_err(|_| NotConnected)
-    }
 }
 
 /// Whether a drain has come to an end.
@@ -496,10 +403,6 @@ pub(super) fn is_over(phase: DrainPhase) -> bool {
 /// A word of the contract without its prefix, in small letters.
 pub(super) fn words(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_lowercase()
-}
-
-fn bounded(text: &str) -> String {
-    text.chars().take(300).collect()
 }
 
 fn named(field: &str, id: &str) -> Result<String, Status> {
@@ -522,88 +425,4 @@ fn stored(item: &Item) -> Option<(InstanceId, SessionRequest)> {
     let instance = item.body.get("instance")?.as_str()?.parse().ok()?;
     let bytes = STANDARD.decode(item.body.get("report")?.as_str()?).ok()?;
     Some((instance, SessionRequest::decode(bytes.as_slice()).ok()?))
-}
-
-#[async_trait]
-impl Agents for Sessions {
-    fn is_connected(&self, instance: &InstanceId) -> bool {
-        self.of(instance, |machine| machine.open.is_some())
-            .unwrap_or(false)
-    }
-
-    fn silent_for(&self, instance: &InstanceId) -> Option<Duration> {
-        let since = self.of(instance, |machine| machine.silent_since).flatten()?;
-        Some(self.clock.elapsed().saturating_sub(since))
-    }
-
-    async fn drain(
-        &self,
-        instance: &InstanceId,
-        operation: &OperationId,
-        timeout: Duration,
-        on_timeout: OnTimeout,
-        reason: &str,
-    ) -> Result<(), NotConnected> {
-        let command = v1::DrainCommand {
-            operation_id: operation.to_string(),
-            timeout: Some(duration_to_wire(timeout)),
-            on_timeout: on_timeout.into(),
-            reason: reason.to_owned(),
-        };
-        self.command(instance, Command::Drain(command)).await
-    }
-
-    async fn abort_drain(&self, instance: &InstanceId, operation: &OperationId) -> Result<(), NotConnected> {
-        let operation_id = operation.to_string();
-        self.command(
-            instance,
-            Command::AbortDrain(v1::AbortDrainCommand { operation_id }),
-        )
-        .await
-    }
-
-    async fn stop_kubelet(&self, instance: &InstanceId, operation: &OperationId) -> Result<(), NotConnected> {
-        let operation_id = operation.to_string();
-        self.command(
-            instance,
-            Command::StopKubelet(v1::StopKubeletCommand { operation_id }),
-        )
-        .await
-    }
-
-    fn drain_report(&self, instance: &InstanceId, operation: &str) -> Option<DrainReport> {
-        self.of(instance, |machine| {
-            machine
-                .drains
-                .iter()
-                .rev()
-                .find(|drain| drain.operation_id == operation)
-                .cloned()
-        })
-        .flatten()
-    }
-
-    fn kubelet_stopped(&self, instance: &InstanceId, operation: &OperationId) -> bool {
-        self.of(instance, |machine| {
-            machine.results.iter().any(|result| {
-                result.operation_id == operation.as_str()
-                    && result.command == "stop_kubelet"
-                    && result.outcome() == Outcome::Done
-            })
-        })
-        .unwrap_or(false)
-    }
-
-    async fn changed(&self) {
-        let _ = self.seen.lock().await.changed().await;
-    }
-}
-
-impl AgentHealth for Sessions {
-    fn latest(&self) -> BTreeMap<InstanceId, HealthReport> {
-        self.machines()
-            .iter()
-            .filter_map(|(instance, machine)| Some((instance.clone(), machine.health.clone()?)))
-            .collect()
-    }
 }
