@@ -2,7 +2,11 @@
 //! sees. Unknown is never zero.
 
 pub mod agents;
+pub mod history;
 pub mod prometheus;
+pub mod snapshot;
+pub mod sources;
+mod utilisation;
 pub(crate) mod web;
 
 use std::{collections::BTreeMap, sync::Arc};
