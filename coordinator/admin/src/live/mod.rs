@@ -43,37 +43,37 @@ pub(crate) fn run(connection: &Connection, command: Live) -> ExitCode {
 async fn execute(connection: &Connection, command: Live) -> Result<(), Failure> {
     let mut client = Client::open(connection)?;
     match command {
-        Live::Status(format) => print(format, client.ask(v1::StatusRequest {}, Client::status).await?),
-        Live::Nodes(format) => print(format, client.ask(v1::ListNodesRequest {}, Client::nodes).await?),
+        Live::Status(format) => print(format, &client.ask(v1::StatusRequest {}, Client::status).await?),
+        Live::Nodes(format) => print(format, &client.ask(v1::ListNodesRequest {}, Client::nodes).await?),
         Live::Pods { pending, format } => {
             let request = v1::ListPodsRequest {
                 pending_only: pending,
             };
-            print(format, client.ask(request, Client::pods).await?)
+            print(format, &client.ask(request, Client::pods).await?)
         }
         Live::Decisions { limit, all, format } => {
             let request = v1::ListDecisionsRequest {
                 limit,
                 include_idle: all,
             };
-            print(format, client.ask(request, Client::decisions).await?)
+            print(format, &client.ask(request, Client::decisions).await?)
         }
         Live::Explain { subject, format } => {
             let request = v1::ExplainRequest {
                 subject: Some(parse_subject(&subject)?),
             };
-            print(format, client.ask(request, Client::explain).await?)
+            print(format, &client.ask(request, Client::explain).await?)
         }
         Live::Operations { limit, open, format } => {
             let request = v1::ListOperationsRequest {
                 limit,
                 open_only: open,
             };
-            print(format, client.ask(request, Client::operations).await?)
+            print(format, &client.ask(request, Client::operations).await?)
         }
         Live::Blockers(format) => print(
             format,
-            client.ask(v1::ListBlockersRequest {}, Client::blockers).await?,
+            &client.ask(v1::ListBlockersRequest {}, Client::blockers).await?,
         ),
         Live::Watch(format) => watch(&mut client, format).await,
         Live::Snapshot { folder } => {
@@ -99,11 +99,11 @@ async fn execute(connection: &Connection, command: Live) -> Result<(), Failure> 
                 on_timeout: on_timeout.into(),
                 reason,
             };
-            print(format, client.ask(request, Client::drain).await?)
+            print(format, &client.ask(request, Client::drain).await?)
         }
         Live::Recycle { node, reason, format } => print(
             format,
-            client
+            &client
                 .ask(v1::RecycleRequest { node, reason }, Client::recycle)
                 .await?,
         ),
@@ -128,7 +128,7 @@ async fn execute(connection: &Connection, command: Live) -> Result<(), Failure> 
                 duration: wire(duration),
                 reason,
             };
-            print(format, client.ask(request, Client::pause).await?)
+            print(format, &client.ask(request, Client::pause).await?)
         }
         Live::Resume => {
             client.ask(v1::ResumeRequest {}, Client::resume).await?;
@@ -145,7 +145,7 @@ async fn execute(connection: &Connection, command: Live) -> Result<(), Failure> 
                 duration: wire(duration),
                 reason,
             };
-            print(format, client.ask(request, Client::scale).await?)
+            print(format, &client.ask(request, Client::scale).await?)
         }
     }
 }
@@ -183,11 +183,11 @@ async fn watch(client: &mut Client, format: Format) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print<A: Answer>(format: Format, answer: A) -> Result<(), Failure> {
+fn print<A: Answer>(format: Format, answer: &A) -> Result<(), Failure> {
     let text = match format.output {
         Output::Table => answer.table(),
-        Output::Json => render::json(&answer)?,
-        Output::Yaml => render::yaml(&answer)?,
+        Output::Json => render::json(answer)?,
+        Output::Yaml => render::yaml(answer)?,
     };
     say(text.trim_end())
 }

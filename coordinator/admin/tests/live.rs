@@ -1,0 +1,326 @@
+//! The program against a real door: two coordinators over mutual TLS, one of them the leader.
+#![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
+
+use std::{
+    path::PathBuf,
+    process::{Command, Output},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use smartscale_coordinator::{
+    act::nodes::{Eviction, Nodes, NodesError, PodOnNode},
+    ids::{Epoch, OperationId},
+    serve::{
+        self,
+        admin::{self, DrainOrder, OrderError, Orders, RecycleOrder},
+        attest::TokenAttestor,
+        authority::{Authority, Names},
+        init::person_credentials,
+        sessions::{SessionSettings, Sessions},
+        view::Latest,
+    },
+    state::{LeaseRow, SharedStore, StateStore as _, StoreError, lease::Leadership, sqlite::SqliteStore},
+    tell::{Happening, Tell},
+};
+use smartscale_planner::{fixtures, model::NodeName};
+use smartscale_proto::{
+    identity::Role,
+    time::{SharedClock, SystemClock},
+    v1::OperationView,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, broadcast, watch},
+};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Default)]
+struct Book(Mutex<Vec<String>>);
+
+#[async_trait]
+impl Orders for Book {
+    async fn drain(&self, order: DrainOrder) -> Result<OperationId, OrderError> {
+        self.0.lock().unwrap().push(format!(
+            "drain {} within {:?} by {}",
+            order.node, order.timeout, order.by
+        ));
+        Ok("op-1".parse().unwrap())
+    }
+
+    async fn recycle(&self, _: RecycleOrder) -> Result<OperationId, OrderError> {
+        Err(OrderError::Refused("the cluster is at its maximum".to_owned()))
+    }
+
+    async fn operations(&self, _: usize, _: bool) -> Result<Vec<OperationView>, StoreError> {
+        Ok(vec![])
+    }
+
+    async fn operation(&self, _: &OperationId) -> Result<Option<OperationView>, StoreError> {
+        Ok(None)
+    }
+}
+
+#[async_trait]
+impl Nodes for Book {
+    async fn cordon(&self, node: &NodeName, _: Option<&OperationId>) -> Result<bool, NodesError> {
+        self.0.lock().unwrap().push(format!("cordon {node}"));
+        Ok(false)
+    }
+
+    async fn uncordon(&self, _: &NodeName, _: Option<&OperationId>) -> Result<(), NodesError> {
+        Ok(())
+    }
+
+    async fn pods(&self, _: &NodeName) -> Result<Vec<PodOnNode>, NodesError> {
+        Ok(vec![])
+    }
+
+    async fn evict(&self, _: &PodOnNode) -> Result<Eviction, NodesError> {
+        Ok(Eviction::Gone)
+    }
+
+    async fn delete_pod(&self, _: &PodOnNode, _: u32) -> Result<(), NodesError> {
+        Ok(())
+    }
+
+    async fn verify(&self, _: &NodeName) -> Result<(), NodesError> {
+        Ok(())
+    }
+
+    async fn delete(&self, _: &NodeName) -> Result<(), NodesError> {
+        Ok(())
+    }
+}
+
+struct Silence;
+
+impl Tell for Silence {
+    fn tell(&self, _: Happening) {}
+}
+
+struct Cluster {
+    folder: tempfile::TempDir,
+    authority: Arc<Authority>,
+    book: Arc<Book>,
+    follower: String,
+    leader: String,
+    shutdown: CancellationToken,
+}
+
+impl Cluster {
+    async fn new() -> Self {
+        smartscale_proto::tls::install_provider();
+        let names = Names {
+            trust: "smartscale".parse().unwrap(),
+            cluster: "demo".parse().unwrap(),
+        };
+        let authority = Arc::new(Authority::create(names).unwrap().0);
+        let clock: SharedClock = Arc::new(SystemClock);
+        let store = SqliteStore::in_memory("demo".into(), Arc::clone(&clock)).unwrap();
+        let row = LeaseRow {
+            holder: Some("b".parse().unwrap()),
+            rvn: "r".to_owned(),
+            epoch: Epoch(3),
+            lease: Duration::from_secs(15),
+            expires_at: Timestamp::now(),
+        };
+        store.replace_lease(None, &row).await.unwrap();
+        let mut cluster = Self {
+            folder: tempfile::tempdir().unwrap(),
+            authority,
+            book: Arc::default(),
+            follower: String::new(),
+            leader: String::new(),
+            shutdown: CancellationToken::new(),
+        };
+        let store: SharedStore = Arc::new(store);
+        let leading = Leadership::Leader {
+            epoch: Epoch(3),
+            until: Duration::MAX,
+        };
+        cluster.leader = cluster.serve("b", leading, &store, &clock, None).await;
+        let following = Leadership::Follower {
+            leader: Some("b".parse().unwrap()),
+        };
+        let leader = cluster.leader.clone();
+        cluster.follower = cluster.serve("a", following, &store, &clock, Some(leader)).await;
+        cluster
+    }
+
+    async fn serve(
+        &self,
+        name: &str,
+        leadership: Leadership,
+        store: &SharedStore,
+        clock: &SharedClock,
+        peer: Option<String>,
+    ) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mut settings = serve::Settings::new(name.parse().unwrap(), address.clone());
+        settings.peers.extend(peer.map(|at| ("b".parse().unwrap(), at)));
+        let policy = fixtures::policy("");
+        let snapshot = fixtures::snapshot(
+            [fixtures::node("node-a").build()],
+            [fixtures::pod("default/big").cpu("64").build()],
+        );
+        let at = fixtures::now();
+        let latest = Latest {
+            at,
+            plan: Arc::new(smartscale_planner::plan(&snapshot, &policy, at)),
+            snapshot: Arc::new(snapshot),
+            policy: Arc::new(policy),
+            policy_toml: "".into(),
+            decision: None,
+            cost_change_per_hour: 0.0,
+            warnings: vec![],
+        };
+        let parts = serve::Parts {
+            settings,
+            authority: Arc::clone(&self.authority),
+            attestor: Arc::new(TokenAttestor::new(Arc::clone(clock))),
+            store: Arc::clone(store),
+            clock: Arc::clone(clock),
+            tell: Arc::new(Silence),
+            leadership: watch::channel(leadership).1,
+            sessions: Sessions::new(
+                SessionSettings::default(),
+                Arc::clone(store),
+                Arc::new(Silence),
+                Arc::clone(clock),
+            ),
+            admin: admin::Parts {
+                mode: "act".to_owned(),
+                version: "0.0.0".to_owned(),
+                latest: watch::channel(Some(Arc::new(latest))).1,
+                orders: self.book.clone(),
+                nodes: self.book.clone(),
+                sources: Arc::new(|_| vec![]),
+                objects_json: Arc::new(|()| Ok("{}".to_owned())),
+                happenings: Arc::new(|()| broadcast::channel(1).1),
+                nudge: Arc::new(Notify::new()),
+            },
+        };
+        tokio::spawn(serve::serve(parts, listener, self.shutdown.clone()));
+        address
+    }
+
+    fn credentials(&self, role: Role) -> PathBuf {
+        let path = self.folder.path().join(format!("{role}.toml"));
+        let endpoints = vec!["127.0.0.1:1".to_owned(), self.follower.clone()];
+        let life = Duration::from_secs(3600);
+        let (credentials, _) =
+            person_credentials(&self.authority, endpoints, role, "jo".parse().unwrap(), life).unwrap();
+        credentials.write(&path).unwrap();
+        path
+    }
+
+    /// Runs the program with credentials that name a dead endpoint and the follower.
+    async fn run(&self, role: Role, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smartscale"));
+        command
+            .args(arguments)
+            .arg("--credentials")
+            .arg(self.credentials(role))
+            .env_clear();
+        tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_are_answered_by_whoever_is_there_in_three_forms() {
+    let cluster = Cluster::new().await;
+    let table = cluster.run(Role::Viewer, &["status"]).await;
+    assert_eq!(table.status.code(), Some(0), "{}", text(&table.stderr));
+    assert!(
+        text(&table.stdout).contains("leader       b, term 3; a answers"),
+        "{}",
+        text(&table.stdout)
+    );
+    let json = cluster.run(Role::Viewer, &["nodes", "-o", "json"]).await;
+    let value: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(value["nodes"][0]["name"], "node-a");
+    let yaml = cluster
+        .run(Role::Viewer, &["pods", "--pending", "-o", "yaml"])
+        .await;
+    assert!(
+        text(&yaml.stdout).contains("code: NoInstanceTypeFits"),
+        "{}",
+        text(&yaml.stdout)
+    );
+    let why = cluster
+        .run(Role::Viewer, &["explain", "pod", "default/big"])
+        .await;
+    assert!(
+        text(&why.stdout).contains("The filter that stopped it"),
+        "{}",
+        text(&why.stdout)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_find_their_way_to_the_leader() {
+    let cluster = Cluster::new().await;
+    let drain = cluster
+        .run(Role::Operator, &["drain", "node-a", "--timeout", "90s"])
+        .await;
+    assert_eq!(drain.status.code(), Some(0), "{}", text(&drain.stderr));
+    assert!(text(&drain.stdout).contains("op-1"));
+    assert_eq!(
+        *cluster.book.0.lock().unwrap(),
+        ["drain node-a within Some(90s) by jo (operator)"]
+    );
+    assert_eq!(
+        cluster
+            .run(Role::Operator, &["scale", "--to", "3", "--for", "2h"])
+            .await
+            .status
+            .code(),
+        Some(0)
+    );
+    let status = cluster.run(Role::Viewer, &["status", "-o", "json"]).await;
+    let value: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(value["floor_nodes"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_say_the_way_out_and_have_their_exit_codes() {
+    let cluster = Cluster::new().await;
+    let refused = cluster.run(Role::Viewer, &["cordon", "node-a"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        text(&refused.stderr).contains("`operator` may act"),
+        "{}",
+        text(&refused.stderr)
+    );
+    let unknown = cluster.run(Role::Operator, &["cordon", "node-b"]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(
+        text(&unknown.stderr).contains("did you mean node-a?"),
+        "{}",
+        text(&unknown.stderr)
+    );
+    let too_many = cluster.run(Role::Operator, &["scale", "--to", "5000"]).await;
+    assert_eq!(too_many.status.code(), Some(2));
+    assert!(
+        text(&too_many.stderr).contains("max_nodes"),
+        "{}",
+        text(&too_many.stderr)
+    );
+    assert!(cluster.book.0.lock().unwrap().is_empty());
+}
