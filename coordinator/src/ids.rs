@@ -1,7 +1,8 @@
 //! The coordinator's own names, as types.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 macro_rules! id {
@@ -91,5 +92,37 @@ pub struct Epoch(pub u64);
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Where new ids come from. The running program's are unique and sort by time; a simulation's repeat with its seed.
+pub trait IdSource: Send + Sync {
+    /// An id for a decision taken at `now`.
+    fn decision(&self, now: Timestamp) -> DecisionId;
+    /// An id for an operation begun at `now`.
+    fn operation(&self, now: Timestamp) -> OperationId;
+}
+
+/// A shared [`IdSource`].
+pub type SharedIds = Arc<dyn IdSource>;
+
+/// Ids with the time in front (milliseconds, so that they sort by it) and 48 random bits behind.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TimedIds;
+
+impl TimedIds {
+    fn text(prefix: &str, now: Timestamp) -> String {
+        let random: u64 = rand::random::<u64>() >> 16;
+        format!("{prefix}-{:012x}-{random:012x}", now.as_millisecond().max(0))
+    }
+}
+
+impl IdSource for TimedIds {
+    fn decision(&self, now: Timestamp) -> DecisionId {
+        DecisionId(Self::text("d", now))
+    }
+
+    fn operation(&self, now: Timestamp) -> OperationId {
+        OperationId(Self::text("op", now))
     }
 }

@@ -17,10 +17,12 @@ pub mod act;
 #[cfg(feature = "aws")]
 pub mod aws;
 pub mod config;
+pub mod decide;
 pub mod ids;
 #[cfg(feature = "kube")]
 pub mod kubernetes;
 pub mod observe;
+pub mod program;
 pub mod serve;
 pub mod state;
 pub mod tell;

@@ -36,6 +36,14 @@ pub trait Agents: Send + Sync {
     fn drain_report(&self, instance: &InstanceId, operation: &str) -> Option<DrainReport>;
     /// Whether the agent has said that its kubelet is stopped for this operation.
     fn kubelet_stopped(&self, instance: &InstanceId, operation: &OperationId) -> bool;
+    /// Machines that EC2 takes back, each with the id of the notice, as their agents said.
+    fn interruptions(&self) -> Vec<(InstanceId, String)> {
+        Vec::new()
+    }
+    /// Where the boot of a machine stands, as a sentence; `None` when nothing was heard.
+    fn boot_step(&self, _instance: &InstanceId) -> Option<String> {
+        None
+    }
     /// Ends when any report arrives that could move an operation on.
     async fn changed(&self);
 }

@@ -99,6 +99,24 @@ impl Agents for Sessions {
         .unwrap_or(false)
     }
 
+    fn interruptions(&self) -> Vec<(InstanceId, String)> {
+        let machines = self.machines();
+        let taken = |machine: &super::Machine| {
+            machine.notices.iter().find(|notice| notice.kind() == v1::NoticeKind::SpotInterruption).cloned()
+        };
+        machines.iter().filter_map(|(instance, machine)| Some((instance.clone(), taken(machine)?.id))).collect()
+    }
+
+    fn boot_step(&self, instance: &InstanceId) -> Option<String> {
+        let last = self.boot(instance).pop()?;
+        let step = super::words(last.step().as_str_name(), "BOOT_STEP_");
+        let outcome = super::words(last.outcome().as_str_name(), "OUTCOME_");
+        Some(match last.error.as_str() {
+            "" => format!("{step}: {outcome}"),
+            error => format!("{step}: {outcome}: {error}"),
+        })
+    }
+
     async fn changed(&self) {
         let _ = self.seen.lock().await.changed().await;
     }

@@ -1,0 +1,322 @@
+//! The steps of a launch: call, then wait until every machine is a Ready node.
+//!
+//! The call's outcome may stay unknown (no answer, or a leader that died between call and journal). Then the
+//! machines are looked up by the operation's tag, and the same request is sent again under the same token: the
+//! cloud answers a repetition with the first answer.
+
+use jiff::Timestamp;
+use smartscale_planner::snapshot::Backoff;
+use smartscale_proto::time::age;
+
+use super::{
+    executor::Executor,
+    fleet::{FleetError, Instance, Launched, RefusalCause, RefusedOffering},
+    journal::{put, scaled},
+    nodes::NodesError,
+    operation::{Launch, Operation, Phase},
+};
+use crate::{
+    ids::{Epoch, InstanceId},
+    serve::attest,
+    state::{
+        Attributes, Condition, StoreError, Write,
+        records::{NodeRecord, Record as _},
+    },
+    tell::{Event, Severity},
+};
+
+/// First back-off of an offering without capacity, in seconds; it doubles with each refusal in a row.
+const FIRST_BACKOFF: i64 = 180;
+/// Longest back-off, in seconds.
+const LONGEST_BACKOFF: i64 = 1800;
+
+impl Executor {
+    pub(super) async fn step_launch(&self, operation: Operation, epoch: Epoch) {
+        match operation.phase {
+            Phase::Planned => self.request(operation, epoch).await,
+            Phase::Requesting => self.request_again(operation, epoch).await,
+            Phase::Joining => self.join(operation, epoch).await,
+            _ => {}
+        }
+    }
+
+    /// Journals that the call is made, then makes it.
+    async fn request(&self, mut operation: Operation, epoch: Epoch) {
+        let now = self.parts.clock.now();
+        let secret = attest::mint_secret();
+        let Some(launch) = operation.launch_mut() else { return };
+        launch.secret_hash = Some(secret.hash.clone());
+        launch.requested_at.get_or_insert(now);
+        let mut request = launch.request.clone();
+        request.enrolment_secret = Some(secret.text.to_string());
+        let note = format!("launching {} in {} ({})", request.count, request.zone, request.market);
+        if operation.advance(Phase::Requesting, now, note).is_err()
+            || !self.write(epoch, operation.clone(), Vec::new(), Attributes::new()).await
+            || self.term() != Some(epoch)
+        {
+            return;
+        }
+        let outcome = self.parts.fleet.launch(&request).await;
+        self.launched(operation, epoch, outcome).await;
+    }
+
+    /// The call's outcome is not known: looks for what it brought, else makes it again.
+    async fn request_again(&self, operation: Operation, epoch: Epoch) {
+        // The call is under way in this very process as long as its term lasts; `sent` holds calls that are not.
+        let now = self.parts.clock.elapsed();
+        let due = {
+            let mut sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let wait = std::time::Duration::from_secs(3);
+            let due = sent.get(&operation.id).is_none_or(|last| now.saturating_sub(*last) >= wait);
+            if due {
+                sent.insert(operation.id.clone(), now);
+            }
+            due
+        };
+        if !due {
+            return;
+        }
+        match self.parts.fleet.find(&operation.id).await {
+            Ok(instances) if instances.iter().any(|instance| instance.state.is_alive()) => {
+                let found = Launched { instances, refused: Vec::new() };
+                self.launched(operation, epoch, Ok(found)).await;
+            }
+            Ok(_) => self.request(operation, epoch).await,
+            Err(error) => tracing::warn!(op = %operation.id, %error, "the launch's outcome is still unknown"),
+        }
+    }
+
+    async fn launched(&self, operation: Operation, epoch: Epoch, outcome: Result<Launched, FleetError>) {
+        let now = self.parts.clock.now();
+        match outcome {
+            Ok(launched) if launched.instances.is_empty() => {
+                let cause = launched.refused.first();
+                let error_type = cause.map_or("launch", |refused| cause_word(refused.cause));
+                let error = cause.map_or_else(
+                    || "the cloud launched nothing and said nothing".to_owned(),
+                    |refused| refused.message.clone(),
+                );
+                let writes = self.backoffs(&operation, &launched.refused, now).await;
+                self.fail(operation, epoch, error, error_type, writes).await;
+            }
+            Ok(launched) => self.record(operation, epoch, launched, now).await,
+            Err(FleetError::Refused(error)) => {
+                self.fail(operation, epoch, error, "configuration", Vec::new()).await;
+            }
+            // The phase stays: the next look finds out.
+            Err(error @ (FleetError::Throttled(_) | FleetError::Unknown(_))) => {
+                tracing::warn!(op = %operation.id, %error, "launch not answered");
+            }
+        }
+    }
+
+    /// The machines exist: their records are written together with the operation, so that whoever enrols is known.
+    async fn record(&self, mut operation: Operation, epoch: Epoch, launched: Launched, now: Timestamp) {
+        let mut writes = self.backoffs(&operation, &launched.refused, now).await;
+        let life = self.parts.settings.secret_life;
+        let Some(launch) = operation.launch_mut() else { return };
+        launch.instances.clone_from(&launched.instances);
+        for instance in &launched.instances {
+            let record = node_record(launch, instance, now.saturating_add(life).ok());
+            // A record that is there already is of a machine that has enrolled meanwhile: it stays.
+            match self.parts.store.get(&record.key()).await {
+                Ok(Some(_)) => {}
+                Ok(None) => match record.body() {
+                    Ok(body) => writes.push(Write::Put {
+                        key: record.key(),
+                        body,
+                        expires_at: None,
+                        condition: Condition::Absent,
+                    }),
+                    Err(error) => tracing::error!(%error, "a node record has no form"),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "a node record could not be read");
+                    return;
+                }
+            }
+        }
+        let names: Vec<&str> = launched.instances.iter().map(|instance| instance.id.as_str()).collect();
+        let note = format!("launched {}", names.join(", "));
+        if operation.advance(Phase::Joining, now, note).is_ok() {
+            self.write(epoch, operation, writes, scaled("scale_up", now)).await;
+        }
+    }
+
+    async fn fail(
+        &self,
+        mut operation: Operation,
+        epoch: Epoch,
+        error: String,
+        error_type: &str,
+        writes: Vec<Write>,
+    ) {
+        let now = self.parts.clock.now();
+        operation.error_type = Some(error_type.to_owned());
+        operation.error = Some(error.clone());
+        if operation.advance(Phase::Failed, now, format!("launch failed: {error}")).is_ok() {
+            self.write(epoch, operation, writes, Attributes::new()).await;
+        }
+    }
+
+    /// Back-offs of the offerings that have no capacity: 3 minutes, doubling to 30.
+    async fn backoffs(&self, operation: &Operation, refused: &[RefusedOffering], now: Timestamp) -> Vec<Write> {
+        let Some(launch) = operation.launch() else { return Vec::new() };
+        let mut writes = Vec::new();
+        for offering in refused.iter().filter(|offering| offering.cause == RefusalCause::Capacity) {
+            let types = match &offering.instance_type {
+                Some(instance_type) => std::slice::from_ref(instance_type),
+                None => launch.request.instance_types.as_slice(),
+            };
+            for instance_type in types {
+                let key = format!("offering#{instance_type}#{}#{}", offering.zone, offering.market);
+                let failures = match self.parts.store.get(&key).await {
+                    Ok(item) => item.and_then(|item| item.body.get("failures")?.as_u64()).unwrap_or(0),
+                    Err(_) => 0,
+                };
+                let doublings = u32::try_from(failures.min(10)).unwrap_or(10);
+                let seconds = (FIRST_BACKOFF << doublings).min(LONGEST_BACKOFF);
+                let backoff = Backoff {
+                    instance_type: instance_type.clone(),
+                    zone: offering.zone.clone(),
+                    market: offering.market,
+                    until: now + jiff::SignedDuration::from_secs(seconds),
+                };
+                let Ok(mut body) = serde_json::to_value(&backoff) else { continue };
+                if let Some(object) = body.as_object_mut() {
+                    object.insert("failures".to_owned(), (failures + 1).into());
+                }
+                // The count of failures in a row is forgotten some time after the back-off.
+                let expires_at = Some(backoff.until + jiff::SignedDuration::from_secs(LONGEST_BACKOFF));
+                writes.push(Write::Put { key, body, expires_at, condition: Condition::Always });
+            }
+        }
+        writes
+    }
+
+    /// Waits until every machine is a Ready node; one that is not in time is terminated.
+    async fn join(&self, mut operation: Operation, epoch: Epoch) {
+        let now = self.parts.clock.now();
+        let Some(launch) = operation.launch().cloned() else { return };
+        let since = launch.requested_at.unwrap_or(operation.created_at);
+        let mut ready = launch.ready.clone();
+        let mut writes = Vec::new();
+        for instance in launch.instances.iter().filter(|instance| !launch.ready.contains(&instance.id)) {
+            let Some(record) = self.node_record(&instance.id).await else { continue };
+            let Some(seen) = self.seen(instance.id.as_str()) else { continue };
+            if seen.unverified {
+                self.verify(&record).await;
+            } else if seen.ready && record.enrolled_at.is_some() {
+                ready.push(instance.id.clone());
+                let record = NodeRecord { ready_at: Some(now), ..record };
+                writes.extend(put(&record, None));
+            }
+        }
+        let news = ready.len() > launch.ready.len();
+        let missing: Vec<&Instance> =
+            launch.instances.iter().filter(|instance| !ready.contains(&instance.id)).collect();
+        let late = age(since, now) >= self.parts.settings.ready;
+        if !missing.is_empty() && late {
+            self.give_up(operation, epoch, &missing, writes).await;
+            return;
+        }
+        if !news {
+            return;
+        }
+        let joined: Vec<InstanceId> =
+            ready.iter().filter(|id| !launch.ready.contains(id)).cloned().collect();
+        let to = if missing.is_empty() { Phase::Done } else { Phase::Joining };
+        if let Some(launch) = operation.launch_mut() {
+            launch.ready = ready;
+        }
+        let names: Vec<&str> = joined.iter().map(InstanceId::as_str).collect();
+        let note = format!("{} Ready after {} s", names.join(", "), age(since, now).as_secs());
+        if operation.advance(to, now, note).is_ok()
+            && self.write(epoch, operation, writes, Attributes::new()).await
+        {
+            for instance in joined {
+                let seconds = age(since, now).as_secs_f64();
+                let message = format!("{instance} is a Ready node");
+                self.say(Severity::Detail, message, Event::Joined { instance, seconds });
+            }
+        }
+    }
+
+    /// Lifts the startup taint of a node whose machine has enrolled and is trusted.
+    pub(super) async fn verify(&self, record: &NodeRecord) {
+        if record.enrolled_at.is_none() || record.revoked_at.is_some() || self.term().is_none() {
+            return;
+        }
+        let node = record.instance.as_str().into();
+        match self.parts.nodes.verify(&node).await {
+            Ok(()) | Err(NodesError::NoNode(_)) => {}
+            Err(error) => tracing::warn!(%node, %error, "the startup taint was not lifted"),
+        }
+    }
+
+    async fn give_up(
+        &self,
+        operation: Operation,
+        epoch: Epoch,
+        missing: &[&Instance],
+        mut writes: Vec<Write>,
+    ) {
+        let ids: Vec<InstanceId> = missing.iter().map(|instance| instance.id.clone()).collect();
+        if let Err(error) = self.parts.fleet.terminate(&ids).await {
+            tracing::warn!(op = %operation.id, %error, "machines that did not join were not terminated yet");
+            return;
+        }
+        let mut where_it_stopped = Vec::new();
+        for id in &ids {
+            if let Err(error) = self.parts.nodes.delete(&id.as_str().into()).await {
+                tracing::warn!(node = %id, %error, "the Node of a machine that did not join stays");
+            }
+            let step = self.parts.agents.boot_step(id).unwrap_or_else(|| "no word from its agent".to_owned());
+            where_it_stopped.push(format!("{id} ({step})"));
+            writes.push(Write::Delete { key: format!("{}{id}", NodeRecord::PREFIX) });
+        }
+        let error = format!("not Ready in time, terminated: {}", where_it_stopped.join(", "));
+        self.fail(operation, epoch, error, "join_timeout", writes).await;
+    }
+
+    /// The record of a machine; `None` when there is none or it cannot be read now.
+    pub(super) async fn node_record(&self, instance: &InstanceId) -> Option<NodeRecord> {
+        match self.parts.store.get(&format!("{}{instance}", NodeRecord::PREFIX)).await {
+            Ok(item) => NodeRecord::from_item(&item?)
+                .map_err(|error: StoreError| tracing::warn!(%error, "a node record cannot be read"))
+                .ok(),
+            Err(error) => {
+                tracing::warn!(%error, "a node record could not be read");
+                None
+            }
+        }
+    }
+}
+
+fn node_record(launch: &Launch, instance: &Instance, secret_expires_at: Option<Timestamp>) -> NodeRecord {
+    NodeRecord {
+        instance: instance.id.clone(),
+        pool: launch.request.pool.clone(),
+        instance_type: instance.instance_type.clone(),
+        zone: instance.zone.clone(),
+        market: instance.market,
+        operation: launch.request.operation.clone(),
+        launched_at: instance.launched_at,
+        secret_hash: launch.secret_hash.clone(),
+        secret_expires_at,
+        enrolled_key: None,
+        enrolled_at: None,
+        ready_at: None,
+        revoked_at: None,
+    }
+}
+
+fn cause_word(cause: RefusalCause) -> &'static str {
+    match cause {
+        RefusalCause::Capacity => "capacity",
+        RefusalCause::Quota => "quota",
+        RefusalCause::Configuration => "configuration",
+        RefusalCause::Throttled => "throttled",
+        RefusalCause::Other => "launch",
+    }
+}

@@ -1,0 +1,163 @@
+//! Keeps the books: machines in the cloud, records in the store and Nodes in the cluster say the same in the end.
+//! Also takes spot notices, whose drains the agents begin by themselves, into the journal.
+
+use std::{collections::BTreeMap, sync::PoisonError, time::Duration};
+
+use smartscale_planner::model::NodeName;
+use smartscale_proto::time::age;
+
+use super::{
+    executor::{Executor, planned},
+    fleet::Instance,
+    operation::{Kind, Removal},
+};
+use crate::{
+    ids::{Epoch, InstanceId},
+    state::{
+        Attributes, Write,
+        records::{NodeRecord, Record as _},
+    },
+    tell::Severity,
+};
+
+/// More machines than a cluster of ours has.
+const MOST_NODES: usize = 10_000;
+/// A machine that the cloud does not show so soon after its launch may still appear.
+const APPEARS: Duration = Duration::from_secs(120);
+
+impl Executor {
+    /// Journals a removal for each machine that EC2 takes back.
+    pub(super) async fn adopt_notices(&self, epoch: Epoch) {
+        let busy = self.busy_nodes();
+        for (instance, notice) in self.parts.agents.interruptions() {
+            let node = NodeName::from(instance.as_str());
+            if busy.contains(&node) || self.node_record(&instance).await.is_none() || self.term() != Some(epoch) {
+                continue;
+            }
+            let what = Kind::Remove(Removal {
+                node,
+                timeout: Duration::from_secs(120),
+                force: true,
+                notice: Some(format!("notice/{notice}")),
+                after: Vec::new(),
+                draining_since: None,
+                phase_since: None,
+                through_api: false,
+            });
+            let now = self.parts.clock.now();
+            let reason = format!("spot interruption of {instance}: its agent drains by itself");
+            let operation = planned(self.parts.ids.operation(now), what, Vec::new(), None, reason, None, now);
+            if let Err(error) = self.order(vec![operation]).await {
+                tracing::warn!(%instance, %error, "a notice was not journaled yet");
+            }
+        }
+    }
+
+    /// Compares what the cloud, the store and the cluster say.
+    pub(super) async fn reconcile(&self, epoch: Epoch) {
+        let instances = match self.parts.fleet.list().await {
+            Ok(instances) => instances,
+            Err(error) => {
+                tracing::warn!(%error, "the fleet could not be listed");
+                return;
+            }
+        };
+        let records = match self.parts.store.list(NodeRecord::PREFIX, false, MOST_NODES).await {
+            Ok(items) => items,
+            Err(error) => {
+                tracing::warn!(%error, "the node records could not be listed");
+                return;
+            }
+        };
+        let records: BTreeMap<InstanceId, NodeRecord> = records
+            .iter()
+            .filter_map(|item| NodeRecord::from_item(item).ok())
+            .map(|record| (record.instance.clone(), record))
+            .collect();
+        let alive: BTreeMap<&InstanceId, &Instance> = instances
+            .iter()
+            .filter(|instance| instance.state.is_alive())
+            .map(|instance| (&instance.id, instance))
+            .collect();
+        let open = self.open();
+        let concerned = |id: &InstanceId| {
+            open.iter().any(|operation| {
+                operation.launch().is_some_and(|launch| launch.instances.iter().any(|one| one.id == *id))
+                    || operation.removal().is_some_and(|removal| removal.node.as_str() == id.as_str())
+            })
+        };
+        for (id, instance) in &alive {
+            let launching = instance.operation.as_ref().is_some_and(|operation| self.find_open(operation).is_some());
+            if !records.contains_key(*id) && !launching && !concerned(id) {
+                self.stranger(instance).await;
+            }
+        }
+        self.strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|id, _| alive.contains_key(id) && !records.contains_key(id));
+        for (id, record) in &records {
+            if !alive.contains_key(id) && !concerned(id) {
+                self.lost(record, epoch).await;
+            } else if self.seen(id.as_str()).is_some_and(|seen| seen.unverified) {
+                self.verify(record).await;
+            }
+        }
+    }
+
+    /// An instance with our tag that nobody knows: what no journaled launch explains is terminated after a grace.
+    async fn stranger(&self, instance: &Instance) {
+        let now = self.parts.clock.elapsed();
+        let (new, since) = {
+            let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = !strangers.contains_key(&instance.id);
+            (new, *strangers.entry(instance.id.clone()).or_insert(now))
+        };
+        if new {
+            let grace = self.parts.settings.orphan_grace.as_secs();
+            let message =
+                format!("{} bears our tag and is not ours: it is terminated in {grace} s", instance.id);
+            self.trouble(Severity::Warning, message, "unknown_instance");
+        }
+        if now.saturating_sub(since) >= self.parts.settings.orphan_grace && self.term().is_some() {
+            match self.parts.fleet.terminate(std::slice::from_ref(&instance.id)).await {
+                Ok(()) => {
+                    let message = format!("{} was terminated: nobody knew it", instance.id);
+                    self.trouble(Severity::Warning, message, "unknown_instance");
+                }
+                Err(error) => tracing::warn!(instance = %instance.id, %error, "not terminated yet"),
+            }
+        }
+    }
+
+    /// A record without a machine: the Node is deleted, the record forgotten.
+    async fn lost(&self, record: &NodeRecord, epoch: Epoch) {
+        if age(record.launched_at, self.parts.clock.now()) < APPEARS {
+            return;
+        }
+        // The list lags behind; the operation's own instances are asked for once more before the machine counts as gone.
+        match self.parts.fleet.find(&record.operation).await {
+            Ok(found) if !found.iter().any(|one| one.id == record.instance && one.state.is_alive()) => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(instance = %record.instance, %error, "the fleet could not be asked");
+                return;
+            }
+        }
+        if self.term() != Some(epoch) {
+            return;
+        }
+        if let Err(error) = self.parts.nodes.delete(&record.instance.as_str().into()).await {
+            tracing::warn!(node = %record.instance, %error, "the Node of a lost machine was not deleted yet");
+            return;
+        }
+        let forget = [Write::Delete { key: record.key() }];
+        match self.parts.store.commit(epoch, &forget, &Attributes::new()).await {
+            Ok(()) => {
+                let message = format!("{} is gone without our doing: its Node is deleted", record.instance);
+                self.trouble(Severity::Warning, message, "instance_lost");
+            }
+            Err(error) => tracing::warn!(%error, "a lost machine was not forgotten yet"),
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The steps of a removal: the agent drains (or the coordinator, through the API, when the agent is silent), the
+//! kubelet is stopped, the machine is terminated, the Node is deleted, the record is forgotten. In that order, since
+//! a running kubelet would register again and a Node deleted early would lose its pods without grace.
+
+use std::{sync::PoisonError, time::Duration};
+
+use jiff::Timestamp;
+use smartscale_proto::{
+    time::age,
+    v1::{DrainPhase, DrainReport, OnTimeout},
+};
+
+use super::{
+    executor::Executor,
+    journal::scaled,
+    nodes::{Eviction, NodesError, PodOnNode},
+    operation::{Operation, Phase, Removal},
+};
+use crate::{
+    ids::{Epoch, InstanceId, OperationId},
+    state::{
+        Attributes, Write,
+        records::{NodeRecord, Record as _},
+    },
+    tell::{Event, Severity},
+};
+
+/// A command to an agent is repeated so often while nothing comes back, and an eviction that a budget refused.
+const AGAIN: Duration = Duration::from_secs(5);
+/// A forced drain leaves pods at most so much grace, in seconds.
+const FORCED_GRACE: u32 = 30;
+
+/// How a drain ended.
+enum Drained {
+    Yes,
+    Gone,
+    No(String),
+    NotYet,
+}
+
+impl Executor {
+    pub(super) async fn step_removal(&self, operation: Operation, epoch: Epoch) {
+        let Some(removal) = operation.removal().cloned() else { return };
+        let Ok(instance) = removal.node.as_str().parse::<InstanceId>() else {
+            let error = format!("`{}` is not the name of a machine of ours", removal.node);
+            self.abort(operation, epoch, error, "not_ours").await;
+            return;
+        };
+        match operation.phase {
+            Phase::Planned => self.start_drain(operation, &removal, epoch).await,
+            Phase::Draining => self.drain(operation, &removal, &instance, epoch).await,
+            Phase::Stopping => self.stop(operation, &removal, &instance, epoch).await,
+            Phase::Terminating => self.terminate(operation, &instance, epoch).await,
+            Phase::Forgetting => self.forget(operation, &removal, &instance, epoch).await,
+            _ => {}
+        }
+    }
+
+    async fn start_drain(&self, mut operation: Operation, removal: &Removal, epoch: Epoch) {
+        for launch in &removal.after {
+            if self.find_open(launch).is_some() {
+                return;
+            }
+            match self.ended_well(launch).await {
+                Some(true) => {}
+                Some(false) => {
+                    let error = format!("its replacement ({launch}) was not launched");
+                    self.abort(operation, epoch, error, "replacement").await;
+                    return;
+                }
+                None => return,
+            }
+        }
+        let now = self.parts.clock.now();
+        if let Some(removal) = operation.removal_mut() {
+            removal.draining_since = Some(now);
+        }
+        if operation.advance(Phase::Draining, now, format!("draining {}", removal.node)).is_ok() {
+            self.write(epoch, operation, Vec::new(), Attributes::new()).await;
+        }
+    }
+
+    /// Whether an operation that is not open ended well; `None` while the store cannot be asked.
+    async fn ended_well(&self, id: &OperationId) -> Option<bool> {
+        match self.parts.store.get(&format!("{}{id}", Operation::PREFIX)).await {
+            Ok(None) => Some(false),
+            Ok(Some(item)) => {
+                Some(Operation::from_item(&item).is_ok_and(|operation| operation.phase == Phase::Done))
+            }
+            Err(error) => {
+                tracing::warn!(op = %id, %error, "an operation could not be read");
+                None
+            }
+        }
+    }
+
+    async fn drain(&self, operation: Operation, removal: &Removal, instance: &InstanceId, epoch: Epoch) {
+        let now = self.parts.clock.now();
+        let since = removal.draining_since.unwrap_or(operation.created_at);
+        let drained = if removal.through_api {
+            self.drain_through_api(&operation, removal, since).await
+        } else {
+            match self.drain_through_agent(&operation, removal, instance, since).await {
+                Some(drained) => drained,
+                None => {
+                    self.take_drain_over(operation, now, epoch).await;
+                    return;
+                }
+            }
+        };
+        match drained {
+            Drained::NotYet => {}
+            Drained::No(error) => self.abort(operation, epoch, error, "drain_timeout").await,
+            Drained::Yes | Drained::Gone if operation.removes().is_none() => {
+                self.move_on(operation, epoch, Phase::Done, "drained; it stays cordoned").await;
+            }
+            Drained::Yes => self.move_on(operation, epoch, Phase::Stopping, "drained").await,
+            Drained::Gone => {
+                self.move_on(operation, epoch, Phase::Terminating, "the machine is gone").await;
+            }
+        }
+    }
+
+    async fn take_drain_over(&self, mut operation: Operation, now: Timestamp, epoch: Epoch) {
+        if let Some(removal) = operation.removal_mut() {
+            removal.through_api = true;
+        }
+        let note = "the agent is silent: draining through the API";
+        if operation.advance(Phase::Draining, now, note).is_ok() {
+            self.write(epoch, operation, Vec::new(), Attributes::new()).await;
+        }
+    }
+
+    /// Has the agent drain, and reads how far it is. `None`: the agent is silent.
+    async fn drain_through_agent(
+        &self,
+        operation: &Operation,
+        removal: &Removal,
+        instance: &InstanceId,
+        since: Timestamp,
+    ) -> Option<Drained> {
+        let id = removal.notice.clone().unwrap_or_else(|| operation.id.to_string());
+        if let Some(report) = self.parts.agents.drain_report(instance, &id) {
+            match report.phase() {
+                DrainPhase::Drained => return Some(Drained::Yes),
+                DrainPhase::Aborted | DrainPhase::Failed => return Some(Drained::No(stayed(&report))),
+                _ => {}
+            }
+        }
+        let now = self.parts.clock.now();
+        let limit = self.parts.settings.agent_silent;
+        if self.parts.agents.is_connected(instance) {
+            if removal.notice.is_none() && self.due(&operation.id) {
+                let on_timeout = if removal.force { OnTimeout::Force } else { OnTimeout::Abort };
+                let left = removal.timeout.saturating_sub(age(since, now)).max(Duration::from_secs(1));
+                // An agent that is gone in this very moment is noticed at the next look.
+                let _ = self
+                    .parts
+                    .agents
+                    .drain(instance, &operation.id, left, on_timeout, &operation.reason)
+                    .await;
+            }
+            // An agent that is there but does not come to an end by itself is not waited for for ever.
+            let overdue = age(since, now) >= removal.timeout + limit;
+            return (!overdue).then_some(Drained::NotYet);
+        }
+        if self.machine_gone(instance).await {
+            return Some(Drained::Gone);
+        }
+        let silent = self.parts.agents.silent_for(instance).unwrap_or_else(|| age(since, now));
+        (silent.min(age(since, now)) < limit).then_some(Drained::NotYet)
+    }
+
+    /// Whether something that is repeated is due again.
+    fn due(&self, id: &OperationId) -> bool {
+        let now = self.parts.clock.elapsed();
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = sent.get(id).is_none_or(|last| now.saturating_sub(*last) >= AGAIN);
+        if due {
+            sent.insert(id.clone(), now);
+        }
+        due
+    }
+
+    async fn drain_through_api(&self, operation: &Operation, removal: &Removal, since: Timestamp) -> Drained {
+        if !self.due(&operation.id) {
+            return Drained::NotYet;
+        }
+        match self.evict_tier(operation, removal, since).await {
+            Ok(drained) => drained,
+            Err(NodesError::NoNode(_)) => Drained::Gone,
+            Err(error) => {
+                tracing::warn!(op = %operation.id, %error, "draining through the API");
+                Drained::NotYet
+            }
+        }
+    }
+
+    /// Evicts what is left of the lowest tier. A pod that is terminating is left alone: it was evicted before.
+    async fn evict_tier(
+        &self,
+        operation: &Operation,
+        removal: &Removal,
+        since: Timestamp,
+    ) -> Result<Drained, NodesError> {
+        self.parts.nodes.cordon(&removal.node, Some(&operation.id)).await?;
+        let mut left = self.parts.nodes.pods(&removal.node).await?;
+        left.retain(|pod| pod.must_leave);
+        let Some(tier) = left.iter().map(|pod| pod.tier).min() else { return Ok(Drained::Yes) };
+        let over = age(since, self.parts.clock.now()) >= removal.timeout;
+        if over && !removal.force {
+            let names: Vec<String> = left.iter().map(|pod| pod.key.to_string()).collect();
+            self.parts.nodes.uncordon(&removal.node, Some(&operation.id)).await?;
+            return Ok(Drained::No(format!("would not leave: {}", names.join(", "))));
+        }
+        for pod in left.iter().filter(|pod| over || pod.tier == tier) {
+            if self.term().is_none() {
+                return Ok(Drained::NotYet);
+            }
+            if over {
+                self.parts.nodes.delete_pod(pod, FORCED_GRACE).await?;
+            } else if !pod.terminating {
+                let answer = self.parts.nodes.evict(pod).await?;
+                self.tell_eviction(operation, removal, pod, &answer);
+            }
+        }
+        Ok(Drained::NotYet)
+    }
+
+    fn tell_eviction(&self, operation: &Operation, removal: &Removal, pod: &PodOnNode, answer: &Eviction) {
+        let state = match answer {
+            Eviction::Accepted => "terminating",
+            Eviction::Gone => "gone",
+            Eviction::Budget => "budget",
+            Eviction::MultipleBudgets => "multiple_budgets",
+            Eviction::NamespaceTerminating => "namespace_terminating",
+        };
+        let Ok(instance) = removal.node.as_str().parse() else { return };
+        let event = Event::Drain {
+            instance,
+            operation: operation.id.to_string(),
+            pod: Some(pod.key.clone()),
+            state: state.to_owned(),
+        };
+        self.say(Severity::Detail, format!("{}: {state}", pod.key), event);
+    }
+
+    async fn stop(&self, operation: Operation, removal: &Removal, instance: &InstanceId, epoch: Epoch) {
+        let now = self.parts.clock.now();
+        let since = removal.phase_since.unwrap_or(operation.updated_at);
+        if self.parts.agents.kubelet_stopped(instance, &operation.id) {
+            self.move_on(operation, epoch, Phase::Terminating, "the kubelet is stopped").await;
+        } else if age(since, now) >= self.parts.settings.stop || !self.parts.agents.is_connected(instance) {
+            // The machine's end ends the kubelet as well; the Node is deleted only after that.
+            self.move_on(operation, epoch, Phase::Terminating, "the agent did not stop the kubelet").await;
+        } else if self.due(&operation.id) {
+            let _ = self.parts.agents.stop_kubelet(instance, &operation.id).await;
+        }
+    }
+
+    async fn terminate(&self, operation: Operation, instance: &InstanceId, epoch: Epoch) {
+        if self.due(&operation.id)
+            && let Err(error) = self.parts.fleet.terminate(std::slice::from_ref(instance)).await
+        {
+            tracing::warn!(op = %operation.id, %error, "the machine was not terminated yet");
+            return;
+        }
+        if self.machine_gone(instance).await {
+            self.move_on(operation, epoch, Phase::Forgetting, "the machine is terminated").await;
+        }
+    }
+
+    /// Whether the cloud says that the machine is on its way out or gone.
+    async fn machine_gone(&self, instance: &InstanceId) -> bool {
+        match self.parts.fleet.list().await {
+            Ok(instances) => {
+                !instances.iter().any(|known| known.id == *instance && known.state.is_alive())
+            }
+            Err(error) => {
+                tracing::warn!(%instance, %error, "the fleet could not be asked");
+                false
+            }
+        }
+    }
+
+    async fn forget(&self, mut operation: Operation, removal: &Removal, instance: &InstanceId, epoch: Epoch) {
+        match self.parts.nodes.delete(&removal.node).await {
+            Ok(()) | Err(NodesError::NoNode(_)) => {}
+            Err(error) => {
+                tracing::warn!(op = %operation.id, %error, "the Node was not deleted yet");
+                return;
+            }
+        }
+        let now = self.parts.clock.now();
+        let note = format!("{} is drained, terminated and forgotten", removal.node);
+        if operation.advance(Phase::Done, now, note).is_ok() {
+            let forget = Write::Delete { key: format!("{}{instance}", NodeRecord::PREFIX) };
+            let attributes = if operation.decision.is_some() {
+                scaled("scale_down", now)
+            } else {
+                Attributes::new()
+            };
+            self.write(epoch, operation, vec![forget], attributes).await;
+        }
+    }
+
+    async fn move_on(&self, mut operation: Operation, epoch: Epoch, to: Phase, note: &str) {
+        if operation.advance(to, self.parts.clock.now(), note).is_ok() {
+            self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&operation.id);
+            self.write(epoch, operation, Vec::new(), Attributes::new()).await;
+        }
+    }
+
+    async fn abort(&self, mut operation: Operation, epoch: Epoch, error: String, error_type: &str) {
+        let now = self.parts.clock.now();
+        operation.error = Some(error.clone());
+        operation.error_type = Some(error_type.to_owned());
+        if operation.advance(Phase::Aborted, now, format!("given up: {error}")).is_ok() {
+            self.write(epoch, operation, Vec::new(), Attributes::new()).await;
+        }
+    }
+}
+
+/// The pods that would not leave, as a sentence.
+fn stayed(report: &DrainReport) -> String {
+    let gone = smartscale_proto::v1::PodState::Gone;
+    let pods: Vec<String> = report
+        .pods
+        .iter()
+        .filter(|pod| pod.state() != gone)
+        .map(|pod| match pod.reason.as_str() {
+            "" => format!("{}/{}", pod.namespace, pod.name),
+            reason => format!("{}/{} ({reason})", pod.namespace, pod.name),
+        })
+        .collect();
+    if pods.is_empty() { report.error.clone() } else { format!("would not leave: {}", pods.join(", ")) }
+}

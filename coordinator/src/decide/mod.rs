@@ -1,0 +1,303 @@
+//! Deciding: takes a snapshot, asks the planner, writes the record, and hands the plan to the executor.
+//!
+//! ```text
+//!  period ─┐
+//!  nudge  ─┼─▶ gather state ─▶ assemble ─▶ plan ─▶ record ─▶ submit (only the leader, only in mode act)
+//!  cluster ┘   (store)          (observe)  (pure)  (store)    (act)
+//! ```
+//!
+//! A burst of pending pods is planned as one: a change of the cluster is answered when it has been quiet for
+//! `batch_idle`, at the latest after `batch_most`. A coordinator that does not lead plans all the same, for those
+//! who ask it, and neither records nor acts.
+
+mod record;
+mod settings;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use serde_json::json;
+use smartscale_planner::{Action, Plan, Policy, Snapshot, model::NodeName, snapshot::State};
+use smartscale_proto::time::{SharedClock, within};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{record::cost_change_per_hour, settings::Standing};
+use crate::{
+    act::Executor,
+    config::Mode,
+    ids::{DecisionId, Epoch, SharedIds},
+    observe::{ClusterView, snapshot, sources::View},
+    serve::view::Latest,
+    state::{Attributes, SharedStore, StoreError, lease::Leadership},
+    tell::{Event, Happening, Severity, SharedTell},
+};
+
+/// The policy in force with the text it was read from.
+#[derive(Debug, Clone)]
+pub struct PolicyInForce {
+    /// The policy.
+    pub policy: Arc<Policy>,
+    /// Its TOML.
+    pub text: Arc<str>,
+}
+
+/// How often, and how soon after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// A decision at least so often.
+    pub period: Duration,
+    /// A burst of changes is over when none came for so long,
+    pub batch_idle: Duration,
+    /// at the latest after this.
+    pub batch_most: Duration,
+}
+
+/// What a decider works with.
+pub struct Parts {
+    /// Whether plans are carried out.
+    pub mode: Mode,
+    /// How often.
+    pub pace: Pace,
+    /// The clock.
+    pub clock: SharedClock,
+    /// Where records and settings are kept.
+    pub store: SharedStore,
+    /// What is observed.
+    pub view: View,
+    /// Nudges: something in the cluster changed.
+    pub cluster: Arc<dyn ClusterView>,
+    /// The policy in force.
+    pub policy: watch::Receiver<PolicyInForce>,
+    /// Who leads.
+    pub leadership: watch::Receiver<Leadership>,
+    /// Who carries plans out.
+    pub executor: Arc<Executor>,
+    /// Who is told.
+    pub tell: SharedTell,
+    /// Nudges of people.
+    pub nudge: Arc<Notify>,
+    /// Ids of decisions.
+    pub ids: SharedIds,
+}
+
+/// The loop that decides.
+pub struct Decider {
+    parts: Parts,
+    latest: watch::Sender<Option<Arc<Latest>>>,
+    records: record::Records,
+    published: Attributes,
+    loaded_for: Option<Epoch>,
+    unneeded_since: std::collections::BTreeMap<NodeName, Timestamp>,
+    store_failed: bool,
+}
+
+impl Decider {
+    /// A decider and what it publishes after each decision.
+    #[must_use]
+    pub fn new(parts: Parts) -> (Self, watch::Receiver<Option<Arc<Latest>>>) {
+        let (latest, published) = watch::channel(None);
+        let decider = Self {
+            parts,
+            latest,
+            records: record::Records::default(),
+            published: Attributes::new(),
+            loaded_for: None,
+            unneeded_since: std::collections::BTreeMap::new(),
+            store_failed: false,
+        };
+        (decider, published)
+    }
+
+    /// Decides until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            self.decide().await;
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.wait() => {}
+            }
+        }
+    }
+
+    /// Ends when it is time for the next decision.
+    async fn wait(&mut self) {
+        let Parts { pace, clock, cluster, nudge, leadership, policy, .. } = &mut self.parts;
+        tokio::select! {
+            () = clock.sleep(pace.period) => {}
+            () = nudge.notified() => {}
+            _ = leadership.changed() => {}
+            _ = policy.changed() => {}
+            () = cluster.changed() => {
+                let settle = async { while within(&**clock, pace.batch_idle, cluster.changed()).await.is_some() {} };
+                within(&**clock, pace.batch_most, settle).await;
+            }
+        }
+    }
+
+    async fn decide(&mut self) {
+        let began = self.parts.clock.elapsed();
+        let standing = match self.standing().await {
+            Ok(standing) => {
+                self.store_failed = false;
+                Some(standing)
+            }
+            Err(error) => {
+                // Without the store nothing can be journaled, so nothing is done; what is seen is still shown.
+                if !self.store_failed {
+                    self.say(Severity::Warning, format!("decisions hold: {error}"), trouble("store"));
+                }
+                self.store_failed = true;
+                None
+            }
+        };
+        let now = self.parts.clock.now();
+        let force = self.parts.policy.borrow_and_update().clone();
+        let mut warnings: Vec<String> = Vec::new();
+        let (state, policy, leaving) = match &standing {
+            Some(standing) => {
+                warnings.extend(standing.warnings.iter().cloned());
+                (standing.state.clone(), standing.apply_floor(&force.policy), standing.leaving.clone())
+            }
+            None => {
+                warnings.push("the state store does not answer: nothing is done".to_owned());
+                (State { paused: true, ..State::default() }, Arc::clone(&force.policy), BTreeSet::new())
+            }
+        };
+        let assembled = snapshot::assemble(&self.parts.view, state, &leaving, now);
+        warnings.extend(assembled.warnings());
+        let snapshot = Arc::new(assembled.snapshot);
+        let Some(plan) = self.plan(Arc::clone(&snapshot), Arc::clone(&policy), now).await else { return };
+        let decision = match &standing {
+            Some(_) => self.carry_out(&plan, now, began).await,
+            None => None,
+        };
+        if let Some(standing) = &standing {
+            self.publish_attributes(standing, &snapshot, &plan).await;
+        }
+        let latest = Latest {
+            at: now,
+            snapshot,
+            cost_change_per_hour: cost_change_per_hour(&plan),
+            plan,
+            policy,
+            policy_toml: force.text,
+            decision,
+            warnings,
+        };
+        self.latest.send_replace(Some(Arc::new(latest)));
+    }
+
+    /// Plans off the async runtime: a large cluster may take a while.
+    async fn plan(&self, snapshot: Arc<Snapshot>, policy: Arc<Policy>, now: Timestamp) -> Option<Arc<Plan>> {
+        let planning = tokio::task::spawn_blocking(move || smartscale_planner::plan(&snapshot, &policy, now));
+        match planning.await {
+            Ok(plan) => Some(Arc::new(plan)),
+            Err(error) => {
+                self.say(Severity::Failure, format!("the planner failed: {error}"), trouble("planner"));
+                None
+            }
+        }
+    }
+
+    /// Records the decision and, where that is meant, hands it to the executor. Only the leader does either.
+    async fn carry_out(&mut self, plan: &Arc<Plan>, now: Timestamp, began: Duration) -> Option<DecisionId> {
+        let leadership = self.parts.leadership.borrow().clone();
+        let Some(epoch) = leadership.may_act(&*self.parts.clock) else {
+            self.records.forget();
+            return None;
+        };
+        let acts = self.parts.mode == Mode::Act && plan.action != Action::None;
+        let states = self.parts.view.states(now);
+        let mut entry =
+            self.records.next(plan, now, epoch, self.parts.mode, &states, || self.parts.ids.decision(now));
+        if acts {
+            // The record is written before its operations, so that no operation lacks its reason.
+            self.write(&entry.record).await;
+            match self.parts.executor.submit(plan, &entry.record.id).await {
+                Ok(operations) => entry.record.operations = operations,
+                Err(error) => {
+                    let message = format!("decision {} was not carried out: {error}", entry.record.id);
+                    self.say(Severity::Warning, message, trouble("journal"));
+                }
+            }
+        }
+        if acts || entry.due {
+            self.write(&entry.record).await;
+        }
+        let id = entry.record.id.clone();
+        let severity = if plan.action != Action::None && entry.fresh { Severity::Info } else { Severity::Detail };
+        let event = Event::Decided {
+            decision: id.clone(),
+            action: plan.action.to_string(),
+            reasons: plan.rules.iter().filter(|rule| rule.fired).map(|rule| rule.rule.to_string()).collect(),
+            seconds: self.parts.clock.elapsed().saturating_sub(began).as_secs_f64(),
+        };
+        let verb = if self.parts.mode == Mode::Observe && plan.action != Action::None { "would act: " } else { "" };
+        self.say(severity, format!("{verb}{}", plan.summary), event);
+        self.records.keep(entry.record);
+        Some(id)
+    }
+
+    async fn write(&self, record: &crate::state::records::DecisionRecord) {
+        if let Err(error) = record::append(&self.parts.store, record).await {
+            self.say(Severity::Warning, format!("decision {} was not recorded: {error}", record.id), trouble("store"));
+        }
+    }
+
+    /// What the store and the executor know: pause, floor, back-off, operations, since when nodes are unneeded.
+    async fn standing(&mut self) -> Result<Standing, StoreError> {
+        let epoch = self.parts.leadership.borrow().may_act(&*self.parts.clock);
+        let now = self.parts.clock.now();
+        let mut standing = settings::read(&self.parts.store, now).await?;
+        self.parts.executor.fill(&mut standing.state, &mut standing.leaving);
+        // The leader's own memory is the newest; a new leader and a follower take what was published.
+        if epoch.is_some() && epoch == self.loaded_for {
+            standing.state.unneeded_since = self.unneeded_since.clone();
+        }
+        self.loaded_for = epoch;
+        Ok(standing)
+    }
+
+    /// Publishes what people and dashboards read, and what a next leader goes on from.
+    async fn publish_attributes(&mut self, standing: &Standing, snapshot: &Snapshot, plan: &Plan) {
+        self.unneeded_since.clone_from(&plan.unneeded_since);
+        let Some(epoch) = self.parts.leadership.borrow().may_act(&*self.parts.clock) else { return };
+        let average = |rule: smartscale_planner::RuleName| {
+            plan.rules.iter().find(|candidate| candidate.rule == rule).and_then(|candidate| candidate.value)
+        };
+        // Tenths are enough for a dashboard, and spare a write whenever only the noise moved.
+        let tenths = |value: Option<f64>| value.map(|value| (value * 10.0).round() / 10.0);
+        let pending = plan.pods.placed + plan.pods.pending.len();
+        let now_true = Attributes::from([
+            ("cluster_id".to_owned(), json!(self.parts.policy.borrow().policy.cluster_id)),
+            ("node_count".to_owned(), json!(settings::node_count(snapshot, &self.parts.policy.borrow().policy))),
+            ("last_cpu_avg".to_owned(), json!(tenths(average(smartscale_planner::RuleName::CpuAbove)))),
+            ("last_memory_avg".to_owned(), json!(tenths(average(smartscale_planner::RuleName::MemoryAbove)))),
+            ("last_pending_pods".to_owned(), json!(pending)),
+            ("scaling_in_progress".to_owned(), json!(standing.state.scaling_in_progress)),
+            ("paused".to_owned(), json!(standing.state.paused)),
+            ("unneeded_since".to_owned(), json!(plan.unneeded_since)),
+        ]);
+        let changed: Attributes = now_true
+            .iter()
+            .filter(|(key, value)| self.published.get(*key) != Some(*value))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        if changed.is_empty() {
+            return;
+        }
+        match self.parts.store.commit(epoch, &[], &changed).await {
+            Ok(()) => self.published.extend(changed),
+            Err(error) => tracing::warn!(%error, "the published attributes were not written"),
+        }
+    }
+
+    fn say(&self, severity: Severity, message: String, event: Event) {
+        self.parts.tell.tell(Happening { time: self.parts.clock.now(), severity, message, event });
+    }
+}
+
+fn trouble(error_type: &str) -> Event {
+    Event::Trouble { error_type: error_type.to_owned() }
+}

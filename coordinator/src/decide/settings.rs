@@ -1,0 +1,85 @@
+//! What a decision takes from the store: published attributes, pause, floor and back-off.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use jiff::Timestamp;
+use serde::Deserialize as _;
+use smartscale_planner::{
+    Policy, Snapshot,
+    model::NodeName,
+    snapshot::{Backoff, State},
+};
+
+use crate::{
+    observe::snapshot,
+    state::{
+        SharedStore, StoreError,
+        records::{Floor, Pause, Record},
+    },
+};
+
+/// More back-offs than a cluster has offerings.
+const MOST_OFFERINGS: usize = 5_000;
+
+/// What the store says at the moment of a decision.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// For the planner.
+    pub state: State,
+    /// Nodes that running operations remove.
+    pub leaving: BTreeSet<NodeName>,
+    /// A floor that a person set and that has not lapsed.
+    pub floor: Option<Floor>,
+    /// Items that could not be read, as sentences.
+    pub warnings: Vec<String>,
+}
+
+impl Standing {
+    /// The policy with the floor as its minimum, never above its maximum.
+    pub(super) fn apply_floor(&self, policy: &Arc<Policy>) -> Arc<Policy> {
+        let Some(floor) = &self.floor else { return Arc::clone(policy) };
+        let mut raised = Policy::clone(policy);
+        raised.limits.min_nodes = raised.limits.min_nodes.max(floor.nodes).min(raised.limits.max_nodes);
+        Arc::new(raised)
+    }
+}
+
+/// Reads it.
+pub(super) async fn read(store: &SharedStore, now: Timestamp) -> Result<Standing, StoreError> {
+    let attributes = store.attributes().await?;
+    let (mut state, mut warnings) = snapshot::state_from(&attributes);
+    let pause: Option<Pause> = setting(store, &mut warnings).await?;
+    state.paused = pause.is_some_and(|pause| pause.until.is_none_or(|until| until > now));
+    let floor: Option<Floor> = setting(store, &mut warnings).await?;
+    for item in store.list("offering#", false, MOST_OFFERINGS).await? {
+        match Backoff::deserialize(&item.body) {
+            Ok(backoff) if backoff.until > now => state.backoff.push(backoff),
+            Ok(_) => {}
+            Err(error) => warnings.push(format!("item `{}` cannot be read: {error}", item.key)),
+        }
+    }
+    Ok(Standing {
+        state,
+        leaving: BTreeSet::new(),
+        floor: floor.filter(|floor| floor.until > now),
+        warnings,
+    })
+}
+
+/// A setting of its own key. One that cannot be read is passed over and said, so that it stops nothing else.
+async fn setting<R: Record>(store: &SharedStore, warnings: &mut Vec<String>) -> Result<Option<R>, StoreError> {
+    let Some(item) = store.get(R::PREFIX).await? else { return Ok(None) };
+    match R::from_item(&item) {
+        Ok(record) => Ok(Some(record)),
+        Err(error) => {
+            warnings.push(error.to_string());
+            Ok(None)
+        }
+    }
+}
+
+/// Our nodes that are registered and not on their way out.
+pub(super) fn node_count(snapshot: &Snapshot, policy: &Policy) -> usize {
+    let ours = |node: &&smartscale_planner::model::Node| policy.pool_of(node).is_some() && !node.being_deleted;
+    snapshot.cluster.nodes.iter().filter(ours).count()
+}
