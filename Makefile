@@ -78,6 +78,7 @@ bench: tools
 ## rig: brings the real servers up for a person, prints the environment to use them, ends them with Ctrl-C
 .PHONY: rig
 rig: tools
+	cargo build --quiet --package smartscale-agent
 	cargo run --quiet --package smartscale-tests --bin rig
 
 ## help: this list
