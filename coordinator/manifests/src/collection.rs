@@ -10,6 +10,7 @@ use smartscale_planner::model;
 
 use crate::{
     convert::{self, BadObject, Field, Kind},
+    export::{self, Originals},
     meta::ObjectMeta,
     node, pod, storage, workload,
 };
@@ -47,8 +48,20 @@ macro_rules! each_kind {
                 match self { $(Self::$kind(object) => &object.metadata,)+ }
             }
 
-            /// The object of this kind in a value.
-            pub(crate) fn from_value(
+            pub(crate) fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                match self { $(Self::$kind(object) => &mut object.metadata,)+ }
+            }
+
+            /// As JSON with its type.
+            pub(crate) fn json(&self) -> Option<String> {
+                match self { $(Self::$kind(object) => export::json(Kind::$kind, object),)+ }
+            }
+
+            /// The object of this kind in a value, as a watch gets it.
+            ///
+            /// # Errors
+            /// Names the path of the field whose type is another.
+            pub fn from_value(
                 kind: Kind,
                 value: serde_json::Value,
             ) -> Result<Self, serde_path_to_error::Error<serde_json::Error>> {
@@ -79,7 +92,8 @@ each_kind!(
     PriorityClass: workload::PriorityClass,
 );
 
-type Key = (String, String);
+/// Namespace (empty for kinds without one) and name.
+pub(crate) type Key = (String, String);
 
 /// A converted pod, and the class that gives it its priority if it was never admitted.
 #[derive(Clone, Debug)]
@@ -102,9 +116,26 @@ pub struct Objects {
     classes: BTreeMap<Key, model::StorageClass>,
     priorities: BTreeMap<Key, workload::PriorityClass>,
     bad: BTreeMap<(Kind, Key), BadObject>,
+    originals: Option<Originals>,
 }
 
 impl Objects {
+    /// None yet, of which each will also be kept as it came, for [`to_list_json`](Self::to_list_json).
+    #[must_use]
+    pub fn exportable() -> Self {
+        Self {
+            originals: Some(Originals::default()),
+            ..Self::default()
+        }
+    }
+
+    /// The objects that a decision reads as a `List`, with the fields that are read; `None` unless they are
+    /// [`exportable`](Self::exportable). Reading it gives the same cluster.
+    #[must_use]
+    pub fn to_list_json(&self) -> Option<String> {
+        self.originals.as_ref().map(Originals::list)
+    }
+
     /// Takes an object up, in the place of the one of the same kind, namespace and name.
     pub fn apply(&mut self, object: impl Into<Object>) {
         let object = object.into();
@@ -112,7 +143,15 @@ impl Objects {
         let key = key(kind, object.metadata());
         self.remove(kind, &key.0, &key.1);
         if let Err(bad) = self.insert(&key, &object) {
-            self.bad.insert((kind, key), bad);
+            self.bad.insert((kind, key.clone()), bad);
+        }
+        if let Some(originals) = &mut self.originals
+            && !matches!(
+                kind,
+                Kind::ReplicaSet | Kind::StatefulSet | Kind::Deployment | Kind::Job
+            )
+        {
+            originals.keep(key, object);
         }
     }
 
@@ -136,6 +175,9 @@ impl Objects {
             Kind::PriorityClass => drop(self.priorities.remove(&key)),
             Kind::ReplicaSet | Kind::StatefulSet | Kind::Deployment | Kind::Job => {}
         }
+        if let Some(originals) = &mut self.originals {
+            originals.remove(kind, &key);
+        }
         self.bad.remove(&(kind, key));
     }
 
@@ -152,6 +194,9 @@ impl Objects {
             Kind::Namespace => self.namespaces.clear(),
             Kind::PriorityClass => self.priorities.clear(),
             Kind::ReplicaSet | Kind::StatefulSet | Kind::Deployment | Kind::Job => {}
+        }
+        if let Some(originals) = &mut self.originals {
+            originals.clear(kind);
         }
         self.bad.retain(|(bad, _), _| *bad != kind);
     }
@@ -199,9 +244,19 @@ impl Objects {
         (cluster, self.bad.values().cloned().collect())
     }
 
+    /// A node by its name.
+    pub fn node(&self, name: &str) -> Option<&model::Node> {
+        self.nodes.get(&(String::new(), name.to_owned()))
+    }
+
     /// Every object that could not be understood.
     pub fn bad(&self) -> impl Iterator<Item = &BadObject> {
         self.bad.values()
+    }
+
+    /// Every node, converted.
+    pub fn nodes(&self) -> impl Iterator<Item = &model::Node> {
+        self.nodes.values()
     }
 
     /// How many objects of a kind are known.

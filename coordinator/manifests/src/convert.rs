@@ -84,6 +84,18 @@ impl Kind {
         }
     }
 
+    /// The API version with which it is written: the stable one of its group.
+    pub fn api_version(self) -> &'static str {
+        match self.group() {
+            "policy" => "policy/v1",
+            "apps" => "apps/v1",
+            "batch" => "batch/v1",
+            "storage.k8s.io" => "storage.k8s.io/v1",
+            "scheduling.k8s.io" => "scheduling.k8s.io/v1",
+            _ => "v1",
+        }
+    }
+
     /// The kind of an object; `None` if it is none that is read. Without an `apiVersion` the kind alone decides.
     pub fn of(api_version: Option<&str>, kind: &str) -> Option<Self> {
         let found = Self::ALL.into_iter().find(|k| k.as_str() == kind)?;

@@ -15,6 +15,7 @@
 
 mod collection;
 mod convert;
+mod export;
 mod meta;
 mod node;
 mod pod;

@@ -11,6 +11,12 @@ use crate::{
     pod::{self, NodeSelector},
 };
 
+/// Annotations of the storage class that claims without one get, the newer first.
+pub(crate) const DEFAULT_CLASS: [&str; 2] = [
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+];
+
 /// `v1.PersistentVolume`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -244,12 +250,9 @@ impl TryFrom<&StorageClass> for model::StorageClass {
                     }
                 },
                 allowed_topologies,
-                is_default: [
-                    "storageclass.kubernetes.io/is-default-class",
-                    "storageclass.beta.kubernetes.io/is-default-class",
-                ]
-                .iter()
-                .any(|key| meta.annotations.get(*key).is_some_and(|value| value == "true")),
+                is_default: DEFAULT_CLASS
+                    .iter()
+                    .any(|key| meta.annotations.get(*key).is_some_and(|value| value == "true")),
             })
         };
         convert().map_err(|field: Field| field.of(Kind::StorageClass, meta))
