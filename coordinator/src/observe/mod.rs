@@ -2,6 +2,7 @@
 //! sees. Unknown is never zero.
 
 pub mod agents;
+pub mod export;
 pub mod history;
 pub mod prometheus;
 pub mod snapshot;

@@ -21,6 +21,9 @@ use super::{
 };
 use crate::state::Attributes;
 
+/// More bad objects than this are counted and not named.
+const MOST_NAMED: usize = 20;
+
 /// A snapshot and what is wrong with what it was made of.
 #[derive(Debug, Clone)]
 pub struct Assembled {
@@ -53,8 +56,10 @@ impl Assembled {
                     None => format!("{} {age}", state.source),
                 }
             });
-        let bad = self.bad.iter().map(ToString::to_string);
-        hold.into_iter().chain(sources).chain(bad)
+        let bad = self.bad.iter().take(MOST_NAMED).map(ToString::to_string);
+        let more = self.bad.len().saturating_sub(MOST_NAMED);
+        let more = (more > 0).then(|| format!("{more} more objects cannot be read"));
+        hold.into_iter().chain(sources).chain(bad).chain(more)
     }
 }
 
