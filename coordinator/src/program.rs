@@ -34,7 +34,7 @@ use crate::{
         SharedStore,
         lease::{self, Lease, Leadership, RvnSource},
     },
-    tell::{http, hub::{Hub, Sink}, metrics::Metrics, SharedTell},
+    tell::{http, hub::{Courier, Hub}, SharedTell},
 };
 use smartscale_proto::time::SharedClock;
 
@@ -76,8 +76,6 @@ pub struct Outside {
     pub cluster: Arc<dyn ClusterView>,
     /// Utilisation; `None`: the agents alone.
     pub metrics: Option<Arc<dyn MetricsSource>>,
-    /// Who is notified.
-    pub sinks: Vec<Sink>,
     /// Tasks of the adapters.
     pub tasks: Vec<OutsideTask>,
 }
@@ -98,8 +96,10 @@ pub struct Program {
     pub rvn: RvnSource,
     /// State.
     pub store: SharedStore,
-    /// Metrics that happenings are counted into.
-    pub gauges: Metrics,
+    /// Who is told: made before the adapters, since they tell as well.
+    pub hub: Arc<Hub>,
+    /// Those who carry to the hub's sinks.
+    pub couriers: Vec<Courier>,
     /// The systems outside.
     pub outside: Outside,
     /// Where agents and people are served.
@@ -124,8 +124,9 @@ type Task = (&'static str, Result<(), String>);
 /// # Errors
 /// [`Ended`] names the task that ended by itself; all others are ended with it.
 pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), Ended> {
-    let Program { settings, authority, policy, clock, ids, rvn, store, gauges, outside, listener, http } = program;
-    let (hub, couriers) = Hub::new(gauges.clone(), &clock, outside.sinks);
+    let Program { settings, authority, policy, clock, ids, rvn, store, hub, couriers, outside, listener, http } =
+        program;
+    let gauges = hub.metrics().clone();
     let tell: SharedTell = hub.clone();
     let (lease, leadership) = Lease::new(
         settings.name.clone(),
