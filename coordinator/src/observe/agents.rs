@@ -235,20 +235,20 @@ impl Check {
 mod tests {
     use super::*;
 
-    fn receive(wire: v1::Health) -> HealthReport {
-        HealthReport::receive(&wire, Timestamp::UNIX_EPOCH)
+    fn receive(wire: &v1::Health) -> HealthReport {
+        HealthReport::receive(wire, Timestamp::UNIX_EPOCH)
     }
 
     #[test]
     fn what_an_agent_does_not_say_stays_unknown() {
-        let report = receive(v1::Health::default());
+        let report = receive(&v1::Health::default());
         assert_eq!(report.health, Health::default());
         assert!(report.absurd.is_empty());
     }
 
     #[test]
     fn an_absurd_figure_is_dropped_and_named_and_the_others_count() {
-        let report = receive(v1::Health {
+        let report = receive(&v1::Health {
             cpu_percent: Some(f64::NAN),
             memory_percent: Some(-1.0),
             disk_percent: Some(f64::INFINITY),
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_share_a_hair_above_the_whole_is_the_whole() {
-        let report = receive(v1::Health {
+        let report = receive(&v1::Health {
             cpu_percent: Some(100.2),
             ..Default::default()
         });
@@ -300,7 +300,7 @@ mod tests {
             unit: format!("{n}.service"),
             active_state: "active".into(),
         };
-        let report = receive(v1::Health {
+        let report = receive(&v1::Health {
             units: (0..1000).map(unit).collect(),
             ..Default::default()
         });

@@ -54,7 +54,7 @@ impl ClusterView for World {
     }
 
     async fn changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -342,7 +342,7 @@ async fn without_prometheus_the_agents_speak_for_the_cluster() {
 #[tokio::test(start_paused = true)]
 async fn a_cluster_that_is_not_seen_is_held_and_not_taken_for_an_empty_one() {
     let running = run(true, leader(), |world| {
-        *locked(&world.objects) = Observed::default()
+        *locked(&world.objects) = Observed::default();
     });
     pass(1).await;
     *locked(&running.world.objects) = Observed {
