@@ -47,7 +47,7 @@ impl Cluster {
 }
 
 fn read(state: &State) -> Objects {
-    let mut objects = Objects::default();
+    let mut objects = Objects::exportable();
     for manifest in manifest::objects(state) {
         match object(manifest) {
             Ok(object) => objects.apply(object),
