@@ -64,10 +64,12 @@ contract-baseline: tools
 # The quick start and the agent stay small: no AWS SDK and no Kubernetes client in the one, no EC2 SDK in the other.
 .PHONY: light-programs
 light-programs:
-	@! cargo tree --package smartscale --edges normal --prefix none 2>/dev/null | grep -E '^(aws-sdk-|kube-client )' || \
-		{ echo "'smartscale' must build without the AWS SDK and without a Kubernetes client" >&2; exit 1; }
-	@! cargo tree --package smartscale-agent --edges normal --prefix none 2>/dev/null | grep -E '^aws-sdk-ec2 ' || \
-		{ echo "'smartscale-agent' must build without the EC2 SDK" >&2; exit 1; }
+	@tree=$$(cargo tree --quiet --package smartscale --edges normal --prefix none); \
+	if grep -E '^(aws-sdk-|kube-client )' <<<"$$tree"; then \
+		echo "'smartscale' must build without the AWS SDK and without a Kubernetes client" >&2; exit 1; fi
+	@tree=$$(cargo tree --quiet --package smartscale-agent --edges normal --prefix none); \
+	if grep -E '^aws-sdk-ec2 ' <<<"$$tree"; then \
+		echo "'smartscale-agent' must build without the EC2 SDK" >&2; exit 1; fi
 
 ## bench: benchmarks and the figures of a release build, with the machine's description
 .PHONY: bench
