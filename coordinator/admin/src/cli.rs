@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::plan::{Output, PlanArgs};
+use crate::{
+    demo::DemoArgs,
+    plan::{Output, PlanArgs},
+};
 
 /// Sees and steers a SmartScale coordinator, and tries policies offline.
 #[derive(Debug, Parser)]
@@ -40,6 +43,8 @@ pub(crate) enum Command {
     Live(Live),
     /// Tries a policy on a cluster that lies in files; nothing is contacted
     Plan(PlanArgs),
+    /// Plays the main story on this machine: real coordinators and agents, a simulated cluster and cloud
+    Demo(DemoArgs),
     /// Prints the completions of a shell
     Completions {
         /// The shell

@@ -1,6 +1,7 @@
 //! `smartscale`: asks and orders a running coordinator, and tries policies offline.
 
 mod cli;
+mod demo;
 mod live;
 mod plan;
 
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     let Cli { connection, command } = Cli::parse();
     match command {
         Command::Plan(args) => plan::run(args),
+        Command::Demo(args) => demo::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "smartscale", &mut std::io::stdout());
             ExitCode::SUCCESS

@@ -12,10 +12,15 @@
 //! - [`seed`]: chance, derived from one number
 //! - [`cloud`]: machines with prices, boot times and interruptions
 //! - [`cluster`]: Kubernetes in memory
+//! - [`load`]: demand, and what it does to pods and machines
+//! - [`world`]: all of that together with coordinators and agents, running
 //! - [`log`]: what happens, in one stream
 
 pub mod clock;
 pub mod cloud;
 pub mod cluster;
+pub mod load;
 pub mod log;
 pub mod seed;
+pub mod story;
+pub mod world;

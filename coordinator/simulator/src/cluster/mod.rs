@@ -228,7 +228,7 @@ impl Cluster {
     }
 
     /// Registers a node whose kubelet runs, or the kubelet of a node that is registered already. It says that it is Ready
-    /// `after` from now.
+    /// `after` from now. A node without a time of creation is created now.
     pub fn register(&self, node: Node, after: Duration) {
         self.change(|state, now, log| {
             let ready_from = now + signed(after);
@@ -243,7 +243,7 @@ impl Cluster {
                 );
                 let node = Node {
                     ready: false,
-                    created: Some(now),
+                    created: node.created.or(Some(now)),
                     ..node
                 };
                 let entry = NodeEntry {
@@ -254,6 +254,20 @@ impl Cluster {
                 };
                 state.nodes.insert(entry.node.name.clone(), entry);
             }
+            state.touch();
+        });
+    }
+
+    /// Puts a node there whose kubelet runs and that is as the node says: Ready, of its age.
+    pub fn found(&self, node: Node) {
+        self.change(|state, now, _| {
+            let entry = NodeEntry {
+                kubelet: true,
+                heartbeat: now,
+                ready_from: now,
+                node,
+            };
+            state.nodes.insert(entry.node.name.clone(), entry);
             state.touch();
         });
     }
@@ -271,6 +285,18 @@ impl Cluster {
     #[must_use]
     pub fn kubelet_runs(&self, node: &str) -> bool {
         self.state().nodes.get(node).is_some_and(|entry| entry.kubelet)
+    }
+
+    /// The pods whose containers run on a node, those that are ending included.
+    #[must_use]
+    pub fn running_on(&self, node: &NodeName) -> Vec<Pod> {
+        self.state()
+            .pods
+            .values()
+            .map(|entry| &entry.pod)
+            .filter(|pod| pod.node.as_ref() == Some(node) && pod.phase == model::Phase::Running)
+            .cloned()
+            .collect()
     }
 
     /// The objects, in the planner's terms.
@@ -302,6 +328,16 @@ impl Cluster {
             .values()
             .filter(|entry| entry.pod.wants_place())
             .count()
+    }
+
+    /// How many pods each Deployment wants, by name.
+    #[must_use]
+    pub fn replicas(&self) -> BTreeMap<Arc<str>, usize> {
+        self.state()
+            .deployments
+            .values()
+            .map(|d| (Arc::clone(&d.name), d.replicas as usize))
+            .collect()
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {

@@ -1,0 +1,214 @@
+//! `smartscale demo`: plays the main story on this machine. Real coordinators and real agents over real mutual TLS and a
+//! real store; the cluster, the cloud and the passing of time are simulated.
+//!
+//! ```text
+//!  World ─▶ Story ─▶ Summary
+//!    └─ log ─▶ lines (or JSON, one object a line) on stdout
+//! ```
+//!
+//! Exit codes: 0 the story ended as it should or was ended by Ctrl-C, 1 it went wrong, 2 bad usage.
+
+mod lines;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use smartscale_simulator::{
+    log::Log,
+    story::{Story, StoryError, Summary},
+    world::{Settings, World},
+};
+
+use self::lines::Form;
+
+/// Coordinators that were told to end have so long, in real time.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// With `--keep` time goes on at this speed once the story is over.
+const KEPT_SPEED: f64 = 1.0;
+
+/// How the demo is played.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// How many times faster than real time it is played
+    #[arg(long, default_value_t = 24.0, value_parser = speed, value_name = "FACTOR")]
+    pub(crate) speed: f64,
+    /// Derives everything random: the same seed gives the same workload, faults and decisions
+    #[arg(long, default_value_t = 1, value_name = "NUMBER")]
+    pub(crate) seed: u64,
+    /// Goes on serving after the story, and says how to reach it from a second terminal
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// How what happens is printed
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = Form::Lines)]
+    pub(crate) output: Form,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let speed: f64 = text
+        .parse()
+        .map_err(|_| "a number is needed, for example 24".to_owned())?;
+    if speed > 0.0 && speed <= 10_000.0 {
+        Ok(speed)
+    } else {
+        Err("a number above 0 and at most 10000 is needed".to_owned())
+    }
+}
+
+/// Plays the demo and says how it ended.
+pub(crate) fn run(args: &DemoArgs) -> ExitCode {
+    match start(args) {
+        Ok(code) => code,
+        Err(error) if is_closed(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr().lock(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether a reader has left (`| head`), which is no failure.
+fn is_closed(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn start(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    listen_to_the_programs();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the program cannot start")?;
+    let code = runtime.block_on(play(args));
+    runtime.shutdown_background();
+    code
+}
+
+/// With `SMARTSCALE_LOG` set, the logs of the coordinators and agents go to standard error.
+fn listen_to_the_programs() {
+    if let Ok(filter) = std::env::var("SMARTSCALE_LOG") {
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(io::stderr)
+            .try_init();
+    }
+}
+
+/// How the story ended.
+enum End {
+    Played(Box<Result<Summary, StoryError>>),
+    Interrupted,
+}
+
+async fn play(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    let world = Arc::new(World::start(Settings::demo(args.seed, args.speed)).await?);
+    let mut printed = 0;
+    let end = {
+        let mut story = Story::new(Arc::clone(&world));
+        tokio::select! {
+            outcome = story.play() => End::Played(Box::new(outcome)),
+            error = follow(&world.log, &mut printed, args.output) => return Err(error),
+            _ = tokio::signal::ctrl_c() => End::Interrupted,
+        }
+    };
+    print_new(&world.log, &mut printed, args.output)?;
+    let code = match end {
+        End::Interrupted => {
+            note("ended by Ctrl-C");
+            ExitCode::SUCCESS
+        }
+        End::Played(outcome) => match *outcome {
+            Ok(summary) => {
+                print(&lines::summary(&summary, args.output)?)?;
+                if args.keep {
+                    serve_on(&world, args, &mut printed).await?;
+                }
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                note(&format!("error: {:#}", anyhow::Error::new(error)));
+                ExitCode::FAILURE
+            }
+        },
+    };
+    // The second Ctrl-C, or a coordinator that takes too long, ends everything at once.
+    tokio::select! {
+        _ = tokio::time::timeout(FAREWELL, world.stop()) => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(code)
+}
+
+/// Goes on at real time until Ctrl-C.
+async fn serve_on(world: &World, args: &DemoArgs, printed: &mut u64) -> anyhow::Result<()> {
+    world.clock.set_speed(KEPT_SPEED)?;
+    let credentials = world.credentials();
+    let endpoints: Vec<String> = world
+        .running()
+        .into_iter()
+        .map(|(_, endpoint)| endpoint)
+        .collect();
+    note(&format!(
+        "The cluster goes on, at real time from here. Ask it from a second terminal, for example:\n\
+         \n  smartscale --credentials {} --endpoint {} status\n\
+         \nCtrl-C ends it.",
+        credentials.display(),
+        endpoints.join(",")
+    ));
+    tokio::select! {
+        error = follow(&world.log, printed, args.output) => Err(error),
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+/// Prints what happens; ends when that is not possible any more.
+async fn follow(log: &Log, printed: &mut u64, form: Form) -> anyhow::Error {
+    let mut changes = log.changes();
+    loop {
+        if let Err(error) = print_new(log, printed, form) {
+            return error;
+        }
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn print_new(log: &Log, printed: &mut u64, form: Form) -> anyhow::Result<()> {
+    for entry in log.since(*printed) {
+        *printed = entry.number + 1;
+        if let Some(line) = lines::line(&entry, form)? {
+            print(&line)?;
+        }
+    }
+    Ok(())
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
+/// A word to the person, beside what is printed.
+fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_speed_is_a_number_above_zero() {
+        assert_eq!(speed("2.5"), Ok(2.5));
+        for text in ["0", "-1", "NaN", "inf", "fast", "20000"] {
+            assert!(speed(text).is_err(), "{text}");
+        }
+    }
+}
