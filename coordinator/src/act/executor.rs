@@ -107,6 +107,8 @@ pub struct Executor {
     nudge: Notify,
     /// Orders that were sent to agents, by operation: when last.
     pub(super) sent: Mutex<BTreeMap<OperationId, Duration>>,
+    /// When the books were last compared.
+    reconciled: Mutex<Option<Duration>>,
     /// Instances that nobody knows: since when.
     pub(super) strangers: Mutex<BTreeMap<InstanceId, Duration>>,
 }
@@ -120,6 +122,7 @@ impl Executor {
             journal: Mutex::default(),
             nudge: Notify::new(),
             sent: Mutex::default(),
+            reconciled: Mutex::default(),
             strangers: Mutex::default(),
         })
     }
@@ -140,20 +143,9 @@ impl Executor {
 
     /// Drives operations until `shutdown`; the step under way is finished first.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut reconciled: Option<Duration> = None;
         let mut leadership = self.parts.leadership.clone();
         loop {
-            if let Some(epoch) = self.term()
-                && self.begin_term(epoch).await
-            {
-                self.adopt_notices(epoch).await;
-                self.step_all(epoch).await;
-                let now = self.parts.clock.elapsed();
-                if reconciled.is_none_or(|last| now.saturating_sub(last) >= self.parts.settings.reconcile) {
-                    reconciled = Some(now);
-                    self.reconcile(epoch).await;
-                }
-            }
+            self.turn().await;
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.parts.clock.sleep(self.parts.settings.period) => {}
@@ -161,6 +153,28 @@ impl Executor {
                 () = self.parts.agents.changed() => {}
                 _ = leadership.changed() => {}
             }
+        }
+    }
+
+    /// Moves every open operation by at most one phase, if this coordinator leads.
+    pub(super) async fn turn(self: &Arc<Self>) {
+        let Some(epoch) = self.term() else { return };
+        if !self.begin_term(epoch).await {
+            return;
+        }
+        self.adopt_notices(epoch).await;
+        self.step_all(epoch).await;
+        let now = self.parts.clock.elapsed();
+        let due = {
+            let mut reconciled = self.reconciled.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = reconciled.is_none_or(|last| now.saturating_sub(last) >= self.parts.settings.reconcile);
+            if due {
+                *reconciled = Some(now);
+            }
+            due
+        };
+        if due {
+            self.reconcile(epoch).await;
         }
     }
 
@@ -176,15 +190,22 @@ impl Executor {
                     self.trouble(Severity::Warning, error.to_string(), "journal");
                 }
                 for operation in operations.iter().filter(|operation| operation.takeovers > 0) {
-                    let message =
-                        format!("{} {} goes on in term {epoch}", operation.what.as_str(), operation.id);
+                    let message = format!(
+                        "{} {} goes on in term {epoch}",
+                        operation.what.as_str(),
+                        operation.id
+                    );
                     self.tell_operation(operation, Severity::Info, message);
                 }
                 self.journal().begin(epoch, operations);
                 true
             }
             Err(error) => {
-                self.trouble(Severity::Warning, format!("the journal cannot be read: {error}"), "store");
+                self.trouble(
+                    Severity::Warning,
+                    format!("the journal cannot be read: {error}"),
+                    "store",
+                );
                 false
             }
         }
@@ -226,7 +247,11 @@ impl Executor {
                     Phase::Failed | Phase::Aborted => Severity::Warning,
                     _ => Severity::Info,
                 };
-                let note = operation.steps.last().map(|step| step.note.clone()).unwrap_or_default();
+                let note = operation
+                    .steps
+                    .last()
+                    .map(|step| step.note.clone())
+                    .unwrap_or_default();
                 self.tell_operation(&operation, severity, note);
                 self.nudge.notify_one();
                 true
@@ -239,14 +264,21 @@ impl Executor {
     }
 
     /// Journals operations that begin.
-    async fn begin(&self, operations: Vec<Operation>, attributes: Attributes) -> Result<(), StoreError> {
+    async fn begin(&self, mut operations: Vec<Operation>, attributes: Attributes) -> Result<(), StoreError> {
         let epoch = self.term().ok_or(StoreError::Fenced)?;
+        for operation in &mut operations {
+            operation.epoch = epoch;
+        }
         let mut attributes = attributes;
         attributes.insert("scaling_in_progress".to_owned(), true.into());
         journal::commit(&self.parts.store, epoch, &operations, Vec::new(), attributes).await?;
         for operation in &operations {
             self.journal().note(operation);
-            let note = operation.steps.last().map(|step| step.note.clone()).unwrap_or_default();
+            let note = operation
+                .steps
+                .last()
+                .map(|step| step.note.clone())
+                .unwrap_or_default();
             self.tell_operation(operation, Severity::Info, note);
         }
         self.nudge.notify_one();
@@ -264,7 +296,13 @@ impl Executor {
         let mut groups: BTreeMap<String, (LaunchRequest, Vec<PodKey>)> = BTreeMap::new();
         for launch in &plan.launch {
             let types: Vec<&str> = launch.instance_types.iter().map(AsRef::as_ref).collect();
-            let group = format!("{}/{}/{}/{}", launch.pool, launch.zone, launch.market, types.join(","));
+            let group = format!(
+                "{}/{}/{}/{}",
+                launch.pool,
+                launch.zone,
+                launch.market,
+                types.join(",")
+            );
             let (request, pods) = groups.entry(group).or_insert_with(|| {
                 let request = LaunchRequest {
                     operation: self.parts.ids.operation(now),
@@ -283,7 +321,14 @@ impl Executor {
         }
         for (request, pods) in groups.into_values() {
             let reason = plan.summary.clone();
-            operations.push(launching(request, pods, Some(decision.clone()), reason, None, now));
+            operations.push(launching(
+                request,
+                pods,
+                Some(decision.clone()),
+                reason,
+                None,
+                now,
+            ));
         }
         let launches: Vec<OperationId> = operations.iter().map(|operation| operation.id.clone()).collect();
         let busy = self.busy_nodes();
@@ -293,7 +338,11 @@ impl Executor {
                 timeout: drain.timeout,
                 force: drain.on_timeout == smartscale_planner::policy::OnTimeout::Force,
                 notice: None,
-                after: if removal.reason == RemovalReason::Replaced { launches.clone() } else { Vec::new() },
+                after: if removal.reason == RemovalReason::Replaced {
+                    launches.clone()
+                } else {
+                    Vec::new()
+                },
                 draining_since: None,
                 phase_since: None,
                 through_api: false,
@@ -314,8 +363,13 @@ impl Executor {
             return Ok(Vec::new());
         }
         let ids = operations.iter().map(|operation| operation.id.clone()).collect();
-        let action = if plan.action == Action::None { Action::ScaleUp } else { plan.action };
-        self.begin(operations, journal::scaled(action.as_str(), now)).await?;
+        let action = if plan.action == Action::None {
+            Action::ScaleUp
+        } else {
+            plan.action
+        };
+        self.begin(operations, journal::scaled(action.as_str(), now))
+            .await?;
         Ok(ids)
     }
 
@@ -326,7 +380,10 @@ impl Executor {
 
     /// Nodes that an open operation drains.
     pub(super) fn busy_nodes(&self) -> BTreeSet<NodeName> {
-        self.journal().open().filter_map(|operation| Some(operation.removal()?.node.clone())).collect()
+        self.journal()
+            .open()
+            .filter_map(|operation| Some(operation.removal()?.node.clone()))
+            .collect()
     }
 
     /// The open operations.
@@ -348,7 +405,9 @@ impl Executor {
             if let Some(node) = operation.removes() {
                 leaving.insert(node.clone());
             }
-            let Some(launch) = operation.launch() else { continue };
+            let Some(launch) = operation.launch() else {
+                continue;
+            };
             let since = launch.requested_at.unwrap_or(operation.created_at);
             let entry = |instance_type| Launching {
                 pool: launch.request.pool.clone(),
@@ -358,12 +417,17 @@ impl Executor {
                 since,
             };
             if operation.phase == Phase::Joining {
-                let unregistered = launch.instances.iter().filter(|instance| {
-                    seen(objects.as_deref(), instance.id.as_str()).is_none()
-                });
-                state.launching.extend(unregistered.map(|instance| entry(instance.instance_type.clone())));
+                let unregistered = launch
+                    .instances
+                    .iter()
+                    .filter(|instance| seen(objects.as_deref(), instance.id.as_str()).is_none());
+                state
+                    .launching
+                    .extend(unregistered.map(|instance| entry(instance.instance_type.clone())));
             } else if let Some(first) = launch.request.instance_types.first() {
-                state.launching.extend((0..launch.request.count).map(|_| entry(first.clone())));
+                state
+                    .launching
+                    .extend((0..launch.request.count).map(|_| entry(first.clone())));
             }
         }
     }
@@ -389,11 +453,22 @@ impl Executor {
     }
 
     pub(super) fn trouble(&self, severity: Severity, message: String, error_type: &str) {
-        self.say(severity, message, Event::Trouble { error_type: error_type.to_owned() });
+        self.say(
+            severity,
+            message,
+            Event::Trouble {
+                error_type: error_type.to_owned(),
+            },
+        );
     }
 
     pub(super) fn say(&self, severity: Severity, message: String, event: Event) {
-        self.parts.tell.tell(Happening { time: self.parts.clock.now(), severity, message, event });
+        self.parts.tell.tell(Happening {
+            time: self.parts.clock.now(),
+            severity,
+            message,
+            event,
+        });
     }
 }
 
@@ -407,8 +482,14 @@ fn removal_words(reason: RemovalReason) -> &'static str {
 
 fn seen(objects: Option<&Objects>, name: &str) -> Option<Seen> {
     let node = objects?.node(name)?;
-    let unverified = node.taints.iter().any(|taint| &*taint.key == smartscale_planner::model::keys::UNVERIFIED);
-    Some(Seen { ready: node.ready, unverified })
+    let unverified = node
+        .taints
+        .iter()
+        .any(|taint| &*taint.key == smartscale_planner::model::keys::UNVERIFIED);
+    Some(Seen {
+        ready: node.ready,
+        unverified,
+    })
 }
 
 /// An operation that nothing was done for yet.
@@ -423,7 +504,11 @@ pub(super) fn planned(
     now: Timestamp,
 ) -> Operation {
     let note = format!("{} planned: {reason}", what.as_str());
-    let step = super::operation::Step { time: now, phase: Phase::Planned, note };
+    let step = super::operation::Step {
+        time: now,
+        phase: Phase::Planned,
+        note,
+    };
     Operation {
         id,
         what,
@@ -452,7 +537,12 @@ pub(super) fn launching(
     now: Timestamp,
 ) -> Operation {
     let id = request.operation.clone();
-    let launch =
-        Launch { request, secret_hash: None, requested_at: None, instances: Vec::new(), ready: Vec::new() };
+    let launch = Launch {
+        request,
+        secret_hash: None,
+        requested_at: None,
+        instances: Vec::new(),
+        ready: Vec::new(),
+    };
     planned(id, Kind::Launch(launch), pods, decision, reason, by, now)
 }

@@ -51,7 +51,10 @@ impl Journal {
     /// Replaces everything by what the store says for a new term.
     pub(super) fn begin(&mut self, epoch: Epoch, operations: Vec<Operation>) {
         self.epoch = Some(epoch);
-        self.open = operations.into_iter().map(|operation| (operation.id.clone(), operation)).collect();
+        self.open = operations
+            .into_iter()
+            .map(|operation| (operation.id.clone(), operation))
+            .collect();
     }
 }
 
@@ -64,7 +67,11 @@ pub(super) async fn read(
     let mut unreadable = Vec::new();
     let operations = items
         .iter()
-        .filter_map(|item| Operation::from_item(item).map_err(|error| unreadable.push(error)).ok())
+        .filter_map(|item| {
+            Operation::from_item(item)
+                .map_err(|error| unreadable.push(error))
+                .ok()
+        })
         .collect();
     Ok((operations, unreadable))
 }
@@ -100,10 +107,12 @@ pub(super) async fn commit(
     attributes: Attributes,
 ) -> Result<(), StoreError> {
     for operation in operations {
-        let expires_at = operation
-            .phase
-            .is_end()
-            .then(|| operation.updated_at.saturating_add(KEPT).unwrap_or(Timestamp::MAX));
+        let expires_at = operation.phase.is_end().then(|| {
+            operation
+                .updated_at
+                .saturating_add(KEPT)
+                .unwrap_or(Timestamp::MAX)
+        });
         more.push(put(operation, expires_at)?);
     }
     store.commit(epoch, &more, &attributes).await
@@ -111,7 +120,12 @@ pub(super) async fn commit(
 
 /// A write of a record, whatever was there.
 pub(super) fn put<R: Record>(record: &R, expires_at: Option<Timestamp>) -> Result<Write, StoreError> {
-    Ok(Write::Put { key: record.key(), body: record.body()?, expires_at, condition: Condition::Always })
+    Ok(Write::Put {
+        key: record.key(),
+        body: record.body()?,
+        expires_at,
+        condition: Condition::Always,
+    })
 }
 
 /// The published attributes of a change of the fleet.

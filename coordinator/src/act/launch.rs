@@ -44,14 +44,21 @@ impl Executor {
     async fn request(&self, mut operation: Operation, epoch: Epoch) {
         let now = self.parts.clock.now();
         let secret = attest::mint_secret();
-        let Some(launch) = operation.launch_mut() else { return };
+        let Some(launch) = operation.launch_mut() else {
+            return;
+        };
         launch.secret_hash = Some(secret.hash.clone());
         launch.requested_at.get_or_insert(now);
         let mut request = launch.request.clone();
         request.enrolment_secret = Some(secret.text.to_string());
-        let note = format!("launching {} in {} ({})", request.count, request.zone, request.market);
+        let note = format!(
+            "launching {} in {} ({})",
+            request.count, request.zone, request.market
+        );
         if operation.advance(Phase::Requesting, now, note).is_err()
-            || !self.write(epoch, operation.clone(), Vec::new(), Attributes::new()).await
+            || !self
+                .write(epoch, operation.clone(), Vec::new(), Attributes::new())
+                .await
             || self.term() != Some(epoch)
         {
             return;
@@ -65,9 +72,14 @@ impl Executor {
         // The call is under way in this very process as long as its term lasts; `sent` holds calls that are not.
         let now = self.parts.clock.elapsed();
         let due = {
-            let mut sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut sent = self
+                .sent
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             let wait = std::time::Duration::from_secs(3);
-            let due = sent.get(&operation.id).is_none_or(|last| now.saturating_sub(*last) >= wait);
+            let due = sent
+                .get(&operation.id)
+                .is_none_or(|last| now.saturating_sub(*last) >= wait);
             if due {
                 sent.insert(operation.id.clone(), now);
             }
@@ -78,7 +90,10 @@ impl Executor {
         }
         match self.parts.fleet.find(&operation.id).await {
             Ok(instances) if instances.iter().any(|instance| instance.state.is_alive()) => {
-                let found = Launched { instances, refused: Vec::new() };
+                let found = Launched {
+                    instances,
+                    refused: Vec::new(),
+                };
                 self.launched(operation, epoch, Ok(found)).await;
             }
             Ok(_) => self.request(operation, epoch).await,
@@ -101,7 +116,8 @@ impl Executor {
             }
             Ok(launched) => self.record(operation, epoch, launched, now).await,
             Err(FleetError::Refused(error)) => {
-                self.fail(operation, epoch, error, "configuration", Vec::new()).await;
+                self.fail(operation, epoch, error, "configuration", Vec::new())
+                    .await;
             }
             // The phase stays: the next look finds out.
             Err(error @ (FleetError::Throttled(_) | FleetError::Unknown(_))) => {
@@ -114,7 +130,9 @@ impl Executor {
     async fn record(&self, mut operation: Operation, epoch: Epoch, launched: Launched, now: Timestamp) {
         let mut writes = self.backoffs(&operation, &launched.refused, now).await;
         let life = self.parts.settings.secret_life;
-        let Some(launch) = operation.launch_mut() else { return };
+        let Some(launch) = operation.launch_mut() else {
+            return;
+        };
         launch.instances.clone_from(&launched.instances);
         for instance in &launched.instances {
             let record = node_record(launch, instance, now.saturating_add(life).ok());
@@ -136,10 +154,15 @@ impl Executor {
                 }
             }
         }
-        let names: Vec<&str> = launched.instances.iter().map(|instance| instance.id.as_str()).collect();
+        let names: Vec<&str> = launched
+            .instances
+            .iter()
+            .map(|instance| instance.id.as_str())
+            .collect();
         let note = format!("launched {}", names.join(", "));
         if operation.advance(Phase::Joining, now, note).is_ok() {
-            self.write(epoch, operation, writes, scaled("scale_up", now)).await;
+            self.write(epoch, operation, writes, scaled("scale_up", now))
+                .await;
         }
     }
 
@@ -154,16 +177,29 @@ impl Executor {
         let now = self.parts.clock.now();
         operation.error_type = Some(error_type.to_owned());
         operation.error = Some(error.clone());
-        if operation.advance(Phase::Failed, now, format!("launch failed: {error}")).is_ok() {
+        if operation
+            .advance(Phase::Failed, now, format!("launch failed: {error}"))
+            .is_ok()
+        {
             self.write(epoch, operation, writes, Attributes::new()).await;
         }
     }
 
     /// Back-offs of the offerings that have no capacity: 3 minutes, doubling to 30.
-    async fn backoffs(&self, operation: &Operation, refused: &[RefusedOffering], now: Timestamp) -> Vec<Write> {
-        let Some(launch) = operation.launch() else { return Vec::new() };
+    async fn backoffs(
+        &self,
+        operation: &Operation,
+        refused: &[RefusedOffering],
+        now: Timestamp,
+    ) -> Vec<Write> {
+        let Some(launch) = operation.launch() else {
+            return Vec::new();
+        };
         let mut writes = Vec::new();
-        for offering in refused.iter().filter(|offering| offering.cause == RefusalCause::Capacity) {
+        for offering in refused
+            .iter()
+            .filter(|offering| offering.cause == RefusalCause::Capacity)
+        {
             let types = match &offering.instance_type {
                 Some(instance_type) => std::slice::from_ref(instance_type),
                 None => launch.request.instance_types.as_slice(),
@@ -171,7 +207,9 @@ impl Executor {
             for instance_type in types {
                 let key = format!("offering#{instance_type}#{}#{}", offering.zone, offering.market);
                 let failures = match self.parts.store.get(&key).await {
-                    Ok(item) => item.and_then(|item| item.body.get("failures")?.as_u64()).unwrap_or(0),
+                    Ok(item) => item
+                        .and_then(|item| item.body.get("failures")?.as_u64())
+                        .unwrap_or(0),
                     Err(_) => 0,
                 };
                 let doublings = u32::try_from(failures.min(10)).unwrap_or(10);
@@ -182,13 +220,20 @@ impl Executor {
                     market: offering.market,
                     until: now + jiff::SignedDuration::from_secs(seconds),
                 };
-                let Ok(mut body) = serde_json::to_value(&backoff) else { continue };
+                let Ok(mut body) = serde_json::to_value(&backoff) else {
+                    continue;
+                };
                 if let Some(object) = body.as_object_mut() {
                     object.insert("failures".to_owned(), (failures + 1).into());
                 }
                 // The count of failures in a row is forgotten some time after the back-off.
                 let expires_at = Some(backoff.until + jiff::SignedDuration::from_secs(LONGEST_BACKOFF));
-                writes.push(Write::Put { key, body, expires_at, condition: Condition::Always });
+                writes.push(Write::Put {
+                    key,
+                    body,
+                    expires_at,
+                    condition: Condition::Always,
+                });
             }
         }
         writes
@@ -197,24 +242,40 @@ impl Executor {
     /// Waits until every machine is a Ready node; one that is not in time is terminated.
     async fn join(&self, mut operation: Operation, epoch: Epoch) {
         let now = self.parts.clock.now();
-        let Some(launch) = operation.launch().cloned() else { return };
+        let Some(launch) = operation.launch().cloned() else {
+            return;
+        };
         let since = launch.requested_at.unwrap_or(operation.created_at);
         let mut ready = launch.ready.clone();
         let mut writes = Vec::new();
-        for instance in launch.instances.iter().filter(|instance| !launch.ready.contains(&instance.id)) {
-            let Some(record) = self.node_record(&instance.id).await else { continue };
-            let Some(seen) = self.seen(instance.id.as_str()) else { continue };
+        for instance in launch
+            .instances
+            .iter()
+            .filter(|instance| !launch.ready.contains(&instance.id))
+        {
+            let Some(record) = self.node_record(&instance.id).await else {
+                continue;
+            };
+            let Some(seen) = self.seen(instance.id.as_str()) else {
+                continue;
+            };
             if seen.unverified {
                 self.verify(&record).await;
             } else if seen.ready && record.enrolled_at.is_some() {
                 ready.push(instance.id.clone());
-                let record = NodeRecord { ready_at: Some(now), ..record };
+                let record = NodeRecord {
+                    ready_at: Some(now),
+                    ..record
+                };
                 writes.extend(put(&record, None));
             }
         }
         let news = ready.len() > launch.ready.len();
-        let missing: Vec<&Instance> =
-            launch.instances.iter().filter(|instance| !ready.contains(&instance.id)).collect();
+        let missing: Vec<&Instance> = launch
+            .instances
+            .iter()
+            .filter(|instance| !ready.contains(&instance.id))
+            .collect();
         let late = age(since, now) >= self.parts.settings.ready;
         if !missing.is_empty() && late {
             self.give_up(operation, epoch, &missing, writes).await;
@@ -223,9 +284,16 @@ impl Executor {
         if !news {
             return;
         }
-        let joined: Vec<InstanceId> =
-            ready.iter().filter(|id| !launch.ready.contains(id)).cloned().collect();
-        let to = if missing.is_empty() { Phase::Done } else { Phase::Joining };
+        let joined: Vec<InstanceId> = ready
+            .iter()
+            .filter(|id| !launch.ready.contains(id))
+            .cloned()
+            .collect();
+        let to = if missing.is_empty() {
+            Phase::Done
+        } else {
+            Phase::Joining
+        };
         if let Some(launch) = operation.launch_mut() {
             launch.ready = ready;
         }
@@ -271,9 +339,15 @@ impl Executor {
             if let Err(error) = self.parts.nodes.delete(&id.as_str().into()).await {
                 tracing::warn!(node = %id, %error, "the Node of a machine that did not join stays");
             }
-            let step = self.parts.agents.boot_step(id).unwrap_or_else(|| "no word from its agent".to_owned());
+            let step = self
+                .parts
+                .agents
+                .boot_step(id)
+                .unwrap_or_else(|| "no word from its agent".to_owned());
             where_it_stopped.push(format!("{id} ({step})"));
-            writes.push(Write::Delete { key: format!("{}{id}", NodeRecord::PREFIX) });
+            writes.push(Write::Delete {
+                key: format!("{}{id}", NodeRecord::PREFIX),
+            });
         }
         let error = format!("not Ready in time, terminated: {}", where_it_stopped.join(", "));
         self.fail(operation, epoch, error, "join_timeout", writes).await;
@@ -281,7 +355,12 @@ impl Executor {
 
     /// The record of a machine; `None` when there is none or it cannot be read now.
     pub(super) async fn node_record(&self, instance: &InstanceId) -> Option<NodeRecord> {
-        match self.parts.store.get(&format!("{}{instance}", NodeRecord::PREFIX)).await {
+        match self
+            .parts
+            .store
+            .get(&format!("{}{instance}", NodeRecord::PREFIX))
+            .await
+        {
             Ok(item) => NodeRecord::from_item(&item?)
                 .map_err(|error: StoreError| tracing::warn!(%error, "a node record cannot be read"))
                 .ok(),

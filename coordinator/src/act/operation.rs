@@ -141,7 +141,9 @@ impl Kind {
     }
 
     fn allows(&self, from: Phase, to: Phase) -> bool {
-        use Phase::{Aborted, Done, Draining, Failed, Forgetting, Joining, Planned, Requesting, Stopping, Terminating};
+        use Phase::{
+            Aborted, Done, Draining, Failed, Forgetting, Joining, Planned, Requesting, Stopping, Terminating,
+        };
         match self {
             Self::Launch(_) => matches!(
                 (from, to),
@@ -158,7 +160,10 @@ impl Kind {
                     | (Forgetting, Done)
             ),
             Self::Drain(_) => {
-                matches!((from, to), (Planned, Draining | Aborted) | (Draining, Draining | Done | Aborted))
+                matches!(
+                    (from, to),
+                    (Planned, Draining | Aborted) | (Draining, Draining | Done | Aborted)
+                )
             }
         }
     }
@@ -227,14 +232,22 @@ impl Operation {
     /// [`Illegal`] when the diagram lacks the arrow.
     pub fn advance(&mut self, to: Phase, now: Timestamp, note: impl Into<String>) -> Result<(), Illegal> {
         if !self.what.allows(self.phase, to) {
-            return Err(Illegal { kind: self.what.as_str(), from: self.phase, to });
+            return Err(Illegal {
+                kind: self.what.as_str(),
+                from: self.phase,
+                to,
+            });
         }
         if let Some(removal) = self.removal_mut() {
             removal.phase_since = Some(now);
         }
         self.phase = to;
         self.updated_at = now;
-        self.steps.push(Step { time: now, phase: to, note: note.into() });
+        self.steps.push(Step {
+            time: now,
+            phase: to,
+            note: note.into(),
+        });
         if self.steps.len() > STEPS {
             self.steps.remove(1);
         }
@@ -286,9 +299,11 @@ impl Operation {
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeName> {
         match (self.launch(), self.removal()) {
-            (Some(launch), _) => {
-                launch.instances.iter().map(|instance| NodeName::from(instance.id.as_str())).collect()
-            }
+            (Some(launch), _) => launch
+                .instances
+                .iter()
+                .map(|instance| NodeName::from(instance.id.as_str()))
+                .collect(),
             (_, Some(removal)) => vec![removal.node.clone()],
             _ => Vec::new(),
         }
@@ -337,13 +352,21 @@ mod tests {
 
     #[test]
     fn nothing_follows_an_end_and_an_end_can_be_reached_from_everywhere_else() {
-        for kind in [Kind::Remove(removal()), Kind::Drain(removal()), Kind::Recycle(removal())] {
+        for kind in [
+            Kind::Remove(removal()),
+            Kind::Drain(removal()),
+            Kind::Recycle(removal()),
+        ] {
             let mut reached = vec![Phase::Planned];
             let mut next = 0;
             while let Some(from) = reached.get(next).copied() {
                 let to: Vec<Phase> = PHASES.into_iter().filter(|to| kind.allows(from, *to)).collect();
                 assert_eq!(to.is_empty(), from.is_end(), "{} {from:?}", kind.as_str());
-                reached.extend(to.into_iter().filter(|phase| !reached.contains(phase)).collect::<Vec<_>>());
+                reached.extend(
+                    to.into_iter()
+                        .filter(|phase| !reached.contains(phase))
+                        .collect::<Vec<_>>(),
+                );
                 next += 1;
             }
             assert!(reached.contains(&Phase::Done));
@@ -380,7 +403,11 @@ mod tests {
             error_type: None,
         };
         let before = operation.clone();
-        assert!(operation.advance(Phase::Terminating, Timestamp::MAX, "no").is_err());
+        assert!(
+            operation
+                .advance(Phase::Terminating, Timestamp::MAX, "no")
+                .is_err()
+        );
         assert_eq!(operation, before);
         let json = operation.body().unwrap();
         assert_eq!(serde_json::from_value::<Operation>(json).unwrap(), operation);

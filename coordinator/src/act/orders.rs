@@ -33,10 +33,15 @@ impl Executor {
 
     fn refuse_busy(&self, node: &NodeName) -> Result<(), OrderError> {
         let open = self.open();
-        let holder = open.iter().find(|operation| operation.removal().is_some_and(|removal| removal.node == *node));
+        let holder = open
+            .iter()
+            .find(|operation| operation.removal().is_some_and(|removal| removal.node == *node));
         holder.map_or(Ok(()), |operation| {
             let kind = operation.what.as_str();
-            Err(OrderError::Refused(format!("{node} is in the {kind} operation {} already", operation.id)))
+            Err(OrderError::Refused(format!(
+                "{node} is in the {kind} operation {} already",
+                operation.id
+            )))
         })
     }
 }
@@ -55,8 +60,15 @@ impl Orders for Executor {
         };
         let id = self.parts.ids.operation(now);
         let reason = reason(&order.reason, &order.by, "drain");
-        let operation =
-            planned(id.clone(), Kind::Drain(removal), Vec::new(), None, reason, Some(order.by), now);
+        let operation = planned(
+            id.clone(),
+            Kind::Drain(removal),
+            Vec::new(),
+            None,
+            reason,
+            Some(order.by),
+            now,
+        );
         self.order(vec![operation]).await.map_err(OrderError::Store)?;
         Ok(id)
     }
@@ -65,9 +77,11 @@ impl Orders for Executor {
         self.refuse_busy(&order.node)?;
         let now = self.parts.clock.now();
         let objects = self.parts.cluster.latest().value;
-        let node = objects.as_deref().and_then(|objects| objects.node(order.node.as_str()));
-        let described = node
-            .and_then(|node| Some((node.pool()?, node.zone()?, node.market()?, node.instance_type()?)));
+        let node = objects
+            .as_deref()
+            .and_then(|objects| objects.node(order.node.as_str()));
+        let described =
+            node.and_then(|node| Some((node.pool()?, node.zone()?, node.market()?, node.instance_type()?)));
         let Some((pool, zone, market, instance_type)) = described else {
             return Err(OrderError::Refused(format!(
                 "{} lacks the labels that say what would replace it (pool, zone, market, instance type)",
@@ -87,28 +101,56 @@ impl Orders for Executor {
         };
         let mut removal = self.removal(order.node.clone());
         removal.after = vec![request.operation.clone()];
-        let launch = launching(request, Vec::new(), None, reason.clone(), Some(order.by.clone()), now);
+        let launch = launching(
+            request,
+            Vec::new(),
+            None,
+            reason.clone(),
+            Some(order.by.clone()),
+            now,
+        );
         let id = self.parts.ids.operation(now);
-        let recycle =
-            planned(id.clone(), Kind::Recycle(removal), Vec::new(), None, reason, Some(order.by), now);
-        self.order(vec![launch, recycle]).await.map_err(OrderError::Store)?;
+        let recycle = planned(
+            id.clone(),
+            Kind::Recycle(removal),
+            Vec::new(),
+            None,
+            reason,
+            Some(order.by),
+            now,
+        );
+        self.order(vec![launch, recycle])
+            .await
+            .map_err(OrderError::Store)?;
         Ok(id)
     }
 
     async fn operations(&self, limit: usize, open_only: bool) -> Result<Vec<v1::OperationView>, StoreError> {
-        let (operations, _) = journal::read(&self.parts.store, limit.max(if open_only { 1000 } else { 0 })).await?;
-        let wanted = operations.iter().filter(|operation| !open_only || !operation.phase.is_end());
+        let (operations, _) =
+            journal::read(&self.parts.store, limit.max(if open_only { 1000 } else { 0 })).await?;
+        let wanted = operations
+            .iter()
+            .filter(|operation| !open_only || !operation.phase.is_end());
         Ok(wanted.take(limit).map(view).collect())
     }
 
     async fn operation(&self, id: &OperationId) -> Result<Option<v1::OperationView>, StoreError> {
-        let item = self.parts.store.get(&format!("{}{id}", Operation::PREFIX)).await?;
-        item.map(|item| Operation::from_item(&item).map(|operation| view(&operation))).transpose()
+        let item = self
+            .parts
+            .store
+            .get(&format!("{}{id}", Operation::PREFIX))
+            .await?;
+        item.map(|item| Operation::from_item(&item).map(|operation| view(&operation)))
+            .transpose()
     }
 }
 
 fn reason(said: &str, by: &str, what: &str) -> String {
-    if said.is_empty() { format!("{what} ordered by {by}") } else { format!("{said} ({what} ordered by {by})") }
+    if said.is_empty() {
+        format!("{what} ordered by {by}")
+    } else {
+        format!("{said} ({what} ordered by {by})")
+    }
 }
 
 fn view(operation: &Operation) -> v1::OperationView {
@@ -123,7 +165,11 @@ fn view(operation: &Operation) -> v1::OperationView {
         nodes: operation.nodes().iter().map(ToString::to_string).collect(),
         reason: operation.reason.clone(),
         error: operation.error.clone().unwrap_or_default(),
-        decision: operation.decision.as_ref().map(ToString::to_string).unwrap_or_default(),
+        decision: operation
+            .decision
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         epoch: operation.epoch.0,
         takeovers: operation.takeovers,
         steps: operation

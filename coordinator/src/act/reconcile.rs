@@ -31,7 +31,10 @@ impl Executor {
         let busy = self.busy_nodes();
         for (instance, notice) in self.parts.agents.interruptions() {
             let node = NodeName::from(instance.as_str());
-            if busy.contains(&node) || self.node_record(&instance).await.is_none() || self.term() != Some(epoch) {
+            if busy.contains(&node)
+                || self.node_record(&instance).await.is_none()
+                || self.term() != Some(epoch)
+            {
                 continue;
             }
             let what = Kind::Remove(Removal {
@@ -46,7 +49,15 @@ impl Executor {
             });
             let now = self.parts.clock.now();
             let reason = format!("spot interruption of {instance}: its agent drains by itself");
-            let operation = planned(self.parts.ids.operation(now), what, Vec::new(), None, reason, None, now);
+            let operation = planned(
+                self.parts.ids.operation(now),
+                what,
+                Vec::new(),
+                None,
+                reason,
+                None,
+                now,
+            );
             if let Err(error) = self.order(vec![operation]).await {
                 tracing::warn!(%instance, %error, "a notice was not journaled yet");
             }
@@ -82,12 +93,19 @@ impl Executor {
         let open = self.open();
         let concerned = |id: &InstanceId| {
             open.iter().any(|operation| {
-                operation.launch().is_some_and(|launch| launch.instances.iter().any(|one| one.id == *id))
-                    || operation.removal().is_some_and(|removal| removal.node.as_str() == id.as_str())
+                operation
+                    .launch()
+                    .is_some_and(|launch| launch.instances.iter().any(|one| one.id == *id))
+                    || operation
+                        .removal()
+                        .is_some_and(|removal| removal.node.as_str() == id.as_str())
             })
         };
         for (id, instance) in &alive {
-            let launching = instance.operation.as_ref().is_some_and(|operation| self.find_open(operation).is_some());
+            let launching = instance
+                .operation
+                .as_ref()
+                .is_some_and(|operation| self.find_open(operation).is_some());
             if !records.contains_key(*id) && !launching && !concerned(id) {
                 self.stranger(instance).await;
             }
@@ -115,12 +133,19 @@ impl Executor {
         };
         if new {
             let grace = self.parts.settings.orphan_grace.as_secs();
-            let message =
-                format!("{} bears our tag and is not ours: it is terminated in {grace} s", instance.id);
+            let message = format!(
+                "{} bears our tag and is not ours: it is terminated in {grace} s",
+                instance.id
+            );
             self.trouble(Severity::Warning, message, "unknown_instance");
         }
         if now.saturating_sub(since) >= self.parts.settings.orphan_grace && self.term().is_some() {
-            match self.parts.fleet.terminate(std::slice::from_ref(&instance.id)).await {
+            match self
+                .parts
+                .fleet
+                .terminate(std::slice::from_ref(&instance.id))
+                .await
+            {
                 Ok(()) => {
                     let message = format!("{} was terminated: nobody knew it", instance.id);
                     self.trouble(Severity::Warning, message, "unknown_instance");
@@ -137,7 +162,10 @@ impl Executor {
         }
         // The list lags behind; the operation's own instances are asked for once more before the machine counts as gone.
         match self.parts.fleet.find(&record.operation).await {
-            Ok(found) if !found.iter().any(|one| one.id == record.instance && one.state.is_alive()) => {}
+            Ok(found)
+                if !found
+                    .iter()
+                    .any(|one| one.id == record.instance && one.state.is_alive()) => {}
             Ok(_) => return,
             Err(error) => {
                 tracing::warn!(instance = %record.instance, %error, "the fleet could not be asked");
@@ -154,7 +182,10 @@ impl Executor {
         let forget = [Write::Delete { key: record.key() }];
         match self.parts.store.commit(epoch, &forget, &Attributes::new()).await {
             Ok(()) => {
-                let message = format!("{} is gone without our doing: its Node is deleted", record.instance);
+                let message = format!(
+                    "{} is gone without our doing: its Node is deleted",
+                    record.instance
+                );
                 self.trouble(Severity::Warning, message, "instance_lost");
             }
             Err(error) => tracing::warn!(%error, "a lost machine was not forgotten yet"),

@@ -40,7 +40,9 @@ enum Drained {
 
 impl Executor {
     pub(super) async fn step_removal(&self, operation: Operation, epoch: Epoch) {
-        let Some(removal) = operation.removal().cloned() else { return };
+        let Some(removal) = operation.removal().cloned() else {
+            return;
+        };
         let Ok(instance) = removal.node.as_str().parse::<InstanceId>() else {
             let error = format!("`{}` is not the name of a machine of ours", removal.node);
             self.abort(operation, epoch, error, "not_ours").await;
@@ -75,7 +77,10 @@ impl Executor {
         if let Some(removal) = operation.removal_mut() {
             removal.draining_since = Some(now);
         }
-        if operation.advance(Phase::Draining, now, format!("draining {}", removal.node)).is_ok() {
+        if operation
+            .advance(Phase::Draining, now, format!("draining {}", removal.node))
+            .is_ok()
+        {
             self.write(epoch, operation, Vec::new(), Attributes::new()).await;
         }
     }
@@ -100,7 +105,10 @@ impl Executor {
         let drained = if removal.through_api {
             self.drain_through_api(&operation, removal, since).await
         } else {
-            match self.drain_through_agent(&operation, removal, instance, since).await {
+            match self
+                .drain_through_agent(&operation, removal, instance, since)
+                .await
+            {
                 Some(drained) => drained,
                 None => {
                     self.take_drain_over(operation, now, epoch).await;
@@ -112,11 +120,13 @@ impl Executor {
             Drained::NotYet => {}
             Drained::No(error) => self.abort(operation, epoch, error, "drain_timeout").await,
             Drained::Yes | Drained::Gone if operation.removes().is_none() => {
-                self.move_on(operation, epoch, Phase::Done, "drained; it stays cordoned").await;
+                self.move_on(operation, epoch, Phase::Done, "drained; it stays cordoned")
+                    .await;
             }
             Drained::Yes => self.move_on(operation, epoch, Phase::Stopping, "drained").await,
             Drained::Gone => {
-                self.move_on(operation, epoch, Phase::Terminating, "the machine is gone").await;
+                self.move_on(operation, epoch, Phase::Terminating, "the machine is gone")
+                    .await;
             }
         }
     }
@@ -151,8 +161,15 @@ impl Executor {
         let limit = self.parts.settings.agent_silent;
         if self.parts.agents.is_connected(instance) {
             if removal.notice.is_none() && self.due(&operation.id) {
-                let on_timeout = if removal.force { OnTimeout::Force } else { OnTimeout::Abort };
-                let left = removal.timeout.saturating_sub(age(since, now)).max(Duration::from_secs(1));
+                let on_timeout = if removal.force {
+                    OnTimeout::Force
+                } else {
+                    OnTimeout::Abort
+                };
+                let left = removal
+                    .timeout
+                    .saturating_sub(age(since, now))
+                    .max(Duration::from_secs(1));
                 // An agent that is gone in this very moment is noticed at the next look.
                 let _ = self
                     .parts
@@ -167,7 +184,11 @@ impl Executor {
         if self.machine_gone(instance).await {
             return Some(Drained::Gone);
         }
-        let silent = self.parts.agents.silent_for(instance).unwrap_or_else(|| age(since, now));
+        let silent = self
+            .parts
+            .agents
+            .silent_for(instance)
+            .unwrap_or_else(|| age(since, now));
         (silent.min(age(since, now)) < limit).then_some(Drained::NotYet)
     }
 
@@ -203,14 +224,22 @@ impl Executor {
         removal: &Removal,
         since: Timestamp,
     ) -> Result<Drained, NodesError> {
-        self.parts.nodes.cordon(&removal.node, Some(&operation.id)).await?;
+        self.parts
+            .nodes
+            .cordon(&removal.node, Some(&operation.id))
+            .await?;
         let mut left = self.parts.nodes.pods(&removal.node).await?;
         left.retain(|pod| pod.must_leave);
-        let Some(tier) = left.iter().map(|pod| pod.tier).min() else { return Ok(Drained::Yes) };
+        let Some(tier) = left.iter().map(|pod| pod.tier).min() else {
+            return Ok(Drained::Yes);
+        };
         let over = age(since, self.parts.clock.now()) >= removal.timeout;
         if over && !removal.force {
             let names: Vec<String> = left.iter().map(|pod| pod.key.to_string()).collect();
-            self.parts.nodes.uncordon(&removal.node, Some(&operation.id)).await?;
+            self.parts
+                .nodes
+                .uncordon(&removal.node, Some(&operation.id))
+                .await?;
             return Ok(Drained::No(format!("would not leave: {}", names.join(", "))));
         }
         for pod in left.iter().filter(|pod| over || pod.tier == tier) {
@@ -235,7 +264,9 @@ impl Executor {
             Eviction::MultipleBudgets => "multiple_budgets",
             Eviction::NamespaceTerminating => "namespace_terminating",
         };
-        let Ok(instance) = removal.node.as_str().parse() else { return };
+        let Ok(instance) = removal.node.as_str().parse() else {
+            return;
+        };
         let event = Event::Drain {
             instance,
             operation: operation.id.to_string(),
@@ -249,10 +280,17 @@ impl Executor {
         let now = self.parts.clock.now();
         let since = removal.phase_since.unwrap_or(operation.updated_at);
         if self.parts.agents.kubelet_stopped(instance, &operation.id) {
-            self.move_on(operation, epoch, Phase::Terminating, "the kubelet is stopped").await;
+            self.move_on(operation, epoch, Phase::Terminating, "the kubelet is stopped")
+                .await;
         } else if age(since, now) >= self.parts.settings.stop || !self.parts.agents.is_connected(instance) {
             // The machine's end ends the kubelet as well; the Node is deleted only after that.
-            self.move_on(operation, epoch, Phase::Terminating, "the agent did not stop the kubelet").await;
+            self.move_on(
+                operation,
+                epoch,
+                Phase::Terminating,
+                "the agent did not stop the kubelet",
+            )
+            .await;
         } else if self.due(&operation.id) {
             let _ = self.parts.agents.stop_kubelet(instance, &operation.id).await;
         }
@@ -266,16 +304,17 @@ impl Executor {
             return;
         }
         if self.machine_gone(instance).await {
-            self.move_on(operation, epoch, Phase::Forgetting, "the machine is terminated").await;
+            self.move_on(operation, epoch, Phase::Forgetting, "the machine is terminated")
+                .await;
         }
     }
 
     /// Whether the cloud says that the machine is on its way out or gone.
     async fn machine_gone(&self, instance: &InstanceId) -> bool {
         match self.parts.fleet.list().await {
-            Ok(instances) => {
-                !instances.iter().any(|known| known.id == *instance && known.state.is_alive())
-            }
+            Ok(instances) => !instances
+                .iter()
+                .any(|known| known.id == *instance && known.state.is_alive()),
             Err(error) => {
                 tracing::warn!(%instance, %error, "the fleet could not be asked");
                 false
@@ -294,7 +333,9 @@ impl Executor {
         let now = self.parts.clock.now();
         let note = format!("{} is drained, terminated and forgotten", removal.node);
         if operation.advance(Phase::Done, now, note).is_ok() {
-            let forget = Write::Delete { key: format!("{}{instance}", NodeRecord::PREFIX) };
+            let forget = Write::Delete {
+                key: format!("{}{instance}", NodeRecord::PREFIX),
+            };
             let attributes = if operation.decision.is_some() {
                 scaled("scale_down", now)
             } else {
@@ -306,7 +347,10 @@ impl Executor {
 
     async fn move_on(&self, mut operation: Operation, epoch: Epoch, to: Phase, note: &str) {
         if operation.advance(to, self.parts.clock.now(), note).is_ok() {
-            self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&operation.id);
+            self.sent
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&operation.id);
             self.write(epoch, operation, Vec::new(), Attributes::new()).await;
         }
     }
@@ -315,7 +359,10 @@ impl Executor {
         let now = self.parts.clock.now();
         operation.error = Some(error.clone());
         operation.error_type = Some(error_type.to_owned());
-        if operation.advance(Phase::Aborted, now, format!("given up: {error}")).is_ok() {
+        if operation
+            .advance(Phase::Aborted, now, format!("given up: {error}"))
+            .is_ok()
+        {
             self.write(epoch, operation, Vec::new(), Attributes::new()).await;
         }
     }
@@ -333,5 +380,9 @@ fn stayed(report: &DrainReport) -> String {
             reason => format!("{}/{} ({reason})", pod.namespace, pod.name),
         })
         .collect();
-    if pods.is_empty() { report.error.clone() } else { format!("would not leave: {}", pods.join(", ")) }
+    if pods.is_empty() {
+        report.error.clone()
+    } else {
+        format!("would not leave: {}", pods.join(", "))
+    }
 }

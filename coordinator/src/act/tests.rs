@@ -1,1 +1,671 @@
-//! Tests of the executor.
+//! The executor against a world in memory, killed after every single call that leaves the process.
+#![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use smartscale_manifests::{Node, Objects};
+use smartscale_planner::{
+    Action, Launch, Plan, Removal, RemovalReason, fixtures,
+    model::{Market, NodeName},
+};
+use smartscale_proto::{
+    time::{Clock, SharedClock},
+    v1::{DrainPhase, DrainReport, OnTimeout},
+};
+use tokio::sync::{Notify, watch};
+
+use super::{
+    Executor, Parts, Settings,
+    agents::{Agents, NotConnected},
+    fleet::{Fleet, FleetError, Instance, InstanceState, LaunchRequest, Launched},
+    nodes::{Eviction, Nodes, NodesError, PodOnNode},
+    operation::{Operation, Phase},
+};
+use crate::{
+    decide::PolicyInForce,
+    ids::{DecisionId, Epoch, IdSource, InstanceId, OperationId},
+    observe::{ClusterView, Observed},
+    state::{
+        Attributes, LeaseRow, SharedStore, Write,
+        lease::Leadership,
+        records::{NodeRecord, Record as _},
+        sqlite::SqliteStore,
+    },
+    tell::{Happening, Tell},
+};
+
+/// Everything outside, with a log of what was done to it.
+#[derive(Default)]
+struct World {
+    log: Mutex<Vec<String>>,
+    instances: Mutex<BTreeMap<InstanceId, Instance>>,
+    tokens: Mutex<BTreeMap<String, Vec<InstanceId>>>,
+    objects: Mutex<Objects>,
+    calls: Mutex<usize>,
+    crash_at: Mutex<Option<usize>>,
+    crashed: Notify,
+    elapsed: Mutex<Duration>,
+    ids: Mutex<u64>,
+    silent: Mutex<bool>,
+    closed_budget: Mutex<bool>,
+    pods: Mutex<Vec<PodOnNode>>,
+}
+
+impl World {
+    /// Notes a call that took effect; the process may die before it hears of it.
+    async fn done(&self, what: String) {
+        self.log.lock().unwrap().push(what);
+        let dies = {
+            let mut calls = self.calls.lock().unwrap();
+            *calls += 1;
+            *self.crash_at.lock().unwrap() == Some(*calls)
+        };
+        if dies {
+            self.crashed.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn count(&self, what: &str) -> usize {
+        self.log
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|line| line.starts_with(what))
+            .count()
+    }
+
+    fn place(&self, what: &str) -> usize {
+        self.log
+            .lock()
+            .unwrap()
+            .iter()
+            .position(|line| line.starts_with(what))
+            .unwrap()
+    }
+
+    /// Registers a Ready node for each machine that has none.
+    fn boot(&self) {
+        for id in self.instances.lock().unwrap().keys() {
+            self.register(id.as_str());
+        }
+    }
+
+    fn register(&self, name: &str) {
+        let node: Node = serde_json::from_value(json!({
+            "metadata": { "name": name, "labels": { "smartscale.io/pool": "workers" } },
+            "status": { "conditions": [{ "type": "Ready", "status": "True" }],
+                        "allocatable": { "cpu": "2", "memory": "4Gi", "pods": "110" },
+                        "capacity": { "cpu": "2", "memory": "4Gi", "pods": "110" } }
+        }))
+        .unwrap();
+        self.objects.lock().unwrap().apply(node);
+    }
+}
+
+struct Hand(Arc<World>);
+
+#[async_trait]
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        fixtures::now() + SignedDuration::try_from(self.elapsed()).unwrap()
+    }
+    fn elapsed(&self) -> Duration {
+        *self.0.elapsed.lock().unwrap()
+    }
+    async fn sleep(&self, _: Duration) {
+        std::future::pending().await
+    }
+}
+
+struct Counted(Arc<World>);
+
+impl IdSource for Counted {
+    fn decision(&self, _: Timestamp) -> DecisionId {
+        "d-1".parse().unwrap()
+    }
+    fn operation(&self, _: Timestamp) -> OperationId {
+        let mut ids = self.0.ids.lock().unwrap();
+        *ids += 1;
+        format!("op-{ids}").parse().unwrap()
+    }
+}
+
+struct Quiet;
+
+impl Tell for Quiet {
+    fn tell(&self, _: Happening) {}
+}
+
+#[async_trait]
+impl Fleet for World {
+    async fn launch(&self, request: &LaunchRequest) -> Result<Launched, FleetError> {
+        let token = request.client_token();
+        let known = self.tokens.lock().unwrap().get(&token).cloned();
+        let ids = known.unwrap_or_else(|| {
+            (0..request.count)
+                .map(|n| format!("i-{token}-{n}").parse().unwrap())
+                .collect::<Vec<InstanceId>>()
+        });
+        self.tokens.lock().unwrap().insert(token, ids.clone());
+        let mut instances = Vec::new();
+        for id in ids {
+            let instance = Instance {
+                id: id.clone(),
+                instance_type: request.instance_types[0].clone(),
+                zone: request.zone.clone(),
+                market: request.market,
+                pool: Some(request.pool.clone()),
+                operation: Some(request.operation.clone()),
+                state: InstanceState::Running,
+                launched_at: fixtures::now(),
+            };
+            self.instances
+                .lock()
+                .unwrap()
+                .entry(id)
+                .or_insert_with(|| instance.clone());
+            instances.push(instance);
+        }
+        self.done("launch".to_owned()).await;
+        Ok(Launched {
+            instances,
+            refused: Vec::new(),
+        })
+    }
+
+    async fn find(&self, operation: &OperationId) -> Result<Vec<Instance>, FleetError> {
+        let ours = |instance: &&Instance| instance.operation.as_ref() == Some(operation);
+        Ok(self
+            .instances
+            .lock()
+            .unwrap()
+            .values()
+            .filter(ours)
+            .cloned()
+            .collect())
+    }
+
+    async fn list(&self) -> Result<Vec<Instance>, FleetError> {
+        Ok(self.instances.lock().unwrap().values().cloned().collect())
+    }
+
+    async fn terminate(&self, instances: &[InstanceId]) -> Result<(), FleetError> {
+        for id in instances {
+            if let Some(instance) = self.instances.lock().unwrap().get_mut(id) {
+                instance.state = InstanceState::Terminated;
+            }
+            self.done(format!("terminate {id}")).await;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Nodes for World {
+    async fn cordon(&self, node: &NodeName, _: Option<&OperationId>) -> Result<bool, NodesError> {
+        self.done(format!("cordon {node}")).await;
+        Ok(false)
+    }
+    async fn uncordon(&self, node: &NodeName, _: Option<&OperationId>) -> Result<(), NodesError> {
+        self.done(format!("uncordon {node}")).await;
+        Ok(())
+    }
+    async fn pods(&self, _: &NodeName) -> Result<Vec<PodOnNode>, NodesError> {
+        // What was evicted before is gone by the next look.
+        let mut pods = self.pods.lock().unwrap();
+        let seen = pods.clone();
+        pods.retain(|pod| !pod.terminating);
+        Ok(seen)
+    }
+    async fn evict(&self, pod: &PodOnNode) -> Result<Eviction, NodesError> {
+        if *self.closed_budget.lock().unwrap() {
+            return Ok(Eviction::Budget);
+        }
+        for known in self
+            .pods
+            .lock()
+            .unwrap()
+            .iter_mut()
+            .filter(|known| known.uid == pod.uid)
+        {
+            known.terminating = true;
+        }
+        self.done(format!("evict {}", pod.key)).await;
+        Ok(Eviction::Accepted)
+    }
+    async fn delete_pod(&self, pod: &PodOnNode, _: u32) -> Result<(), NodesError> {
+        self.pods.lock().unwrap().retain(|known| known.uid != pod.uid);
+        self.done(format!("force {}", pod.key)).await;
+        Ok(())
+    }
+    async fn verify(&self, node: &NodeName) -> Result<(), NodesError> {
+        self.done(format!("verify {node}")).await;
+        Ok(())
+    }
+    async fn delete(&self, node: &NodeName) -> Result<(), NodesError> {
+        self.objects
+            .lock()
+            .unwrap()
+            .remove(smartscale_manifests::Kind::Node, "", node.as_str());
+        self.done(format!("forget {node}")).await;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Agents for World {
+    fn is_connected(&self, _: &InstanceId) -> bool {
+        !*self.silent.lock().unwrap()
+    }
+    fn silent_for(&self, _: &InstanceId) -> Option<Duration> {
+        None
+    }
+    async fn drain(
+        &self,
+        instance: &InstanceId,
+        operation: &OperationId,
+        _: Duration,
+        _: OnTimeout,
+        _: &str,
+    ) -> Result<(), NotConnected> {
+        self.done(format!("drain {instance} {operation}")).await;
+        Ok(())
+    }
+    async fn abort_drain(&self, _: &InstanceId, _: &OperationId) -> Result<(), NotConnected> {
+        Ok(())
+    }
+    async fn stop_kubelet(&self, instance: &InstanceId, operation: &OperationId) -> Result<(), NotConnected> {
+        self.done(format!("stop {instance} {operation}")).await;
+        Ok(())
+    }
+    fn drain_report(&self, instance: &InstanceId, operation: &str) -> Option<DrainReport> {
+        (self.count(&format!("drain {instance} {operation}")) > 0).then(|| DrainReport {
+            phase: DrainPhase::Drained.into(),
+            ..Default::default()
+        })
+    }
+    fn kubelet_stopped(&self, instance: &InstanceId, operation: &OperationId) -> bool {
+        self.count(&format!("stop {instance} {operation}")) > 0
+    }
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl ClusterView for World {
+    fn latest(&self) -> Observed<Objects> {
+        let objects = self.objects.lock().unwrap().clone();
+        Observed {
+            value: Some(Arc::new(objects)),
+            at: Some(fixtures::now()),
+            error: None,
+        }
+    }
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+}
+
+/// A world, a store, and leaders that come and go.
+struct Stage {
+    world: Arc<World>,
+    clock: SharedClock,
+    store: SharedStore,
+    epoch: u64,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let world = Arc::new(World::default());
+        let clock: SharedClock = Arc::new(Hand(Arc::clone(&world)));
+        let store: SharedStore = Arc::new(SqliteStore::in_memory("demo".into(), Arc::clone(&clock)).unwrap());
+        Self {
+            world,
+            clock,
+            store,
+            epoch: 0,
+        }
+    }
+
+    /// Somebody becomes the leader of the next term.
+    async fn leader(&mut self) -> Arc<Executor> {
+        let before = self.store.lease().await.unwrap().map(|row| row.rvn);
+        self.epoch += 1;
+        let row = LeaseRow {
+            holder: Some("a".parse().unwrap()),
+            rvn: format!("r{}", self.epoch),
+            epoch: Epoch(self.epoch),
+            lease: Duration::from_secs(15),
+            expires_at: self.clock.now(),
+        };
+        assert!(self.store.replace_lease(before.as_deref(), &row).await.unwrap());
+        let leads = Leadership::Leader {
+            epoch: Epoch(self.epoch),
+            until: Duration::MAX,
+        };
+        let policy = PolicyInForce {
+            policy: Arc::new(fixtures::policy("")),
+            text: "".into(),
+        };
+        Executor::new(Parts {
+            settings: Settings::default(),
+            clock: Arc::clone(&self.clock),
+            ids: Arc::new(Counted(Arc::clone(&self.world))),
+            store: Arc::clone(&self.store),
+            tell: Arc::new(Quiet),
+            fleet: self.world.clone(),
+            nodes: self.world.clone(),
+            agents: self.world.clone(),
+            cluster: self.world.clone(),
+            leadership: watch::channel(leads).1,
+            policy: watch::channel(policy).1,
+        })
+    }
+
+    /// Turns until nothing is open, with the clock and the machines moving on. `false`: the leader died.
+    async fn play(&self, executor: &Arc<Executor>) -> bool {
+        for _ in 0..200 {
+            tokio::select! {
+                biased;
+                () = self.world.crashed.notified() => return false,
+                () = executor.turn() => {}
+            }
+            *self.world.elapsed.lock().unwrap() += Duration::from_secs(5);
+            self.world.boot();
+            self.enrol().await;
+            if executor.open().is_empty() {
+                return true;
+            }
+        }
+        panic!("operations that never end: {:#?}", executor.open());
+    }
+
+    /// Every machine with a record enrols.
+    async fn enrol(&self) {
+        for item in self.store.list(NodeRecord::PREFIX, false, 100).await.unwrap() {
+            let record = NodeRecord::from_item(&item).unwrap();
+            if record.enrolled_at.is_none() {
+                let record = NodeRecord {
+                    enrolled_at: Some(self.clock.now()),
+                    ..record
+                };
+                let write = super::journal::put(&record, None).unwrap();
+                self.store
+                    .commit(Epoch(self.epoch), &[write], &Attributes::new())
+                    .await
+                    .unwrap();
+            }
+        }
+    }
+
+    /// A worker of ours that is there already.
+    async fn worker(&mut self, name: &str) {
+        self.leader().await;
+        let record = NodeRecord {
+            instance: name.parse().unwrap(),
+            pool: "workers".into(),
+            instance_type: "t3.small".into(),
+            zone: "us-east-1a".into(),
+            market: Market::OnDemand,
+            operation: "op-0".parse().unwrap(),
+            launched_at: fixtures::now(),
+            secret_hash: None,
+            secret_expires_at: None,
+            enrolled_key: None,
+            enrolled_at: Some(fixtures::now()),
+            ready_at: None,
+            revoked_at: None,
+        };
+        let instance = Instance {
+            id: record.instance.clone(),
+            instance_type: record.instance_type.clone(),
+            zone: record.zone.clone(),
+            market: record.market,
+            pool: Some(record.pool.clone()),
+            operation: Some(record.operation.clone()),
+            state: InstanceState::Running,
+            launched_at: record.launched_at,
+        };
+        self.world
+            .instances
+            .lock()
+            .unwrap()
+            .insert(record.instance.clone(), instance);
+        self.world.register(name);
+        let write = super::journal::put(&record, None).unwrap();
+        self.store
+            .commit(Epoch(self.epoch), &[write], &Attributes::new())
+            .await
+            .unwrap();
+    }
+
+    async fn operations(&self) -> Vec<Operation> {
+        let items = self.store.list(Operation::PREFIX, false, 100).await.unwrap();
+        items
+            .iter()
+            .map(|item| Operation::from_item(item).unwrap())
+            .collect()
+    }
+}
+
+fn launch(zone: &str) -> Launch {
+    Launch {
+        pool: "workers".into(),
+        zone: zone.into(),
+        market: Market::OnDemand,
+        instance_types: vec!["t3.small".into()],
+        price_per_hour: 0.02,
+        pods: Vec::new(),
+    }
+}
+
+fn scale_up() -> Plan {
+    Plan {
+        action: Action::ScaleUp,
+        launch: vec![launch("us-east-1a"), launch("us-east-1a")],
+        ..Plan::default()
+    }
+}
+
+fn scale_down(node: &str) -> Plan {
+    let removal = Removal {
+        node: node.into(),
+        reason: RemovalReason::Underutilised,
+        moves: Vec::new(),
+        saves_per_hour: 0.02,
+    };
+    Plan {
+        action: Action::ScaleDown,
+        remove: vec![removal],
+        ..Plan::default()
+    }
+}
+
+fn decision() -> DecisionId {
+    "d-1".parse().unwrap()
+}
+
+fn pod(name: &str, tier: i32) -> PodOnNode {
+    PodOnNode {
+        key: format!("default/{name}").parse().unwrap(),
+        uid: format!("uid-{name}"),
+        must_leave: true,
+        terminating: false,
+        tier,
+    }
+}
+
+#[tokio::test]
+async fn a_plan_becomes_one_launch_call_for_its_group_and_ends_when_every_node_is_ready() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    leader.submit(&scale_up(), &decision()).await.unwrap();
+    assert!(stage.play(&leader).await);
+    assert_eq!(stage.world.count("launch"), 1);
+    let operations = stage.operations().await;
+    assert_eq!(operations.len(), 1);
+    assert_eq!(operations[0].phase, Phase::Done);
+    assert_eq!(operations[0].launch().unwrap().ready.len(), 2);
+    let attributes = stage.store.attributes().await.unwrap();
+    assert_eq!(attributes["last_scale_action"], json!("scale_up"));
+    assert_eq!(attributes["scaling_in_progress"], json!(false));
+}
+
+#[tokio::test]
+async fn a_leader_that_dies_after_any_call_of_a_launch_leaves_no_second_machine_and_no_orphan() {
+    for crash in 1..20 {
+        let mut stage = Stage::new();
+        let leader = stage.leader().await;
+        leader.submit(&scale_up(), &decision()).await.unwrap();
+        *stage.world.crash_at.lock().unwrap() = Some(crash);
+        let survived = stage.play(&leader).await;
+        if !survived {
+            drop(leader);
+            let next = stage.leader().await;
+            assert!(stage.play(&next).await);
+        }
+        assert_eq!(
+            stage.world.instances.lock().unwrap().len(),
+            2,
+            "crash at call {crash}"
+        );
+        assert_eq!(
+            stage
+                .store
+                .list(NodeRecord::PREFIX, false, 10)
+                .await
+                .unwrap()
+                .len(),
+            2
+        );
+        let operations = stage.operations().await;
+        assert_eq!(operations[0].phase, Phase::Done);
+        if survived {
+            return;
+        }
+        assert_eq!(operations[0].takeovers, 1);
+    }
+    panic!("the launch never came to an end without dying");
+}
+
+#[tokio::test]
+async fn a_leader_that_dies_after_any_call_of_a_removal_is_followed_by_one_that_ends_it_in_the_same_order() {
+    for crash in 1..20 {
+        let mut stage = Stage::new();
+        stage.worker("i-old").await;
+        let leader = stage.leader().await;
+        leader.submit(&scale_down("i-old"), &decision()).await.unwrap();
+        *stage.world.crash_at.lock().unwrap() = Some(crash);
+        let survived = stage.play(&leader).await;
+        if !survived {
+            drop(leader);
+            let next = stage.leader().await;
+            assert!(stage.play(&next).await);
+        }
+        let world = &stage.world;
+        let order =
+            ["drain i-old", "stop i-old", "terminate i-old", "forget i-old"].map(|what| world.place(what));
+        assert!(order.is_sorted(), "crash at call {crash}: {order:?}");
+        assert!(
+            stage
+                .store
+                .list(NodeRecord::PREFIX, false, 10)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        if survived {
+            return;
+        }
+    }
+    panic!("the removal never came to an end without dying");
+}
+
+#[tokio::test]
+async fn a_fenced_leader_begins_nothing() {
+    let mut stage = Stage::new();
+    let old = stage.leader().await;
+    let _new = stage.leader().await;
+    assert!(old.submit(&scale_up(), &decision()).await.is_err());
+    old.turn().await;
+    assert_eq!(stage.world.count("launch"), 0);
+}
+
+#[tokio::test]
+async fn a_node_whose_agent_is_silent_is_drained_through_the_api_tier_by_tier_and_no_pod_twice() {
+    let mut stage = Stage::new();
+    stage.worker("i-old").await;
+    *stage.world.silent.lock().unwrap() = true;
+    *stage.world.pods.lock().unwrap() = vec![pod("late", 1), pod("early", 0)];
+    let leader = stage.leader().await;
+    leader.submit(&scale_down("i-old"), &decision()).await.unwrap();
+    assert!(stage.play(&leader).await);
+    assert!(stage.world.place("evict default/early") < stage.world.place("evict default/late"));
+    assert_eq!(stage.world.count("evict"), 2);
+    assert_eq!(stage.world.count("drain"), 0);
+    assert_eq!(stage.operations().await[0].phase, Phase::Done);
+}
+
+#[tokio::test]
+async fn a_budget_that_stays_closed_ends_in_an_uncordoned_node_that_is_still_there() {
+    let mut stage = Stage::new();
+    stage.worker("i-old").await;
+    *stage.world.silent.lock().unwrap() = true;
+    *stage.world.closed_budget.lock().unwrap() = true;
+    *stage.world.pods.lock().unwrap() = vec![pod("web", 0)];
+    let leader = stage.leader().await;
+    leader.submit(&scale_down("i-old"), &decision()).await.unwrap();
+    assert!(stage.play(&leader).await);
+    let operation = &stage.operations().await[0];
+    assert_eq!(
+        (operation.phase, operation.error_type.as_deref()),
+        (Phase::Aborted, Some("drain_timeout"))
+    );
+    assert!(operation.error.as_deref().unwrap().contains("default/web"));
+    assert_eq!(stage.world.count("uncordon"), 1);
+    assert_eq!(stage.world.count("terminate"), 0);
+}
+
+#[tokio::test]
+async fn a_record_without_a_machine_is_forgotten_with_its_node() {
+    let mut stage = Stage::new();
+    stage.worker("i-lost").await;
+    stage.world.instances.lock().unwrap().clear();
+    *stage.world.elapsed.lock().unwrap() = Duration::from_secs(600);
+    let leader = stage.leader().await;
+    leader.turn().await;
+    assert_eq!(stage.world.count("forget i-lost"), 1);
+    assert!(stage.store.get("node#i-lost").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_machine_with_our_tag_that_nobody_knows_is_terminated_after_a_grace() {
+    let mut stage = Stage::new();
+    stage.worker("i-stranger").await;
+    stage
+        .store
+        .commit(
+            Epoch(1),
+            &[Write::Delete {
+                key: "node#i-stranger".to_owned(),
+            }],
+            &Attributes::new(),
+        )
+        .await
+        .unwrap();
+    let leader = stage.leader().await;
+    leader.turn().await;
+    assert_eq!(stage.world.count("terminate"), 0);
+    *stage.world.elapsed.lock().unwrap() = Duration::from_secs(601);
+    leader.turn().await;
+    assert_eq!(stage.world.count("terminate i-stranger"), 1);
+}

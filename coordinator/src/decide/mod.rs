@@ -122,7 +122,15 @@ impl Decider {
 
     /// Ends when it is time for the next decision.
     async fn wait(&mut self) {
-        let Parts { pace, clock, cluster, nudge, leadership, policy, .. } = &mut self.parts;
+        let Parts {
+            pace,
+            clock,
+            cluster,
+            nudge,
+            leadership,
+            policy,
+            ..
+        } = &mut self.parts;
         tokio::select! {
             () = clock.sleep(pace.period) => {}
             () = nudge.notified() => {}
@@ -145,7 +153,11 @@ impl Decider {
             Err(error) => {
                 // Without the store nothing can be journaled, so nothing is done; what is seen is still shown.
                 if !self.store_failed {
-                    self.say(Severity::Warning, format!("decisions hold: {error}"), trouble("store"));
+                    self.say(
+                        Severity::Warning,
+                        format!("decisions hold: {error}"),
+                        trouble("store"),
+                    );
                 }
                 self.store_failed = true;
                 None
@@ -157,17 +169,30 @@ impl Decider {
         let (state, policy, leaving) = match &standing {
             Some(standing) => {
                 warnings.extend(standing.warnings.iter().cloned());
-                (standing.state.clone(), standing.apply_floor(&force.policy), standing.leaving.clone())
+                (
+                    standing.state.clone(),
+                    standing.apply_floor(&force.policy),
+                    standing.leaving.clone(),
+                )
             }
             None => {
                 warnings.push("the state store does not answer: nothing is done".to_owned());
-                (State { paused: true, ..State::default() }, Arc::clone(&force.policy), BTreeSet::new())
+                (
+                    State {
+                        paused: true,
+                        ..State::default()
+                    },
+                    Arc::clone(&force.policy),
+                    BTreeSet::new(),
+                )
             }
         };
         let assembled = snapshot::assemble(&self.parts.view, state, &leaving, now);
         warnings.extend(assembled.warnings());
         let snapshot = Arc::new(assembled.snapshot);
-        let Some(plan) = self.plan(Arc::clone(&snapshot), Arc::clone(&policy), now).await else { return };
+        let Some(plan) = self.plan(Arc::clone(&snapshot), Arc::clone(&policy), now).await else {
+            return;
+        };
         let decision = match &standing {
             Some(_) => self.carry_out(&plan, now, began).await,
             None => None,
@@ -194,7 +219,11 @@ impl Decider {
         match planning.await {
             Ok(plan) => Some(Arc::new(plan)),
             Err(error) => {
-                self.say(Severity::Failure, format!("the planner failed: {error}"), trouble("planner"));
+                self.say(
+                    Severity::Failure,
+                    format!("the planner failed: {error}"),
+                    trouble("planner"),
+                );
                 None
             }
         }
@@ -209,8 +238,9 @@ impl Decider {
         };
         let acts = self.parts.mode == Mode::Act && plan.action != Action::None;
         let states = self.parts.view.states(now);
-        let mut entry =
-            self.records.next(plan, now, epoch, self.parts.mode, &states, || self.parts.ids.decision(now));
+        let mut entry = self.records.next(plan, now, epoch, self.parts.mode, &states, || {
+            self.parts.ids.decision(now)
+        });
         if acts {
             // The record is written before its operations, so that no operation lacks its reason.
             self.write(&entry.record).await;
@@ -226,14 +256,27 @@ impl Decider {
             self.write(&entry.record).await;
         }
         let id = entry.record.id.clone();
-        let severity = if plan.action != Action::None && entry.fresh { Severity::Info } else { Severity::Detail };
+        let severity = if plan.action != Action::None && entry.fresh {
+            Severity::Info
+        } else {
+            Severity::Detail
+        };
         let event = Event::Decided {
             decision: id.clone(),
             action: plan.action.to_string(),
-            reasons: plan.rules.iter().filter(|rule| rule.fired).map(|rule| rule.rule.to_string()).collect(),
+            reasons: plan
+                .rules
+                .iter()
+                .filter(|rule| rule.fired)
+                .map(|rule| rule.rule.to_string())
+                .collect(),
             seconds: self.parts.clock.elapsed().saturating_sub(began).as_secs_f64(),
         };
-        let verb = if self.parts.mode == Mode::Observe && plan.action != Action::None { "would act: " } else { "" };
+        let verb = if self.parts.mode == Mode::Observe && plan.action != Action::None {
+            "would act: "
+        } else {
+            ""
+        };
         self.say(severity, format!("{verb}{}", plan.summary), event);
         self.records.keep(entry.record);
         Some(id)
@@ -241,7 +284,11 @@ impl Decider {
 
     async fn write(&self, record: &crate::state::records::DecisionRecord) {
         if let Err(error) = record::append(&self.parts.store, record).await {
-            self.say(Severity::Warning, format!("decision {} was not recorded: {error}", record.id), trouble("store"));
+            self.say(
+                Severity::Warning,
+                format!("decision {} was not recorded: {error}", record.id),
+                trouble("store"),
+            );
         }
     }
 
@@ -250,7 +297,9 @@ impl Decider {
         let epoch = self.parts.leadership.borrow().may_act(&*self.parts.clock);
         let now = self.parts.clock.now();
         let mut standing = settings::read(&self.parts.store, now).await?;
-        self.parts.executor.fill(&mut standing.state, &mut standing.leaving);
+        self.parts
+            .executor
+            .fill(&mut standing.state, &mut standing.leaving);
         // The leader's own memory is the newest; a new leader and a follower take what was published.
         if epoch.is_some() && epoch == self.loaded_for {
             standing.state.unneeded_since = self.unneeded_since.clone();
@@ -262,20 +311,36 @@ impl Decider {
     /// Publishes what people and dashboards read, and what a next leader goes on from.
     async fn publish_attributes(&mut self, standing: &Standing, snapshot: &Snapshot, plan: &Plan) {
         self.unneeded_since.clone_from(&plan.unneeded_since);
-        let Some(epoch) = self.parts.leadership.borrow().may_act(&*self.parts.clock) else { return };
+        let Some(epoch) = self.parts.leadership.borrow().may_act(&*self.parts.clock) else {
+            return;
+        };
         let average = |rule: smartscale_planner::RuleName| {
-            plan.rules.iter().find(|candidate| candidate.rule == rule).and_then(|candidate| candidate.value)
+            plan.rules
+                .iter()
+                .find(|candidate| candidate.rule == rule)
+                .and_then(|candidate| candidate.value)
         };
         // Tenths are enough for a dashboard, and spare a write whenever only the noise moved.
         let tenths = |value: Option<f64>| value.map(|value| (value * 10.0).round() / 10.0);
         let pending = plan.pods.placed + plan.pods.pending.len();
         let now_true = Attributes::from([
-            ("cluster_id".to_owned(), json!(self.parts.policy.borrow().policy.cluster_id)),
-            ("node_count".to_owned(), json!(settings::node_count(snapshot, &self.parts.policy.borrow().policy))),
-            ("last_cpu_avg".to_owned(), json!(tenths(average(smartscale_planner::RuleName::CpuAbove)))),
-            ("last_memory_avg".to_owned(), json!(tenths(average(smartscale_planner::RuleName::MemoryAbove)))),
+            (
+                "cluster_id".to_owned(),
+                json!(self.parts.policy.borrow().policy.cluster_id),
+            ),
+            (
+                "node_count".to_owned(),
+                json!(settings::node_count(snapshot, &self.parts.policy.borrow().policy)),
+            ),
+            (
+                "last_cpu_avg".to_owned(),
+                json!(tenths(average(smartscale_planner::RuleName::CpuAbove))),
+            ),
+            (
+                "last_memory_avg".to_owned(),
+                json!(tenths(average(smartscale_planner::RuleName::MemoryAbove))),
+            ),
             ("last_pending_pods".to_owned(), json!(pending)),
-            ("scaling_in_progress".to_owned(), json!(standing.state.scaling_in_progress)),
             ("paused".to_owned(), json!(standing.state.paused)),
             ("unneeded_since".to_owned(), json!(plan.unneeded_since)),
         ]);
@@ -294,10 +359,17 @@ impl Decider {
     }
 
     fn say(&self, severity: Severity, message: String, event: Event) {
-        self.parts.tell.tell(Happening { time: self.parts.clock.now(), severity, message, event });
+        self.parts.tell.tell(Happening {
+            time: self.parts.clock.now(),
+            severity,
+            message,
+            event,
+        });
     }
 }
 
 fn trouble(error_type: &str) -> Event {
-    Event::Trouble { error_type: error_type.to_owned() }
+    Event::Trouble {
+        error_type: error_type.to_owned(),
+    }
 }

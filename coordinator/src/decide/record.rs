@@ -148,11 +148,20 @@ mod tests {
     #[test]
     fn the_same_decision_again_continues_its_record_and_is_rewritten_once_a_minute() {
         let mut records = Records::default();
-        let plan = Plan { summary: "nothing to do, CPU at 41 %".to_owned(), ..Plan::default() };
-        let again = Plan { summary: "nothing to do, CPU at 42 %".to_owned(), ..Plan::default() };
+        let plan = Plan {
+            summary: "nothing to do, CPU at 41 %".to_owned(),
+            ..Plan::default()
+        };
+        let again = Plan {
+            summary: "nothing to do, CPU at 42 %".to_owned(),
+            ..Plan::default()
+        };
         assert!(next(&mut records, &plan, 0, "d-1").due);
         let second = next(&mut records, &again, 10, "d-2");
-        assert_eq!((second.record.id.as_str(), second.record.repeats, second.due), ("d-1", 2, false));
+        assert_eq!(
+            (second.record.id.as_str(), second.record.repeats, second.due),
+            ("d-1", 2, false)
+        );
         assert!(next(&mut records, &plan, 61, "d-3").due);
     }
 
@@ -160,7 +169,10 @@ mod tests {
     fn a_decision_that_differs_begins_a_record() {
         let mut records = Records::default();
         next(&mut records, &Plan::default(), 0, "d-1");
-        let other = Plan { action: Action::ScaleUp, ..Plan::default() };
+        let other = Plan {
+            action: Action::ScaleUp,
+            ..Plan::default()
+        };
         let entry = next(&mut records, &other, 10, "d-2");
         assert_eq!((entry.record.id.as_str(), entry.fresh), ("d-2", true));
     }
@@ -168,8 +180,13 @@ mod tests {
     #[test]
     fn a_decision_that_was_carried_out_is_not_continued() {
         let mut records = Records::default();
-        let plan = Plan { action: Action::ScaleUp, ..Plan::default() };
-        let mut entry = records.next(&plan, Timestamp::UNIX_EPOCH, Epoch(1), Mode::Act, &[], || "d-1".parse().unwrap());
+        let plan = Plan {
+            action: Action::ScaleUp,
+            ..Plan::default()
+        };
+        let mut entry = records.next(&plan, Timestamp::UNIX_EPOCH, Epoch(1), Mode::Act, &[], || {
+            "d-1".parse().unwrap()
+        });
         entry.record.operations.push("op-1".parse().unwrap());
         records.keep(entry.record);
         assert_eq!(next(&mut records, &plan, 10, "d-2").record.id.as_str(), "d-2");

@@ -37,9 +37,15 @@ pub struct Standing {
 impl Standing {
     /// The policy with the floor as its minimum, never above its maximum.
     pub(super) fn apply_floor(&self, policy: &Arc<Policy>) -> Arc<Policy> {
-        let Some(floor) = &self.floor else { return Arc::clone(policy) };
+        let Some(floor) = &self.floor else {
+            return Arc::clone(policy);
+        };
         let mut raised = Policy::clone(policy);
-        raised.limits.min_nodes = raised.limits.min_nodes.max(floor.nodes).min(raised.limits.max_nodes);
+        raised.limits.min_nodes = raised
+            .limits
+            .min_nodes
+            .max(floor.nodes)
+            .min(raised.limits.max_nodes);
         Arc::new(raised)
     }
 }
@@ -67,8 +73,13 @@ pub(super) async fn read(store: &SharedStore, now: Timestamp) -> Result<Standing
 }
 
 /// A setting of its own key. One that cannot be read is passed over and said, so that it stops nothing else.
-async fn setting<R: Record>(store: &SharedStore, warnings: &mut Vec<String>) -> Result<Option<R>, StoreError> {
-    let Some(item) = store.get(R::PREFIX).await? else { return Ok(None) };
+async fn setting<R: Record>(
+    store: &SharedStore,
+    warnings: &mut Vec<String>,
+) -> Result<Option<R>, StoreError> {
+    let Some(item) = store.get(R::PREFIX).await? else {
+        return Ok(None);
+    };
     match R::from_item(&item) {
         Ok(record) => Ok(Some(record)),
         Err(error) => {
@@ -80,6 +91,7 @@ async fn setting<R: Record>(store: &SharedStore, warnings: &mut Vec<String>) -> 
 
 /// Our nodes that are registered and not on their way out.
 pub(super) fn node_count(snapshot: &Snapshot, policy: &Policy) -> usize {
-    let ours = |node: &&smartscale_planner::model::Node| policy.pool_of(node).is_some() && !node.being_deleted;
+    let ours =
+        |node: &&smartscale_planner::model::Node| policy.pool_of(node).is_some() && !node.being_deleted;
     snapshot.cluster.nodes.iter().filter(ours).count()
 }
