@@ -118,6 +118,8 @@ impl Load {
             wanted.push((service.name, pods(full / service.target).clamp(service.min, most)));
         }
         self.cluster.scale(&wanted);
+        // The pods exist from this moment, so that whoever waits for rest does not find the rest of before.
+        self.cluster.step();
         if let Some(log) = &self.log {
             let parts: Vec<String> = wanted
                 .iter()

@@ -111,7 +111,7 @@ impl Story {
             )));
         }
         self.finished(&decision.operations, 5 * MINUTE).await?;
-        self.say("", "the new room is used: api may have three pods more");
+        self.say("", "the new room is used: api may have more pods");
         self.world.load.set("room", &[demand("api", 3.6, Some(7))]);
         self.settled(2 * MINUTE).await
     }
@@ -121,7 +121,7 @@ impl Story {
         let before = self.operation_ids().await?;
         self.world
             .load
-            .set("calm", &[demand("web", 6.0, None), demand("api", 3.0, None)]);
+            .set("calm", &[demand("web", 6.0, None), demand("api", 3.6, Some(7))]);
         let decision = self
             .decision("a decision to remove a node", 25 * MINUTE, &before, |record| {
                 record.plan.action == Action::ScaleDown
@@ -192,7 +192,7 @@ impl Story {
         let before = self.operation_ids().await?;
         self.world
             .load
-            .set("again", &[demand("web", 9.6, None), demand("api", 4.2, None)]);
+            .set("again", &[demand("web", 9.6, None), demand("api", 4.2, Some(7))]);
         let operation = self
             .until("a launch under way", 4 * MINUTE, async |world| {
                 let operations = records::operations(&world.store).await?;
