@@ -24,7 +24,7 @@ use smartscale_simulator::{
     world::{Settings, World},
 };
 
-use self::lines::Form;
+use self::lines::{Form, Lines};
 
 /// Coordinators that were told to end have so long, in real time.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -107,16 +107,20 @@ enum End {
 
 async fn play(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let world = Arc::new(World::start(Settings::demo(args.seed, args.speed)).await?);
-    let mut printed = 0;
+    let mut printer = Printer {
+        log: world.log.clone(),
+        lines: Lines::new(args.output),
+        next: 0,
+    };
     let end = {
         let mut story = Story::new(Arc::clone(&world));
         tokio::select! {
             outcome = story.play() => End::Played(Box::new(outcome)),
-            error = follow(&world.log, &mut printed, args.output) => return Err(error),
+            error = printer.follow() => return Err(error),
             _ = tokio::signal::ctrl_c() => End::Interrupted,
         }
     };
-    print_new(&world.log, &mut printed, args.output)?;
+    printer.print_new()?;
     let code = match end {
         End::Interrupted => {
             note("ended by Ctrl-C");
@@ -124,9 +128,9 @@ async fn play(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         }
         End::Played(outcome) => match *outcome {
             Ok(summary) => {
-                print(&lines::summary(&summary, args.output)?)?;
+                print(&printer.lines.summary(&summary)?)?;
                 if args.keep {
-                    serve_on(&world, args, &mut printed).await?;
+                    serve_on(&world, &mut printer).await?;
                 }
                 ExitCode::SUCCESS
             }
@@ -145,7 +149,7 @@ async fn play(args: &DemoArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Goes on at real time until Ctrl-C.
-async fn serve_on(world: &World, args: &DemoArgs, printed: &mut u64) -> anyhow::Result<()> {
+async fn serve_on(world: &World, printer: &mut Printer) -> anyhow::Result<()> {
     world.clock.set_speed(KEPT_SPEED)?;
     let credentials = world.credentials();
     let endpoints: Vec<String> = world
@@ -161,32 +165,41 @@ async fn serve_on(world: &World, args: &DemoArgs, printed: &mut u64) -> anyhow::
         endpoints.join(",")
     ));
     tokio::select! {
-        error = follow(&world.log, printed, args.output) => Err(error),
+        error = printer.follow() => Err(error),
         _ = tokio::signal::ctrl_c() => Ok(()),
     }
 }
 
-/// Prints what happens; ends when that is not possible any more.
-async fn follow(log: &Log, printed: &mut u64, form: Form) -> anyhow::Error {
-    let mut changes = log.changes();
-    loop {
-        if let Err(error) = print_new(log, printed, form) {
-            return error;
-        }
-        if changes.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
+/// Prints what happens.
+struct Printer {
+    log: Log,
+    lines: Lines,
+    next: u64,
 }
 
-fn print_new(log: &Log, printed: &mut u64, form: Form) -> anyhow::Result<()> {
-    for entry in log.since(*printed) {
-        *printed = entry.number + 1;
-        if let Some(line) = lines::line(&entry, form)? {
-            print(&line)?;
+impl Printer {
+    /// Prints until that is not possible any more.
+    async fn follow(&mut self) -> anyhow::Error {
+        let mut changes = self.log.changes();
+        loop {
+            if let Err(error) = self.print_new() {
+                return error;
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
-    Ok(())
+
+    fn print_new(&mut self) -> anyhow::Result<()> {
+        for entry in self.log.since(self.next) {
+            self.next = entry.number + 1;
+            if let Some(line) = self.lines.line(&entry)? {
+                print(&line)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn print(text: &str) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! What happens in the demo as lines: for people, or as JSON, one object a line.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde_json::json;
 use smartscale_simulator::{
@@ -24,36 +24,60 @@ const SUBJECT: usize = 20;
 /// Kinds that people need not read: decisions to do nothing, and what another line says as well.
 const QUIET: [&str; 2] = ["decided_nothing", "boot_secret"];
 
-/// The line of an entry; `None` for one that people need not read.
-pub(super) fn line(entry: &Entry, form: Form) -> serde_json::Result<Option<String>> {
-    match form {
-        Form::Json => serde_json::to_string(entry).map(Some),
-        Form::Lines => Ok(for_people(entry)),
+/// Makes lines of entries.
+pub(super) struct Lines {
+    form: Form,
+    /// The last message about each subject: a step that is tried again and again is told once.
+    last: BTreeMap<(&'static str, String), String>,
+}
+
+impl Lines {
+    /// Lines of this form.
+    pub(super) fn new(form: Form) -> Self {
+        Self {
+            form,
+            last: BTreeMap::new(),
+        }
+    }
+
+    /// The line of an entry; `None` for one that people need not read.
+    pub(super) fn line(&mut self, entry: &Entry) -> serde_json::Result<Option<String>> {
+        match self.form {
+            Form::Json => serde_json::to_string(entry).map(Some),
+            Form::Lines => Ok(self.is_news(entry).then(|| for_people(entry))),
+        }
+    }
+
+    fn is_news(&mut self, entry: &Entry) -> bool {
+        let planned = entry.kind == "operation" && entry.details["phase"] == "planned";
+        if planned || QUIET.contains(&entry.kind) {
+            return false;
+        }
+        let key = (entry.kind, entry.subject.clone());
+        let before = self.last.insert(key, entry.message.clone());
+        before.as_ref() != Some(&entry.message)
+    }
+
+    /// The summary at the end.
+    pub(super) fn summary(&self, summary: &Summary) -> serde_json::Result<String> {
+        match self.form {
+            Form::Json => serde_json::to_string(&json!({ "kind": "summary", "summary": summary })),
+            Form::Lines => Ok(format!("\n{}", summary.to_string().trim_end())),
+        }
     }
 }
 
-fn for_people(entry: &Entry) -> Option<String> {
-    if QUIET.contains(&entry.kind) {
-        return None;
-    }
+fn for_people(entry: &Entry) -> String {
     let at = stamp(entry.at.as_secs_f64());
     if entry.source == Source::Story && entry.kind == "act" {
-        return Some(format!("\n{at}  ── {}: {}", entry.subject, entry.message));
+        return format!("\n{at}  ── {}: {}", entry.subject, entry.message);
     }
     let mut line = format!("{at}  {:<11}  ", entry.source.as_str());
     if !entry.subject.is_empty() {
         let _ = write!(line, "{:<SUBJECT$}  ", entry.subject);
     }
     line.push_str(&entry.message);
-    Some(line)
-}
-
-/// The summary at the end.
-pub(super) fn summary(summary: &Summary, form: Form) -> serde_json::Result<String> {
-    match form {
-        Form::Json => serde_json::to_string(&json!({ "kind": "summary", "summary": summary })),
-        Form::Lines => Ok(format!("\n{}", summary.to_string().trim_end())),
-    }
+    line
 }
 
 #[cfg(test)]
@@ -88,8 +112,9 @@ mod tests {
     #[test]
     fn decisions_to_do_nothing_are_for_machines_alone() {
         let entry = entry("decided_nothing", Source::Coordinator);
-        assert_eq!(line(&entry, Form::Lines).unwrap(), None);
-        let json: Value = serde_json::from_str(&line(&entry, Form::Json).unwrap().unwrap()).unwrap();
+        assert_eq!(Lines::new(Form::Lines).line(&entry).unwrap(), None);
+        let json = Lines::new(Form::Json).line(&entry).unwrap().unwrap();
+        let json: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["at_seconds"], 65.5);
         assert_eq!(json["kind"], "decided_nothing");
     }
