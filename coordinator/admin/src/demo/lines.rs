@@ -103,10 +103,13 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line() {
-        let line = line(&entry("node_ready", Source::Cluster), Form::Lines)
-            .unwrap()
-            .unwrap();
-        assert_eq!(line, "01:05  cluster      i-1                   node is Ready");
+        let mut lines = Lines::new(Form::Lines);
+        let entry = entry("node_ready", Source::Cluster);
+        assert_eq!(
+            lines.line(&entry).unwrap().unwrap(),
+            "01:05  cluster      i-1                   node is Ready"
+        );
+        assert_eq!(lines.line(&entry).unwrap(), None, "the same again is no news");
     }
 
     #[test]

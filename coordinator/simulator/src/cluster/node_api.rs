@@ -64,7 +64,7 @@ impl KubeletApi for NodeApi {
         let entry = state.nodes.get(node).ok_or(Refusal::NotFound)?;
         Ok(OwnNode {
             unschedulable: entry.node.unschedulable,
-            cordoned_by: entry.node.annotations.get(CORDONED_BY).map(|by| by.to_string()),
+            cordoned_by: entry.node.annotations.get(CORDONED_BY).map(ToString::to_string),
             ready: entry.node.ready,
         })
     }

@@ -162,7 +162,7 @@ fn deployments(state: &mut State, now: Timestamp, log: &Log) {
         if owned.len() < wanted {
             create(state, &key, wanted - owned.len(), now);
         } else if owned.len() > wanted {
-            for pod in surplus(state, owned, wanted) {
+            for pod in surplus(state, &owned, wanted) {
                 state.delete_pod(&pod, None, now);
             }
         }
@@ -207,7 +207,7 @@ fn create(state: &mut State, key: &super::Key, count: usize, now: Timestamp) {
 
 /// Which pods a ReplicaSet deletes first: unbound, not ready, cheaper to delete, on the node with more of its like, younger
 /// (`getPodsRankedByRelatedPodsOnSameNode` and `ActivePodsWithRanks` of kube-controller-manager).
-fn surplus(state: &State, owned: Vec<PodKey>, wanted: usize) -> Vec<PodKey> {
+fn surplus(state: &State, owned: &[PodKey], wanted: usize) -> Vec<PodKey> {
     let mut on_node: BTreeMap<&NodeName, usize> = BTreeMap::new();
     for node in owned
         .iter()

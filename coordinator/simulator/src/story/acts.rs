@@ -55,7 +55,7 @@ impl Story {
             let attributes = world.store.attributes().await?;
             Ok(attributes
                 .get("last_cpu_avg")
-                .is_some_and(|average| average.is_number())
+                .is_some_and(serde_json::Value::is_number)
                 .then_some(()))
         })
         .await

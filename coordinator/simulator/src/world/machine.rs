@@ -1,6 +1,12 @@
 //! What runs on a simulated machine: the real agent, in a world of the simulation's, and the kubelet that it starts.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -85,6 +91,7 @@ impl Site {
             }),
             attestor: Arc::new(HandedOver {
                 secret: secret.as_deref().map(FixedToken::new),
+                asked: AtomicBool::new(false),
                 teller: teller.clone(),
             }),
             units: Arc::new(K3s {
@@ -277,6 +284,7 @@ impl Secrets for Store {
 /// The one-time secret that came with the launch.
 struct HandedOver {
     secret: Option<FixedToken>,
+    asked: AtomicBool,
     teller: Teller,
 }
 
@@ -287,10 +295,13 @@ impl Attestor for HandedOver {
             .secret
             .as_ref()
             .ok_or_else(|| Failure::because("no secret came with the launch"))?;
-        self.teller.tell(
-            "boot_enrolment",
-            "boot: asks to be enrolled, with the one-time secret of its launch",
-        );
+        // The standby sends it to the leader, where it asks again.
+        if !self.asked.swap(true, Ordering::Relaxed) {
+            self.teller.tell(
+                "boot_enrolment",
+                "boot: asks to be enrolled, with the one-time secret of its launch",
+            );
+        }
         secret.prove(challenge, request).await
     }
 }

@@ -81,13 +81,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The demo's world: it begins an hour and a half ago.
+    /// The demo's world: it begins as long ago as its story takes, so that people who ask a kept world see right ages.
     #[must_use]
     pub fn demo(seed: u64, speed: f64) -> Self {
         Self {
             seed: Seed(seed),
             speed,
-            start: Timestamp::now() - SignedDuration::from_mins(90),
+            start: Timestamp::now() - SignedDuration::from_mins(20),
             policy: POLICY.to_owned(),
             cloud: cloud::Times::default(),
         }
@@ -196,10 +196,22 @@ impl World {
         town::settle(&world.cluster, world.clock.now());
         world.load.set("quiet", &town::QUIET);
         world.run(site, machines, workers);
+        // The first to start leads, so that the same seed has the same leader; the others stand by.
         for (name, listener) in listeners {
             world.start_coordinator(&name, listener)?;
+            world.led().await?;
         }
         Ok(world)
+    }
+
+    /// Waits until some coordinator leads.
+    async fn led(&self) -> anyhow::Result<()> {
+        let deadline = self.clock.elapsed() + Duration::from_secs(60);
+        while records::leader(&self.store).await?.is_none() {
+            anyhow::ensure!(self.clock.elapsed() < deadline, "no coordinator takes the lease");
+            self.clock.sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
     }
 
     /// The two workers that are there at the beginning.
