@@ -32,9 +32,12 @@ use crate::{
     },
     state::{
         SharedStore,
-        lease::{self, Lease, Leadership, RvnSource},
+        lease::{self, Leadership, Lease, RvnSource},
     },
-    tell::{http, hub::{Courier, Hub}, SharedTell},
+    tell::{
+        SharedTell, http,
+        hub::{Courier, Hub},
+    },
 };
 use smartscale_proto::time::SharedClock;
 
@@ -64,7 +67,10 @@ pub struct Settings {
 }
 
 /// A task of an adapter (a watch, for example) that lives as long as the program.
-pub type OutsideTask = (&'static str, Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, ()> + Send>);
+pub type OutsideTask = (
+    &'static str,
+    Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, ()> + Send>,
+);
 
 /// The systems outside, behind their traits.
 pub struct Outside {
@@ -124,8 +130,20 @@ type Task = (&'static str, Result<(), String>);
 /// # Errors
 /// [`Ended`] names the task that ended by itself; all others are ended with it.
 pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), Ended> {
-    let Program { settings, authority, policy, clock, ids, rvn, store, hub, couriers, outside, listener, http } =
-        program;
+    let Program {
+        settings,
+        authority,
+        policy,
+        clock,
+        ids,
+        rvn,
+        store,
+        hub,
+        couriers,
+        outside,
+        listener,
+        http,
+    } = program;
     let gauges = hub.metrics().clone();
     let tell: SharedTell = hub.clone();
     let (lease, leadership) = Lease::new(
@@ -136,7 +154,12 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
         Arc::clone(&tell),
         rvn,
     );
-    let sessions = Sessions::new(settings.sessions, Arc::clone(&store), Arc::clone(&tell), Arc::clone(&clock));
+    let sessions = Sessions::new(
+        settings.sessions,
+        Arc::clone(&store),
+        Arc::clone(&tell),
+        Arc::clone(&clock),
+    );
     let agents: Arc<dyn Agents> = sessions.clone();
     let health: Arc<dyn AgentHealth> = sessions.clone();
     let (sources, view) = Sources::new(
@@ -204,7 +227,10 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
                 nodes: outside.nodes,
                 sources: Arc::new(move |now| view.states(now).into_iter().map(source_view).collect()),
                 objects_json: Arc::new(move |()| {
-                    let objects = objects.latest().value.ok_or("the cluster has not been seen yet")?;
+                    let objects = objects
+                        .latest()
+                        .value
+                        .ok_or("the cluster has not been seen yet")?;
                     export::objects_json(&objects).map_err(|error| error.to_string())
                 }),
                 happenings: Arc::new(move |()| hub.subscribe()),
@@ -254,10 +280,14 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
     while rest.join_next().await.is_some() {}
     match ended {
         None => Ok(()),
-        Some(Ok((task, outcome))) => {
-            Err(Ended { task, reason: outcome.err().unwrap_or_else(|| "without an error".to_owned()) })
-        }
-        Some(Err(error)) => Err(Ended { task: "a task", reason: error.to_string() }),
+        Some(Ok((task, outcome))) => Err(Ended {
+            task,
+            reason: outcome.err().unwrap_or_else(|| "without an error".to_owned()),
+        }),
+        Some(Err(error)) => Err(Ended {
+            task: "a task",
+            reason: error.to_string(),
+        }),
     }
 }
 
@@ -283,7 +313,12 @@ fn ready(
 }
 
 fn source_view(state: sources::SourceState) -> SourceView {
-    SourceView { source: state.source.to_owned(), age: state.age, fresh: state.fresh, error: state.error }
+    SourceView {
+        source: state.source.to_owned(),
+        age: state.age,
+        fresh: state.fresh,
+        error: state.error,
+    }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -121,7 +121,7 @@ impl Clock for Hand {
         *self.0.elapsed.lock().unwrap()
     }
     async fn sleep(&self, _: Duration) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -296,7 +296,7 @@ impl Agents for World {
         self.count(&format!("stop {instance} {operation}")) > 0
     }
     async fn changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -311,7 +311,7 @@ impl ClusterView for World {
         }
     }
     async fn changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

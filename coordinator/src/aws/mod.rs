@@ -1,6 +1,7 @@
 //! Adapters to AWS: the fleet (EC2), the state store (DynamoDB), notifications (SNS), metrics (CloudWatch).
 
 pub mod cloudwatch;
+pub mod dynamodb;
 mod failure;
 pub mod fleet;
 pub mod sns;
@@ -25,7 +26,11 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// `AWS_ENDPOINT_URL_<SERVICE>` are honoured. Nothing is sent except what finding the region takes.
 pub async fn sdk_config(region: Option<String>) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .http_client(Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https())
+        .http_client(
+            Builder::new()
+                .tls_provider(Provider::Rustls(CryptoMode::Ring))
+                .build_https(),
+        )
         .retry_config(RetryConfig::standard().with_max_attempts(3))
         .timeout_config(
             TimeoutConfig::builder()

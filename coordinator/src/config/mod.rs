@@ -218,10 +218,19 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn error(&self, path: &str, message: impl Into<String>) -> ConfigError {
-        ConfigError { file: self.file.display().to_string(), path: path.to_owned(), message: message.into() }
+        ConfigError {
+            file: self.file.display().to_string(),
+            path: path.to_owned(),
+            message: message.into(),
+        }
     }
 
-    fn duration(&self, path: &str, text: Option<&String>, default: Duration) -> Result<Duration, ConfigError> {
+    fn duration(
+        &self,
+        path: &str,
+        text: Option<&String>,
+        default: Duration,
+    ) -> Result<Duration, ConfigError> {
         let Some(text) = text else { return Ok(default) };
         let parsed = duration::parse(text).map_err(|error| self.error(path, error.to_string()))?;
         if parsed.is_zero() {
@@ -232,7 +241,10 @@ impl Reader<'_> {
 
     fn socket(&self, path: &str, text: &str) -> Result<SocketAddr, ConfigError> {
         text.parse().map_err(|_| {
-            self.error(path, format!("`{text}` is not an address to listen at: for example 0.0.0.0:7443 is"))
+            self.error(
+                path,
+                format!("`{text}` is not an address to listen at: for example 0.0.0.0:7443 is"),
+            )
         })
     }
 
@@ -243,15 +255,22 @@ impl Reader<'_> {
         if sound {
             Ok(text.to_owned())
         } else {
-            Err(self.error(path, format!("`{text}` is not host:port, for example 10.0.0.10:7443")))
+            Err(self.error(
+                path,
+                format!("`{text}` is not host:port, for example 10.0.0.10:7443"),
+            ))
         }
     }
 
     fn one_of<T: Copy>(&self, path: &str, text: &str, choices: &[(&str, T)]) -> Result<T, ConfigError> {
-        choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
-            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-            self.error(path, format!("`{text}` is not one of {}", words.join(", ")))
-        })
+        choices
+            .iter()
+            .find(|(word, _)| *word == text)
+            .map(|(_, value)| *value)
+            .ok_or_else(|| {
+                let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+                self.error(path, format!("`{text}` is not one of {}", words.join(", ")))
+            })
     }
 }
 
@@ -305,13 +324,24 @@ impl Reader<'_> {
         let timing = self.timing(&raw)?;
         let name = raw.name.unwrap_or_else(host_name);
         let hour = Duration::from_secs(3600);
-        let certificate_life =
-            self.duration("trust.certificate_life", raw.trust.certificate_life.as_ref(), 12 * hour)?;
+        let certificate_life = self.duration(
+            "trust.certificate_life",
+            raw.trust.certificate_life.as_ref(),
+            12 * hour,
+        )?;
         if !(hour..=24 * hour).contains(&certificate_life) {
             return Err(self.error("trust.certificate_life", "must lie between 1h and 24h"));
         }
-        self.one_of("fleet.kind", raw.fleet.kind.as_deref().unwrap_or("ec2"), &[("ec2", ())])?;
-        self.one_of("enrolment.attestor", raw.enrolment.attestor.as_deref().unwrap_or("token"), &[("token", ())])?;
+        self.one_of(
+            "fleet.kind",
+            raw.fleet.kind.as_deref().unwrap_or("ec2"),
+            &[("ec2", ())],
+        )?;
+        self.one_of(
+            "enrolment.attestor",
+            raw.enrolment.attestor.as_deref().unwrap_or("token"),
+            &[("token", ())],
+        )?;
         let store = self.store(raw.store, folder)?;
         let peers = raw
             .serve
@@ -319,7 +349,9 @@ impl Reader<'_> {
             .iter()
             .map(|(peer, endpoint)| {
                 let path = format!("serve.peers.{peer}");
-                let name = peer.parse().map_err(|error| self.error(&path, format!("{error}")))?;
+                let name = peer
+                    .parse()
+                    .map_err(|error| self.error(&path, format!("{error}")))?;
                 Ok((name, self.endpoint(&path, endpoint)?))
             })
             .collect::<Result<_, ConfigError>>()?;
@@ -334,14 +366,28 @@ impl Reader<'_> {
             ("warning", Severity::Warning),
             ("failure", Severity::Failure),
         ];
-        let cloudwatch_period =
-            self.duration("cloudwatch.period", raw.cloudwatch.period.as_ref(), Duration::from_secs(60))?;
+        let cloudwatch_period = self.duration(
+            "cloudwatch.period",
+            raw.cloudwatch.period.as_ref(),
+            Duration::from_secs(60),
+        )?;
         let cloudwatch = raw.cloudwatch.enabled.unwrap_or(false).then(|| {
-            (raw.cloudwatch.namespace.unwrap_or_else(|| "SmartScale".to_owned()), cloudwatch_period)
+            (
+                raw.cloudwatch
+                    .namespace
+                    .unwrap_or_else(|| "SmartScale".to_owned()),
+                cloudwatch_period,
+            )
         });
         Ok(Config {
-            name: name.parse().map_err(|error| self.error("name", format!("{error}")))?,
-            mode: self.one_of("mode", &raw.mode, &[("observe", Mode::Observe), ("act", Mode::Act)])?,
+            name: name
+                .parse()
+                .map_err(|error| self.error("name", format!("{error}")))?,
+            mode: self.one_of(
+                "mode",
+                &raw.mode,
+                &[("observe", Mode::Observe), ("act", Mode::Act)],
+            )?,
             policy_path: folder.join(raw.policy),
             listen: self.socket("serve.listen", &raw.serve.listen)?,
             advertise: self.endpoint("serve.advertise", &raw.serve.advertise)?,
@@ -359,7 +405,10 @@ impl Reader<'_> {
             store,
             lease,
             kubeconfig: raw.kubernetes.kubeconfig.map(|path| folder.join(path)),
-            prometheus: raw.prometheus.map(|prometheus| self.prometheus(prometheus, folder)).transpose()?,
+            prometheus: raw
+                .prometheus
+                .map(|prometheus| self.prometheus(prometheus, folder))
+                .transpose()?,
             region: raw.aws.region,
             pools: raw
                 .fleet
@@ -392,16 +441,19 @@ impl Reader<'_> {
             margin: self.duration("lease.margin", raw.margin.as_ref(), default.margin)?,
         };
         if lease.renewal + lease.margin >= lease.length {
-            return Err(self.error("lease.renewal", "renewal and margin together must be below lease.length"));
+            return Err(self.error(
+                "lease.renewal",
+                "renewal and margin together must be below lease.length",
+            ));
         }
         Ok(lease)
     }
 
     fn store(&self, raw: raw::RawStore, folder: &Path) -> Result<Store, ConfigError> {
         match (raw.kind.as_deref().unwrap_or("sqlite"), raw.path, raw.table) {
-            ("sqlite", path, None) => {
-                Ok(Store::Sqlite(folder.join(path.unwrap_or_else(|| "state.db".into()))))
-            }
+            ("sqlite", path, None) => Ok(Store::Sqlite(
+                folder.join(path.unwrap_or_else(|| "state.db".into())),
+            )),
             ("sqlite", _, Some(_)) => Err(self.error("store.table", "is only for kind = \"dynamodb\"")),
             ("dynamodb", None, table) => {
                 Ok(Store::DynamoDb(table.unwrap_or_else(|| "smartscale".to_owned())))
@@ -434,8 +486,16 @@ impl Reader<'_> {
         let timing = Timing {
             period: self.duration("period", whole.period.as_ref(), default.period)?,
             ready: self.duration("timing.ready", raw.ready.as_ref(), default.ready)?,
-            agent_silent: self.duration("timing.agent_silent", raw.agent_silent.as_ref(), default.agent_silent)?,
-            orphan_grace: self.duration("timing.orphan_grace", raw.orphan_grace.as_ref(), default.orphan_grace)?,
+            agent_silent: self.duration(
+                "timing.agent_silent",
+                raw.agent_silent.as_ref(),
+                default.agent_silent,
+            )?,
+            orphan_grace: self.duration(
+                "timing.orphan_grace",
+                raw.orphan_grace.as_ref(),
+                default.orphan_grace,
+            )?,
             batch_idle: self.duration("timing.batch_idle", raw.batch_idle.as_ref(), default.batch_idle)?,
             batch_most: self.duration("timing.batch_most", raw.batch_most.as_ref(), default.batch_most)?,
             fleet: self.duration("fleet.period", whole.fleet.period.as_ref(), default.fleet)?,
@@ -452,7 +512,11 @@ fn fleet_pool(raw: raw::RawFleetPool) -> FleetPool {
     FleetPool {
         launch_template: raw.launch_template,
         version: raw.version.unwrap_or_else(|| "$Default".to_owned()),
-        subnets: raw.subnets.into_iter().map(|(zone, subnet)| (Zone::from(zone), subnet)).collect(),
+        subnets: raw
+            .subnets
+            .into_iter()
+            .map(|(zone, subnet)| (Zone::from(zone), subnet))
+            .collect(),
     }
 }
 

@@ -40,7 +40,9 @@ fn the_template_is_sound_with_and_without_its_comments_taken_away() {
     let keys_uncommented: String = filled
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(rest) if rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(key, _)| is_key(key)) => {
+            Some(rest)
+                if rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(key, _)| is_key(key)) =>
+            {
                 format!("{rest}\n")
             }
             _ => format!("{line}\n"),
@@ -58,7 +60,8 @@ fn the_template_is_sound_with_and_without_its_comments_taken_away() {
 }
 
 fn is_key(text: &str) -> bool {
-    text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    text.chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
 #[test]
@@ -71,16 +74,37 @@ fn an_unknown_key_is_named_by_its_path_and_the_known_ones_are_listed() {
 #[test]
 fn a_value_out_of_bounds_is_named_by_its_path() {
     assert_eq!(path_of(&LEAST.replace("act", "dry-run")), "mode");
-    assert_eq!(path_of(&format!("{LEAST}[lease]\nrenewal = \"13s\"")), "lease.renewal");
-    assert_eq!(path_of(&format!("{LEAST}[lease]\nlength = \"fifteen\"")), "lease.length");
-    assert_eq!(path_of(&format!("{LEAST}[trust]\ncertificate_life = \"48h\"")), "trust.certificate_life");
+    assert_eq!(
+        path_of(&format!("{LEAST}[lease]\nrenewal = \"13s\"")),
+        "lease.renewal"
+    );
+    assert_eq!(
+        path_of(&format!("{LEAST}[lease]\nlength = \"fifteen\"")),
+        "lease.length"
+    );
+    assert_eq!(
+        path_of(&format!("{LEAST}[trust]\ncertificate_life = \"48h\"")),
+        "trust.certificate_life"
+    );
     assert_eq!(path_of(&format!("{LEAST}[store]\nkind = \"etcd\"")), "store.kind");
     assert_eq!(path_of(&format!("{LEAST}[store]\ntable = \"t\"")), "store.table");
-    assert_eq!(path_of(&LEAST.replace("127.0.0.1:7443", "here")), "serve.advertise");
+    assert_eq!(
+        path_of(&LEAST.replace("127.0.0.1:7443", "here")),
+        "serve.advertise"
+    );
     assert_eq!(path_of(&LEAST.replace("127.0.0.1:0", "here")), "serve.listen");
-    assert_eq!(path_of(&format!("{LEAST}[prometheus]\nurl = \"localhost:9090\"")), "prometheus.url");
-    assert_eq!(path_of(&format!("{LEAST}[timing]\nbatch_idle = \"10s\"")), "timing.batch_idle");
-    assert_eq!(path_of(&format!("{LEAST}[timing]\nready = \"0s\"")), "timing.ready");
+    assert_eq!(
+        path_of(&format!("{LEAST}[prometheus]\nurl = \"localhost:9090\"")),
+        "prometheus.url"
+    );
+    assert_eq!(
+        path_of(&format!("{LEAST}[timing]\nbatch_idle = \"10s\"")),
+        "timing.batch_idle"
+    );
+    assert_eq!(
+        path_of(&format!("{LEAST}[timing]\nready = \"0s\"")),
+        "timing.ready"
+    );
     assert_eq!(path_of(&LEAST.replace("name = \"a\"", "name = \"a b\"")), "name");
     assert_eq!(path_of(&LEAST.replace("[fleet]", "")), ".");
 }
@@ -88,5 +112,8 @@ fn a_value_out_of_bounds_is_named_by_its_path() {
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
     let error = load(Path::new("/nonexistent/coordinator.toml")).unwrap_err();
-    assert!(error.to_string().starts_with("/nonexistent/coordinator.toml: ."), "{error}");
+    assert!(
+        error.to_string().starts_with("/nonexistent/coordinator.toml: ."),
+        "{error}"
+    );
 }

@@ -1,1 +1,13 @@
 //! Adapters to the Kubernetes API: the watch, actions on nodes, events.
+//!
+//! All of them speak through [`api::Api`], which bounds every call in time and never repeats one by itself: a 429
+//! is an answer to an eviction, not a hiccup.
+
+pub mod api;
+pub mod client;
+pub mod events;
+pub mod nodes;
+pub mod watch;
+
+#[cfg(test)]
+mod testing;

@@ -30,7 +30,11 @@ pub struct Observed<T> {
 
 impl<T> Default for Observed<T> {
     fn default() -> Self {
-        Self { value: None, at: None, error: None }
+        Self {
+            value: None,
+            at: None,
+            error: None,
+        }
     }
 }
 

@@ -348,6 +348,7 @@ pub async fn attributes_are_merged_and_stay_beside_the_lease(factory: &dyn Facto
         store.commit(Epoch(1), &[], &attributes).await.unwrap();
     };
     publish(&[
+        ("cluster_id", json!("attributes")),
         ("node_count", json!(2)),
         ("last_cpu_avg", json!(41.5)),
         ("scaling_in_progress", json!(true)),
@@ -366,6 +367,7 @@ pub async fn attributes_are_merged_and_stay_beside_the_lease(factory: &dyn Facto
             .unwrap()
     );
     let expected = [
+        ("cluster_id", json!("attributes")),
         ("node_count", json!(3)),
         ("scaling_in_progress", json!(true)),
         ("last_scale_action", json!("scale_up")),
@@ -469,7 +471,7 @@ pub async fn no_update_is_lost(factory: &dyn Factory, writers: u64, each: u64) {
                     Ok(()) => done += 1,
                     // Another was first, or (DynamoDB) two transactions met: nothing was written.
                     Err(StoreError::Conflict(_) | StoreError::Unavailable(_)) => {
-                        tokio::task::yield_now().await
+                        tokio::task::yield_now().await;
                     }
                     Err(other) => panic!("{other}"),
                 }

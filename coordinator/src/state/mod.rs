@@ -28,6 +28,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use smartscale_planner::model::ClusterId;
 
 use crate::ids::{CoordinatorName, Epoch};
 
@@ -137,7 +138,8 @@ pub trait StateStore: Send + Sync {
     async fn get(&self, key: &str) -> Result<Option<Item>, StoreError>;
     /// Items whose key begins with `prefix`, in the order of their keys (or the reverse), at most `limit`.
     async fn list(&self, prefix: &str, newest_first: bool, limit: usize) -> Result<Vec<Item>, StoreError>;
-    /// The published attributes, with `lock_holder` and `lock_expiry` of the lease.
+    /// The published attributes, with `cluster_id`, and `lock_holder` and `lock_expiry` of the lease; none before
+    /// there was a lease.
     async fn attributes(&self) -> Result<Attributes, StoreError>;
 }
 
@@ -148,20 +150,14 @@ pub type SharedStore = Arc<dyn StateStore>;
 pub(crate) const STATE: &str = "state";
 /// Most writes of a commit. DynamoDB takes 100 actions, one of them the fence.
 pub const MAX_WRITES: usize = 90;
+/// The partition key: published with the attributes, the same whoever writes it.
+pub(crate) const CLUSTER: &str = "cluster_id";
 /// Attributes of the `state` item that are the store's own.
-const RESERVED: [&str; 7] = [
-    "cluster_id",
-    "item",
-    "rvn",
-    "epoch",
-    "lease_ms",
-    "lock_holder",
-    "lock_expiry",
-];
+pub(crate) const RESERVED: [&str; 6] = ["item", "rvn", "epoch", "lease_ms", "lock_holder", "lock_expiry"];
 
-/// What the lease publishes for people.
-pub(crate) fn lock_attributes(row: &LeaseRow) -> Attributes {
-    let mut attributes = Attributes::new();
+/// What the `state` item publishes by itself: whose it is, and the lock.
+pub(crate) fn lock_attributes(cluster: &ClusterId, row: &LeaseRow) -> Attributes {
+    let mut attributes = Attributes::from([(CLUSTER.to_owned(), Value::from(cluster.as_str()))]);
     if let Some(holder) = &row.holder {
         attributes.insert("lock_holder".to_owned(), Value::from(holder.as_str()));
         attributes.insert("lock_expiry".to_owned(), Value::from(row.expires_at.to_string()));

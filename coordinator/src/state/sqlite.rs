@@ -409,7 +409,7 @@ impl StateStore for SqliteStore {
                 inner.apply(transaction, write)?;
             }
             let cluster = inner.cluster.as_str();
-            for (name, value) in &attributes {
+            for (name, value) in attributes.iter().filter(|(name, _)| *name != super::CLUSTER) {
                 if value.is_null() {
                     transaction
                         .prepare_cached("DELETE FROM attributes WHERE cluster = ?1 AND name = ?2")?
@@ -477,10 +477,9 @@ impl StateStore for SqliteStore {
     async fn attributes(&self) -> Result<Attributes, StoreError> {
         self.run(|writer, inner| {
             let cluster = inner.cluster.as_str();
-            let mut attributes = inner
-                .lease(&writer.connection)?
-                .as_ref()
-                .map(lock_attributes)
+            let lease = inner.lease(&writer.connection)?;
+            let mut attributes = lease
+                .map(|row| lock_attributes(&inner.cluster, &row))
                 .unwrap_or_default();
             let mut statement = writer
                 .connection

@@ -54,7 +54,9 @@ impl Severity {
     /// The severity of a word; `None` for any other word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Detail, Self::Info, Self::Warning, Self::Failure].into_iter().find(|severity| severity.as_str() == word)
+        [Self::Detail, Self::Info, Self::Warning, Self::Failure]
+            .into_iter()
+            .find(|severity| severity.as_str() == word)
     }
 }
 

@@ -67,7 +67,7 @@ fn count(number: usize, what: &str) -> String {
 fn value(value: Option<f64>) -> String {
     value.map_or_else(
         || "an average".to_owned(),
-        |value| format!("an average of {value} %"),
+        |value| format!("an average of {}", crate::model::Percent(value)),
     )
 }
 

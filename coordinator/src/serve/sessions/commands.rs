@@ -102,9 +102,16 @@ impl Agents for Sessions {
     fn interruptions(&self) -> Vec<(InstanceId, String)> {
         let machines = self.machines();
         let taken = |machine: &super::Machine| {
-            machine.notices.iter().find(|notice| notice.kind() == v1::NoticeKind::SpotInterruption).cloned()
+            machine
+                .notices
+                .iter()
+                .find(|notice| notice.kind() == v1::NoticeKind::SpotInterruption)
+                .cloned()
         };
-        machines.iter().filter_map(|(instance, machine)| Some((instance.clone(), taken(machine)?.id))).collect()
+        machines
+            .iter()
+            .filter_map(|(instance, machine)| Some((instance.clone(), taken(machine)?.id)))
+            .collect()
     }
 
     fn boot_step(&self, instance: &InstanceId) -> Option<String> {

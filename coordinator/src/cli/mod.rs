@@ -1,0 +1,125 @@
+//! The command line of the coordinator's program.
+
+mod build;
+mod init;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use smartscale_coordinator::config;
+
+/// Keeps a K3s cluster on EC2 at the right size.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// The configuration.
+    #[arg(long, global = true, default_value = "/etc/smartscale/coordinator.toml")]
+    config: PathBuf,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs the coordinator (the default).
+    Run,
+    /// Checks the configuration and the policy; nothing is contacted.
+    CheckConfig,
+    /// Creates a certificate authority, a first admin credential, a commented configuration and a policy.
+    Init(init::InitArgs),
+    /// Signs credentials for a person.
+    Credentials(init::CredentialsArgs),
+}
+
+/// How the log looks.
+#[derive(Debug, Args)]
+pub(crate) struct Log {
+    /// Form of the log on stderr.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Log {
+    /// Starts logging; `SMARTSCALE_LOG` filters it (`info` by default).
+    pub(crate) fn start(&self) {
+        let filter = tracing_subscriber::EnvFilter::try_from_env("SMARTSCALE_LOG")
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
+        match self.log_format {
+            LogFormat::Text => builder.init(),
+            LogFormat::Json => builder.json().init(),
+        }
+    }
+}
+
+/// Why the program ends without success.
+pub(crate) enum Failure {
+    /// Bad usage or bad input: exit code 2.
+    Input(anyhow::Error),
+    /// The run failed: exit code 1.
+    Run(anyhow::Error),
+}
+
+/// Carries the command out.
+pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
+    let path = arguments.config;
+    match arguments.command.unwrap_or(Command::Run) {
+        Command::Run => {
+            let config = config::load(&path).map_err(|error| Failure::Input(error.into()))?;
+            let policy =
+                config::load_policy(&config.policy_path).map_err(|error| Failure::Input(error.into()))?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::Run(error.into()))?;
+            runtime.block_on(build::run(config, policy)).map_err(Failure::Run)
+        }
+        Command::CheckConfig => check(&path).map_err(Failure::Input),
+        Command::Credentials(args) => init::credentials(&path, &args).map_err(Failure::Input),
+        Command::Init(init) => init::run(&init).map_err(Failure::Input),
+    }
+}
+
+fn check(path: &std::path::Path) -> anyhow::Result<()> {
+    let config = config::load(path)?;
+    println!(
+        "{}: sound (mode {}, coordinator {})",
+        path.display(),
+        config.mode,
+        config.name
+    );
+    let (policy, warnings) = config::load_policy(&config.policy_path)?;
+    println!(
+        "{}: sound (cluster {}, {} pools, {} to {} nodes)",
+        config.policy_path.display(),
+        policy.cluster_id,
+        policy.pools.len(),
+        policy.limits.min_nodes,
+        policy.limits.max_nodes
+    );
+    for warning in warnings {
+        println!("{}: warning: {warning}", config.policy_path.display());
+    }
+    for pool in policy
+        .pools
+        .iter()
+        .filter(|pool| !config.pools.contains_key(&pool.name))
+    {
+        println!(
+            "{}: warning: fleet.pool.{} is missing: nothing can be launched for that pool",
+            path.display(),
+            pool.name
+        );
+    }
+    Ok(())
+}

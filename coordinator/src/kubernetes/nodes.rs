@@ -1,0 +1,324 @@
+//! What the coordinator does to nodes by itself, through the API server: cordon, evict, delete. Every call may be
+//! repeated.
+
+use async_trait::async_trait;
+use http::Method;
+use k8s_openapi::{
+    api::policy::v1::Eviction as EvictionBody,
+    apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions},
+};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Value, json};
+use smartscale_manifests as manifests;
+use smartscale_planner::{
+    drainability::{Evictability, Strictness, Tier, classify},
+    model::{NodeName, Pod, PodKey, keys},
+};
+
+use super::api::{Api, ApiError, JSON, JSON_PATCH, MERGE_PATCH, segment};
+use crate::{
+    act::nodes::{Eviction, Nodes, NodesError, PodOnNode},
+    ids::OperationId,
+    observe::web::form,
+};
+
+/// The annotation by which a drain marks a cordon as its own; agents write the same one, and take a cordon without it
+/// for a person's. Its value is the operation.
+pub const CORDONED_BY: &str = "smartscale.io/cordoned-by";
+/// The coordinator's own mark beside it, with the same value: set by [`Nodes::cordon`] alone.
+pub const DRAINING: &str = "smartscale.io/draining";
+
+/// An agent's mark of a drain that a notice began, and no operation.
+const NOTICE: &str = "notice/";
+/// Conflicting writes of others to the same node are waited out so often.
+const CONFLICTS: u32 = 5;
+
+/// Nodes behind the Kubernetes API.
+#[derive(Debug, Clone)]
+pub struct KubeNodes {
+    api: Api,
+}
+
+#[derive(Deserialize)]
+struct PodList {
+    #[serde(default)]
+    items: Vec<Value>,
+}
+
+impl KubeNodes {
+    /// Nodes behind this API.
+    #[must_use]
+    pub fn new(api: Api) -> Self {
+        Self { api }
+    }
+
+    async fn node(&self, node: &NodeName) -> Result<manifests::Node, NodesError> {
+        let path = node_path(node)?;
+        self.api.get(&path).await.map_err(|error| of_node(node, &error))
+    }
+
+    /// Reads the node, lets `change` make a patch of it (`None`: nothing to do), and writes it unless somebody else
+    /// has written in between; then anew.
+    async fn change(
+        &self,
+        node: &NodeName,
+        kind: &'static str,
+        change: impl Fn(&manifests::Node) -> Option<Value> + Send + Sync,
+    ) -> Result<(), NodesError> {
+        let path = node_path(node)?;
+        let mut last = None;
+        for _ in 0..CONFLICTS {
+            let read = self.node(node).await?;
+            let Some(patch) = change(&read) else { return Ok(()) };
+            let content = Some((kind, patch.to_string().into_bytes()));
+            match self.api.call::<IgnoredAny>(Method::PATCH, &path, content).await {
+                Ok(_) => return Ok(()),
+                // 409: another version; 422: a `test` of a JSON patch that does not hold.
+                Err(error) if matches!(error.code(), Some(409 | 422)) => last = Some(error),
+                Err(error) => return Err(of_node(node, &error)),
+            }
+        }
+        let last = last.map(|error| error.to_string()).unwrap_or_default();
+        Err(NodesError::Unavailable(format!(
+            "node {node} is written by somebody else all the time: {last}"
+        )))
+    }
+
+    async fn pod(&self, key: &PodKey) -> Result<Option<manifests::ObjectMeta>, NodesError> {
+        #[derive(Deserialize)]
+        struct Meta {
+            metadata: manifests::ObjectMeta,
+        }
+        match self.api.get::<Meta>(&pod_path(key)?).await {
+            Ok(pod) => Ok(Some(pod.metadata)),
+            Err(error) if error.code() == Some(404) => Ok(None),
+            Err(error) => Err(refusal(&error)),
+        }
+    }
+}
+
+fn node_path(node: &NodeName) -> Result<String, NodesError> {
+    let name = segment(node.as_str()).map_err(|_| NodesError::NoNode(node.clone()))?;
+    Ok(format!("/api/v1/nodes/{name}"))
+}
+
+fn pod_path(key: &PodKey) -> Result<String, NodesError> {
+    let part = |name| segment(name).map_err(|error| NodesError::Refused(error.to_string()));
+    Ok(format!(
+        "/api/v1/namespaces/{}/pods/{}",
+        part(key.namespace.as_str())?,
+        part(&key.name)?
+    ))
+}
+
+fn of_node(node: &NodeName, error: &ApiError) -> NodesError {
+    if error.code() == Some(404) {
+        NodesError::NoNode(node.clone())
+    } else {
+        refusal(error)
+    }
+}
+
+/// What may work later is told apart from what will not. A credential that is refused may be in rotation (401).
+fn refusal(error: &ApiError) -> NodesError {
+    match error.code() {
+        Some(401 | 408 | 409 | 429 | 500..) | None => NodesError::Unavailable(error.to_string()),
+        Some(_) => NodesError::Refused(error.to_string()),
+    }
+}
+
+/// How a cordon stands.
+fn cordoned_by(node: &manifests::Node) -> Option<&str> {
+    node.metadata.annotations.get(CORDONED_BY).map(String::as_str)
+}
+
+/// A merge patch that only counts for the version that was read.
+fn cordon_patch(node: &manifests::Node, unschedulable: bool, mark: Option<&OperationId>) -> Value {
+    json!({
+        "metadata": {
+            "resourceVersion": node.metadata.resource_version,
+            "annotations": {
+                CORDONED_BY: mark.map(OperationId::as_str),
+                DRAINING: mark.map(OperationId::as_str),
+            },
+        },
+        "spec": { "unschedulable": if unschedulable { json!(true) } else { Value::Null } },
+    })
+}
+
+fn rank(tier: Tier) -> i32 {
+    match tier {
+        Tier::Low => 0,
+        Tier::Ordinary => 1,
+        Tier::High => 2,
+        Tier::ClusterCritical => 3,
+        Tier::NodeCritical => 4,
+    }
+}
+
+/// A pod as a drain sees it. One whose fields cannot be understood has to leave like any other: a drain must not
+/// hang on it, nor forget it.
+fn on_node(value: Value, now: jiff::Timestamp) -> Option<PodOnNode> {
+    let meta = |path: &str| value.pointer(path).and_then(Value::as_str).map(str::to_owned);
+    let key = PodKey::new(meta("/metadata/namespace")?, meta("/metadata/name")?);
+    let uid = meta("/metadata/uid")?;
+    let terminating = meta("/metadata/deletionTimestamp").is_some();
+    let read = serde_json::from_value::<manifests::Pod>(value).ok();
+    let pod = read.and_then(|pod| Pod::try_from(&pod).ok());
+    let (must_leave, tier) = match &pod {
+        None => (true, rank(Tier::Ordinary)),
+        Some(pod) => match classify(pod, Strictness::default(), None, now) {
+            Evictability::Skip(_) => (false, rank(Tier::of(pod.priority))),
+            Evictability::Leaving { .. } => (true, rank(Tier::of(pod.priority))),
+            Evictability::Evict(tier) | Evictability::Block(_, tier) => (true, rank(tier)),
+        },
+    };
+    Some(PodOnNode {
+        key,
+        uid,
+        must_leave,
+        terminating,
+        tier,
+    })
+}
+
+#[async_trait]
+impl Nodes for KubeNodes {
+    async fn cordon(&self, node: &NodeName, operation: Option<&OperationId>) -> Result<bool, NodesError> {
+        let foreign = std::sync::atomic::AtomicBool::new(false);
+        self.change(node, MERGE_PATCH, |read| {
+            let by = cordoned_by(read);
+            let ours = by.is_some() && by == operation.map(OperationId::as_str);
+            let noticed = by.is_some_and(|by| by.starts_with(NOTICE));
+            let before = read.spec.unschedulable && (by.is_none() || noticed);
+            foreign.store(before, std::sync::atomic::Ordering::Relaxed);
+            match operation {
+                // A person's cordon stays a person's, and outlives the drain; a mark of an operation that is not
+                // this one is what is left of it, and passes to this one.
+                Some(_) if read.spec.unschedulable && by.is_none() => None,
+                Some(_) if ours && read.spec.unschedulable => None,
+                // An interruption's drain goes on whatever becomes of this operation.
+                Some(_) if read.spec.unschedulable && noticed => None,
+                // A person makes an operation's cordon their own.
+                None if read.spec.unschedulable && by.is_none() => None,
+                _ => Some(cordon_patch(read, true, operation)),
+            }
+        })
+        .await?;
+        Ok(foreign.into_inner())
+    }
+
+    async fn uncordon(&self, node: &NodeName, operation: Option<&OperationId>) -> Result<(), NodesError> {
+        self.change(node, MERGE_PATCH, |read| {
+            let by = cordoned_by(read);
+            let may = operation.is_none_or(|operation| by == Some(operation.as_str()));
+            (may && (read.spec.unschedulable || by.is_some())).then(|| cordon_patch(read, false, None))
+        })
+        .await
+    }
+
+    async fn pods(&self, node: &NodeName) -> Result<Vec<PodOnNode>, NodesError> {
+        let name = segment(node.as_str()).map_err(|_| NodesError::NoNode(node.clone()))?;
+        let query = form(&[("fieldSelector", &format!("spec.nodeName={name}"))]);
+        let list: PodList = self
+            .api
+            .get(&format!("/api/v1/pods?{query}"))
+            .await
+            .map_err(|error| refusal(&error))?;
+        let now = self.api.clock.now();
+        Ok(list
+            .items
+            .into_iter()
+            .filter_map(|pod| on_node(pod, now))
+            .collect())
+    }
+
+    async fn evict(&self, pod: &PodOnNode) -> Result<Eviction, NodesError> {
+        // An eviction that is refused for its UID has already taken from the disruption budget, for two minutes: the
+        // precondition is a guard, never a probe.
+        match self.pod(&pod.key).await? {
+            None => return Ok(Eviction::Gone),
+            Some(meta) if meta.uid.as_deref() != Some(&*pod.uid) => return Ok(Eviction::Gone),
+            Some(meta) if meta.deletion_timestamp.is_some() => return Ok(Eviction::Accepted),
+            Some(_) => {}
+        }
+        let body = EvictionBody {
+            metadata: ObjectMeta {
+                name: Some(pod.key.name.to_string()),
+                namespace: Some(pod.key.namespace.to_string()),
+                ..ObjectMeta::default()
+            },
+            delete_options: Some(DeleteOptions {
+                preconditions: Some(Preconditions {
+                    uid: Some(pod.uid.clone()),
+                    ..Preconditions::default()
+                }),
+                ..DeleteOptions::default()
+            }),
+        };
+        let body = serde_json::to_vec(&body).map_err(|error| NodesError::Refused(error.to_string()))?;
+        let path = format!("{}/eviction", pod_path(&pod.key)?);
+        match self
+            .api
+            .call::<IgnoredAny>(Method::POST, &path, Some((JSON, body)))
+            .await
+        {
+            Ok(_) => Ok(Eviction::Accepted),
+            Err(error) => match error.code() {
+                Some(404) => Ok(Eviction::Gone),
+                // Of the precondition; without these words it is a race for the budget's status.
+                Some(409) if error.says("Precondition failed") => Ok(Eviction::Gone),
+                Some(429) if error.is_caused_by("DisruptionBudget") => Ok(Eviction::Budget),
+                Some(500) if error.says("more than one PodDisruptionBudget") => Ok(Eviction::MultipleBudgets),
+                Some(403) if error.is_caused_by("NamespaceTerminating") => Ok(Eviction::NamespaceTerminating),
+                _ => Err(refusal(&error)),
+            },
+        }
+    }
+
+    async fn delete_pod(&self, pod: &PodOnNode, grace_seconds: u32) -> Result<(), NodesError> {
+        let body = json!({
+            "apiVersion": "v1", "kind": "DeleteOptions",
+            "gracePeriodSeconds": grace_seconds, "preconditions": { "uid": pod.uid },
+        });
+        let content = Some((JSON, body.to_string().into_bytes()));
+        match self
+            .api
+            .call::<IgnoredAny>(Method::DELETE, &pod_path(&pod.key)?, content)
+            .await
+        {
+            Ok(_) => Ok(()),
+            // Gone, or another pod of the same name.
+            Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
+            Err(error) => Err(refusal(&error)),
+        }
+    }
+
+    async fn verify(&self, node: &NodeName) -> Result<(), NodesError> {
+        self.change(node, JSON_PATCH, |read| {
+            let at = read.spec.taints.iter().position(|taint| taint.key == keys::UNVERIFIED)?;
+            Some(json!([
+                { "op": "test", "path": "/metadata/resourceVersion", "value": read.metadata.resource_version },
+                { "op": "test", "path": format!("/spec/taints/{at}/key"), "value": keys::UNVERIFIED },
+                { "op": "remove", "path": format!("/spec/taints/{at}") },
+            ]))
+        })
+        .await
+    }
+
+    async fn delete(&self, node: &NodeName) -> Result<(), NodesError> {
+        match self
+            .api
+            .call::<IgnoredAny>(Method::DELETE, &node_path(node)?, None)
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Some(404) => Ok(()),
+            Err(error) => Err(refusal(&error)),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "nodes_tests.rs"]
+mod tests;
