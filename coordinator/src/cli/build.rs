@@ -200,8 +200,9 @@ async fn build(config: &Config, policy: watch::Receiver<PolicyInForce>) -> anyho
     };
     let nodes = Arc::new(KubeNodes::new(Api::new(kube, Arc::clone(&clock))));
     let cluster: Arc<dyn ClusterView> = watching;
+    let settings = settings(config, &policy.borrow().policy)?;
     Ok(Program {
-        settings: settings(config, &policy.borrow().policy)?,
+        settings,
         authority: Arc::new(authority),
         policy,
         clock,
@@ -250,7 +251,7 @@ fn prometheus(
             .map_or(prometheus::Auth::None, prometheus::Auth::BearerFile),
         ..default
     };
-    Ok(Arc::new(Prometheus::new(settings, Arc::clone(clock))?))
+    Ok(Arc::new(Prometheus::new(&settings, Arc::clone(clock))?))
 }
 
 fn settings(config: &Config, policy: &Policy) -> anyhow::Result<Settings> {

@@ -8,6 +8,7 @@
 //! Prices, types and zones are the policy's, so that what a decision reckons with is what is billed. What takes time or
 //! goes wrong is drawn from the seed or written in the script ([`Cloud::refuse`], [`Cloud::interrupt`]).
 
+mod bill;
 mod fleet;
 
 use std::{
@@ -28,6 +29,8 @@ use smartscale_planner::{
 use smartscale_proto::time::SharedClock;
 use tokio::sync::mpsc;
 
+pub use bill::Bill;
+
 use crate::{
     cluster::signed,
     log::{Log, Source},
@@ -36,8 +39,6 @@ use crate::{
 
 /// EC2 announces an interruption so long before it takes the machine.
 pub const INTERRUPTION_NOTICE: Duration = Duration::from_secs(120);
-/// EC2 bills at least so much.
-const LEAST_BILLED: Duration = Duration::from_secs(60);
 
 /// How long things take.
 #[derive(Debug, Clone, Copy)]
@@ -145,17 +146,6 @@ pub struct Cloud {
     policy: Arc<Policy>,
     state: Arc<Mutex<State>>,
     machines: mpsc::UnboundedSender<Machine>,
-}
-
-/// What the machines have cost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
-pub struct Bill {
-    /// Hours of all machines.
-    pub node_hours: f64,
-    /// USD.
-    pub cost_usd: f64,
-    /// Machines that were launched.
-    pub launches: u32,
 }
 
 impl Cloud {
@@ -333,28 +323,6 @@ impl Cloud {
     #[must_use]
     pub fn launch_calls(&self) -> u32 {
         self.state().calls
-    }
-
-    /// What the machines have cost since `from`.
-    #[must_use]
-    pub fn bill(&self, from: Timestamp) -> Bill {
-        let now = self.clock.now();
-        let state = self.state();
-        let mut bill = Bill::default();
-        for entry in state.instances.values() {
-            let began = entry.instance.launched_at.max(from);
-            let ended = entry.ended_at.unwrap_or(now);
-            let billed = if entry.instance.launched_at >= from {
-                bill.launches += 1;
-                ended.duration_since(began).max(signed(LEAST_BILLED))
-            } else {
-                ended.duration_since(began)
-            };
-            let hours = billed.as_secs_f64() / 3600.0;
-            bill.node_hours += hours;
-            bill.cost_usd += hours * entry.price;
-        }
-        bill
     }
 
     /// A new machine, Pending. Its id depends on its zone, its market and its number in there, so that two launches at

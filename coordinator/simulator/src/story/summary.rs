@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 use smartscale_coordinator::state::StoreError;
-use smartscale_planner::model::Market;
+use smartscale_planner::{Plan, model::Market};
 use smartscale_proto::time::Clock as _;
 use tokio::task::JoinHandle;
 
@@ -46,6 +46,8 @@ pub struct Decided {
     pub at_seconds: f64,
     /// The planner's sentence.
     pub summary: String,
+    /// What it was for: the rules that called for a launch, the reasons of removals.
+    pub reasons: Vec<String>,
     /// What it came to.
     #[serde(flatten)]
     pub essence: Essence,
@@ -79,6 +81,13 @@ pub struct Summary {
     pub saving_percent: f64,
     /// The decisions, oldest first.
     pub decisions: Vec<Decided>,
+}
+
+fn reasons(plan: &Plan, essence: &Essence) -> Vec<String> {
+    let mut reasons = essence.rules.clone();
+    reasons.extend(plan.remove.iter().map(|removal| removal.reason.to_string()));
+    reasons.dedup();
+    reasons
 }
 
 /// Takes samples until it is stopped.
@@ -134,6 +143,7 @@ impl Summary {
                 let essence = Essence::of(&record.plan)?;
                 Some(Decided {
                     at_seconds: record.time.duration_since(start).as_secs_f64(),
+                    reasons: reasons(&record.plan, &essence),
                     summary: record.plan.summary,
                     essence,
                     cost_change_per_hour: record.cost_change_per_hour,
@@ -257,7 +267,7 @@ impl fmt::Display for Summary {
                 stamp(decided.at_seconds),
                 decided.essence.action,
                 decided.summary,
-                decided.essence.rules.join(", ")
+                decided.reasons.join(", ")
             )?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use smartscale_coordinator::{
         records::{DecisionRecord, NodeRecord, Record},
     },
 };
-use smartscale_planner::{Action, Plan};
+use smartscale_planner::{Action, Plan, RuleName};
 
 /// Records of a kind that are read at most.
 const MOST: usize = 1000;
@@ -65,7 +65,7 @@ pub struct Essence {
     pub launches: Vec<String>,
     /// `node (reason, moves)` of each removal.
     pub removals: Vec<String>,
-    /// The rules that fired.
+    /// The rules that called for it: those that fired above, or for pending pods. A removal's reason stands with it.
     pub rules: Vec<String>,
 }
 
@@ -89,7 +89,7 @@ impl Essence {
         });
         let removals = plan.remove.iter().map(|removal| {
             format!(
-                "{} ({:?}, {} moves)",
+                "{} ({}, {} moves)",
                 removal.node,
                 removal.reason,
                 removal.moves.len()
@@ -102,9 +102,16 @@ impl Essence {
             rules: plan
                 .rules
                 .iter()
-                .filter(|rule| rule.fired)
+                .filter(|rule| rule.fired && calls_for_more(rule.rule))
                 .map(|rule| rule.rule.to_string())
                 .collect(),
         })
     }
+}
+
+fn calls_for_more(rule: RuleName) -> bool {
+    matches!(
+        rule,
+        RuleName::PendingPods | RuleName::CpuAbove | RuleName::MemoryAbove
+    )
 }
