@@ -95,7 +95,7 @@ fn machines_at_the_full_price_are_the_cheapest() {
         "on-demand"
     );
     let strategy = call.on_demand_options().unwrap().allocation_strategy().unwrap();
-    assert_eq!(strategy.as_str(), "lowestPrice");
+    assert_eq!(strategy.as_str(), "lowest-price");
     assert!(call.spot_options().is_none());
 }
 
@@ -155,7 +155,7 @@ fn each_code_has_its_cause() {
         ("MaxSpotInstanceCountExceeded", RefusalCause::Quota),
         ("InvalidSubnetID.NotFound", RefusalCause::Configuration),
         ("UnauthorizedOperation", RefusalCause::Configuration),
-        ("Unsupported", RefusalCause::Configuration),
+        ("Unsupported", RefusalCause::Capacity),
         ("RequestLimitExceeded", RefusalCause::Throttled),
         ("InternalError", RefusalCause::Other),
     ] {
