@@ -3,15 +3,17 @@
 //!
 //! ```text
 //!  World ─▶ Story ─▶ Summary
-//!    └─ log ─▶ lines (or JSON, one object a line) on stdout
+//!    ├─────▶ a live view, where stdout is a terminal
+//!    └─ log ─▶ lines (or JSON, one object a line) elsewhere
 //! ```
 //!
 //! Exit codes: 0 the story ended as it should or was ended by Ctrl-C, 1 it went wrong, 2 bad usage.
 
 mod lines;
+mod view;
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -24,7 +26,10 @@ use smartscale_simulator::{
     world::{Settings, World},
 };
 
-use self::lines::{Form, Lines};
+use self::{
+    lines::{Form, Lines},
+    view::View,
+};
 
 /// Coordinators that were told to end have so long, in real time.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -43,9 +48,9 @@ pub(crate) struct DemoArgs {
     /// Goes on serving after the story, and says how to reach it from a second terminal
     #[arg(long)]
     pub(crate) keep: bool,
-    /// How what happens is printed
-    #[arg(short = 'o', long = "output", value_enum, default_value_t = Form::Lines)]
-    pub(crate) output: Form,
+    /// How what happens is printed; on a terminal it is a live view unless this is given
+    #[arg(short = 'o', long = "output", value_enum)]
+    pub(crate) output: Option<Form>,
 }
 
 fn speed(text: &str) -> Result<f64, String> {
@@ -107,38 +112,59 @@ enum End {
 
 async fn play(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let world = Arc::new(World::start(Settings::demo(args.seed, args.speed)).await?);
-    let mut printer = Printer {
-        log: world.log.clone(),
-        lines: Lines::new(args.output),
-        next: 0,
+    let form = args.output.unwrap_or(Form::Lines);
+    let mut show = if args.output.is_none() && io::stdout().is_terminal() {
+        Show::View(Box::new(View::open().context("the terminal cannot be drawn on")?))
+    } else {
+        Show::Lines(Printer {
+            log: world.log.clone(),
+            lines: Lines::new(form),
+            next: 0,
+        })
     };
     let end = {
         let mut story = Story::new(Arc::clone(&world));
         tokio::select! {
             outcome = story.play() => End::Played(Box::new(outcome)),
-            error = printer.follow() => return Err(error),
+            left = show.follow(&world) => {
+                left?;
+                End::Interrupted
+            }
             _ = tokio::signal::ctrl_c() => End::Interrupted,
         }
     };
-    printer.print_new()?;
-    let code = match end {
-        End::Interrupted => {
+    let played = match end {
+        End::Interrupted => None,
+        End::Played(outcome) => Some(*outcome),
+    };
+    let code = match played {
+        None => {
+            show.close()?;
             note("ended by Ctrl-C");
             ExitCode::SUCCESS
         }
-        End::Played(outcome) => match *outcome {
-            Ok(summary) => {
-                print(&printer.lines.summary(&summary)?)?;
-                if args.keep {
-                    serve_on(&world, &mut printer).await?;
-                }
-                ExitCode::SUCCESS
+        Some(Ok(summary)) => {
+            let text = Lines::new(form).summary(&summary)?;
+            // A view keeps the terminal until the person leaves, so that the summary comes last there.
+            if let Show::Lines(printer) = &mut show {
+                printer.print_new()?;
+                print(&text)?;
             }
-            Err(error) => {
-                note(&format!("error: {:#}", anyhow::Error::new(error)));
-                ExitCode::FAILURE
+            if args.keep {
+                serve_on(&world, &mut show).await?;
             }
-        },
+            let viewed = matches!(show, Show::View(_));
+            show.close()?;
+            if viewed {
+                print(&text)?;
+            }
+            ExitCode::SUCCESS
+        }
+        Some(Err(error)) => {
+            show.close()?;
+            note(&format!("error: {:#}", anyhow::Error::new(error)));
+            ExitCode::FAILURE
+        }
     };
     // The second Ctrl-C, or a coordinator that takes too long, ends everything at once.
     tokio::select! {
@@ -149,7 +175,7 @@ async fn play(args: &DemoArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Goes on at real time until Ctrl-C.
-async fn serve_on(world: &World, printer: &mut Printer) -> anyhow::Result<()> {
+async fn serve_on(world: &World, show: &mut Show) -> anyhow::Result<()> {
     world.clock.set_speed(KEPT_SPEED)?;
     let credentials = world.credentials();
     let endpoints: Vec<String> = world
@@ -157,16 +183,46 @@ async fn serve_on(world: &World, printer: &mut Printer) -> anyhow::Result<()> {
         .into_iter()
         .map(|(_, endpoint)| endpoint)
         .collect();
-    note(&format!(
-        "The cluster goes on, at real time from here. Ask it from a second terminal, for example:\n\
-         \n  smartscale --credentials {} --endpoint {} status\n\
-         \nCtrl-C ends it.",
+    let command = format!(
+        "smartscale --credentials {} --endpoint {} status",
         credentials.display(),
         endpoints.join(",")
-    ));
+    );
+    match show {
+        Show::View(view) => view.say(&format!(
+            "Goes on at real time. Second terminal: {command}   q ends it"
+        )),
+        Show::Lines(_) => note(&format!(
+            "The cluster goes on, at real time from here. Ask it from a second terminal, for example:\n\n  {command}\n\n\
+             Ctrl-C ends it."
+        )),
+    }
     tokio::select! {
-        error = printer.follow() => Err(error),
+        left = show.follow(world) => left,
         _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+/// How what happens is shown.
+enum Show {
+    Lines(Printer),
+    View(Box<View>),
+}
+
+impl Show {
+    /// Shows what happens until the person leaves.
+    async fn follow(&mut self, world: &World) -> anyhow::Result<()> {
+        match self {
+            Self::Lines(printer) => Err(printer.follow().await),
+            Self::View(view) => view.follow(world).await,
+        }
+    }
+
+    fn close(self) -> anyhow::Result<()> {
+        match self {
+            Self::Lines(mut printer) => printer.print_new(),
+            Self::View(_) => Ok(()),
+        }
     }
 }
 

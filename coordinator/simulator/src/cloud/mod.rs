@@ -19,7 +19,7 @@ use std::{
 
 use jiff::Timestamp;
 use smartscale_coordinator::{
-    act::fleet::{Instance, InstanceState, Launched, RefusalCause},
+    act::fleet::{Instance, Launched, RefusalCause},
     ids::InstanceId,
 };
 use smartscale_planner::{
@@ -30,6 +30,7 @@ use smartscale_proto::time::SharedClock;
 use tokio::sync::mpsc;
 
 pub use bill::Bill;
+pub use smartscale_coordinator::act::fleet::InstanceState;
 
 use crate::{
     cluster::signed,

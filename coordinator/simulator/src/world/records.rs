@@ -1,8 +1,8 @@
 //! What the coordinators have written down, read back for the story, the view and the summary.
 
 use serde::Serialize;
+pub use smartscale_coordinator::act::operation::Operation;
 use smartscale_coordinator::{
-    act::operation::Operation,
     ids::{CoordinatorName, InstanceId},
     state::{
         SharedStore, StoreError,
