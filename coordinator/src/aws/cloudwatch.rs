@@ -1,6 +1,6 @@
 //! Metrics for CloudWatch under their published names, summed up and sent when the sink flushes.
 //!
-//! Every metric carries the dimension `Cluster`. Those with a second dimension (`ScaleUpEvents` by `Reason`,
+//! Every metric carries the dimension `ClusterId`. Those with a second dimension (`ScaleUpEvents` by `Reason`,
 //! `ScalingFailures` by `ErrorType`) are sent without it as well, since CloudWatch adds nothing up over dimensions
 //! and an alarm wants the total. Figures that could not be sent are kept for the next flush.
 
@@ -108,7 +108,7 @@ impl Figures {
         let datum = |metric: &str, unit: StandardUnit| {
             MetricDatum::builder()
                 .metric_name(metric)
-                .dimensions(dimension("Cluster", cluster_id))
+                .dimensions(dimension("ClusterId", cluster_id))
                 .timestamp(time)
                 .unit(unit)
         };
@@ -309,16 +309,16 @@ mod tests {
         assert_eq!(
             lines(&figures, Some(3)),
             [
-                "AutoscalerInvocations{Cluster=demo} 2 Count",
-                "CurrentNodeCount{Cluster=demo} 3 Count",
-                "ExecutionTime{Cluster=demo} [0.5, 0.25] Seconds",
-                "NodeJoinLatency{Cluster=demo} [42.0] Seconds",
-                "ScaleDownEvents{Cluster=demo} 1 Count",
-                "ScaleUpEvents{Cluster=demo,Reason=pending_pods} 1 Count",
-                "ScaleUpEvents{Cluster=demo} 1 Count",
-                "ScalingFailures{Cluster=demo,ErrorType=capacity} 1 Count",
-                "ScalingFailures{Cluster=demo,ErrorType=other} 1 Count",
-                "ScalingFailures{Cluster=demo} 2 Count",
+                "AutoscalerInvocations{ClusterId=demo} 2 Count",
+                "CurrentNodeCount{ClusterId=demo} 3 Count",
+                "ExecutionTime{ClusterId=demo} [0.5, 0.25] Seconds",
+                "NodeJoinLatency{ClusterId=demo} [42.0] Seconds",
+                "ScaleDownEvents{ClusterId=demo} 1 Count",
+                "ScaleUpEvents{ClusterId=demo,Reason=pending_pods} 1 Count",
+                "ScaleUpEvents{ClusterId=demo} 1 Count",
+                "ScalingFailures{ClusterId=demo,ErrorType=capacity} 1 Count",
+                "ScalingFailures{ClusterId=demo,ErrorType=other} 1 Count",
+                "ScalingFailures{ClusterId=demo} 2 Count",
             ]
         );
     }

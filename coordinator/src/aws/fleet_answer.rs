@@ -24,7 +24,10 @@ pub(super) fn cause(code: &str) -> RefusalCause {
         | "InsufficientCapacity"
         | "InsufficientFreeAddressesInSubnet"
         | "UnfulfillableCapacity"
-        | "SpotMaxPriceTooLow" => RefusalCause::Capacity,
+        | "SpotMaxPriceTooLow"
+        // The type is not to be had in that zone: no fault of the pool, and only a back-off keeps it from being
+        // chosen again at once.
+        | "Unsupported" => RefusalCause::Capacity,
         "VcpuLimitExceeded"
         | "InstanceLimitExceeded"
         | "MaxSpotInstanceCountExceeded"
@@ -36,7 +39,6 @@ pub(super) fn cause(code: &str) -> RefusalCause {
         | "AccessDenied"
         | "OptInRequired"
         | "PendingVerification"
-        | "Unsupported"
         | "UnsupportedOperation"
         | "InvalidParameter"
         | "InvalidParameterValue"
