@@ -35,7 +35,7 @@ use crate::{
         lease::{self, Leadership, Lease, RvnSource},
     },
     tell::{
-        SharedTell, http,
+        SharedTell, gauges, http,
         hub::{Courier, Hub},
     },
 };
@@ -144,7 +144,8 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
         listener,
         http,
     } = program;
-    let gauges = hub.metrics().clone();
+    let metrics = hub.metrics().clone();
+    let keeping = Arc::clone(&clock);
     let tell: SharedTell = hub.clone();
     let (lease, leadership) = Lease::new(
         settings.name.clone(),
@@ -171,7 +172,7 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
             store: Arc::clone(&store),
             leadership: leadership.clone(),
             tell: Arc::clone(&tell),
-            gauges: gauges.clone(),
+            gauges: metrics.clone(),
             clock: Arc::clone(&clock),
         },
         settings.sources,
@@ -255,8 +256,16 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
     for (name, task) in outside.tasks {
         spawn(&mut rest, name, task(lasting.clone()));
     }
+    let showing = gauges::keep(
+        metrics.clone(),
+        latest.clone(),
+        leadership.clone(),
+        keeping,
+        lasting.clone(),
+    );
+    spawn(&mut rest, "gauges", showing);
     if let Some(listener) = http {
-        let router = http::router(gauges, move || ready(&latest, &leadership));
+        let router = http::router(metrics, move || ready(&latest, &leadership));
         let stop = lasting.clone();
         let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
         rest.spawn(async move { ("metrics", serving.await.map_err(|error| error.to_string())) });

@@ -1,3 +1,5 @@
-//! Rigs that start real servers, for the end-to-end suites (`tests/tests/`), load tests and benchmarks.
+//! Rigs that start real servers, and sites where the programs run among them, for the end-to-end suites
+//! (`tests/tests/`), load tests and benchmarks.
 
 pub mod rig;
+pub mod site;

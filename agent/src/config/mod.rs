@@ -62,6 +62,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// K3s' seams.
     pub k3s: K3s,
+    /// Where the kernel tells about the machine: `/proc`, or where a container has the machine's.
+    pub proc: PathBuf,
     /// Intervals of health.
     pub health: Health,
     /// How often notices are polled.
@@ -207,6 +209,7 @@ impl Config {
             secrets: check::secrets(raw.secrets)?,
             k3s: check::k3s(raw.k3s)?,
             health: check::health(&raw.health)?,
+            proc: raw.health.proc,
             notice_interval: check::within(
                 "notices.interval",
                 raw.notices.interval,

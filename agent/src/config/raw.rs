@@ -166,6 +166,7 @@ impl Default for K3s {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Health {
+    pub(super) proc: PathBuf,
     pub(super) changing_interval: Span,
     pub(super) quiet_interval: Span,
     pub(super) services_interval: Span,
@@ -176,6 +177,7 @@ impl Default for Health {
     fn default() -> Self {
         let seconds = |seconds| Span(Duration::from_secs(seconds));
         Self {
+            proc: "/proc".into(),
             changing_interval: seconds(1),
             quiet_interval: seconds(5),
             services_interval: seconds(10),

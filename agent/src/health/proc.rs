@@ -46,12 +46,13 @@ pub struct ProcVitals {
 }
 
 impl ProcVitals {
-    /// Reads the machine below `/proc`, the file system of `data_dir`, the kubelet at `healthz` (`http://…`) and the
+    /// Reads the machine below `proc`, the file system of `data_dir`, the kubelet at `healthz` (`http://…`) and the
     /// runtime's socket.
     ///
     /// # Errors
     /// [`HttpError::Address`] when `healthz` is no such address.
     pub fn new(
+        proc: &Path,
         data_dir: &Path,
         healthz: &str,
         runtime_socket: &Path,
@@ -62,7 +63,7 @@ impl ProcVitals {
             .ok()
             .map(|uri| uri.path().to_owned());
         Ok(Self {
-            proc: PathBuf::from("/proc"),
+            proc: proc.to_owned(),
             data_dir: data_dir.to_owned(),
             healthz: (http::authority(healthz)?, path.unwrap_or_default()),
             runtime_socket: runtime_socket.to_owned(),
@@ -280,6 +281,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("socket");
         let vitals = ProcVitals::new(
+            Path::new("/proc"),
             &folder.path().join("not/there"),
             "http://127.0.0.1:1/healthz",
             &socket,

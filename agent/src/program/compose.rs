@@ -62,6 +62,7 @@ pub(crate) fn parts(config: Config) -> anyhow::Result<Parts> {
         }),
         kubelet: kubelet(&k3s.kubeconfig),
         vitals: Arc::new(ProcVitals::new(
+            &config.proc,
             &k3s.data_dir,
             &k3s.healthz,
             &k3s.runtime_socket,

@@ -104,6 +104,8 @@ pub(super) struct Seen {
 pub struct Executor {
     pub(super) parts: Parts,
     journal: Mutex<Journal>,
+    /// Held while something is journaled: what a write says of the other operations must hold when it lands.
+    writing: tokio::sync::Mutex<()>,
     nudge: Notify,
     /// Orders that were sent to agents, by operation: when last.
     pub(super) sent: Mutex<BTreeMap<OperationId, Duration>>,
@@ -120,6 +122,7 @@ impl Executor {
         Arc::new(Self {
             parts,
             journal: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
             nudge: Notify::new(),
             sent: Mutex::default(),
             reconciled: Mutex::default(),
@@ -234,6 +237,7 @@ impl Executor {
         mut attributes: Attributes,
     ) -> bool {
         operation.epoch = epoch;
+        let _writing = self.writing.lock().await;
         let others = self.journal().open().any(|open| open.id != operation.id);
         attributes.insert(
             "scaling_in_progress".to_owned(),
@@ -271,6 +275,7 @@ impl Executor {
         }
         let mut attributes = attributes;
         attributes.insert("scaling_in_progress".to_owned(), true.into());
+        let _writing = self.writing.lock().await;
         journal::commit(&self.parts.store, epoch, &operations, Vec::new(), attributes).await?;
         for operation in &operations {
             self.journal().note(operation);

@@ -33,7 +33,7 @@ use crate::{
     ids::{DecisionId, Epoch, IdSource, InstanceId, OperationId},
     observe::{ClusterView, Observed},
     state::{
-        Attributes, LeaseRow, SharedStore, Write,
+        Attributes, Item, LeaseRow, SharedStore, StateStore, StoreError, Write,
         lease::Leadership,
         records::{NodeRecord, Record as _},
         sqlite::SqliteStore,
@@ -122,6 +122,40 @@ impl Clock for Hand {
     }
     async fn sleep(&self, _: Duration) {
         std::future::pending::<()>().await;
+    }
+}
+
+/// A store that is elsewhere: whatever else is under way goes on while a commit travels.
+struct Remote(SqliteStore);
+
+#[async_trait]
+impl StateStore for Remote {
+    async fn lease(&self) -> Result<Option<LeaseRow>, StoreError> {
+        self.0.lease().await
+    }
+    async fn replace_lease(&self, expected: Option<&str>, next: &LeaseRow) -> Result<bool, StoreError> {
+        self.0.replace_lease(expected, next).await
+    }
+    async fn commit(
+        &self,
+        epoch: Epoch,
+        writes: &[Write],
+        attributes: &Attributes,
+    ) -> Result<(), StoreError> {
+        tokio::task::yield_now().await;
+        self.0.commit(epoch, writes, attributes).await
+    }
+    async fn append(&self, write: &Write) -> Result<(), StoreError> {
+        self.0.append(write).await
+    }
+    async fn get(&self, key: &str) -> Result<Option<Item>, StoreError> {
+        self.0.get(key).await
+    }
+    async fn list(&self, prefix: &str, newest_first: bool, limit: usize) -> Result<Vec<Item>, StoreError> {
+        self.0.list(prefix, newest_first, limit).await
+    }
+    async fn attributes(&self) -> Result<Attributes, StoreError> {
+        self.0.attributes().await
     }
 }
 
@@ -327,7 +361,9 @@ impl Stage {
     fn new() -> Self {
         let world = Arc::new(World::default());
         let clock: SharedClock = Arc::new(Hand(Arc::clone(&world)));
-        let store: SharedStore = Arc::new(SqliteStore::in_memory("demo".into(), Arc::clone(&clock)).unwrap());
+        let store: SharedStore = Arc::new(Remote(
+            SqliteStore::in_memory("demo".into(), Arc::clone(&clock)).unwrap(),
+        ));
         Self {
             world,
             clock,
@@ -517,6 +553,21 @@ async fn a_plan_becomes_one_launch_call_for_its_group_and_ends_when_every_node_i
     assert_eq!(operations[0].launch().unwrap().ready.len(), 2);
     let attributes = stage.store.attributes().await.unwrap();
     assert_eq!(attributes["last_scale_action"], json!("scale_up"));
+    assert_eq!(attributes["scaling_in_progress"], json!(false));
+}
+
+#[tokio::test]
+async fn operations_that_end_in_the_same_moment_leave_no_scaling_in_progress() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    let plan = Plan {
+        launch: vec![launch("us-east-1a"), launch("us-east-1b")],
+        ..scale_up()
+    };
+    leader.submit(&plan, &decision()).await.unwrap();
+    assert!(stage.play(&leader).await);
+    assert_eq!(stage.operations().await.len(), 2);
+    let attributes = stage.store.attributes().await.unwrap();
     assert_eq!(attributes["scaling_in_progress"], json!(false));
 }
 

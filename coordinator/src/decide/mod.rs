@@ -303,6 +303,9 @@ impl Decider {
         // The leader's own memory is the newest; a new leader and a follower take what was published.
         if epoch.is_some() && epoch == self.loaded_for {
             standing.state.unneeded_since = self.unneeded_since.clone();
+        } else {
+            // Another leader may have published other values since.
+            self.published.clear();
         }
         self.loaded_for = epoch;
         Ok(standing)

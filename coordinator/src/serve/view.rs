@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use smartscale_planner::{Plan, Policy, Snapshot};
+use jiff::{SignedDuration, Timestamp};
+use smartscale_planner::{Plan, Policy, Snapshot, model::Node, snapshot::Reading};
 
 use crate::ids::DecisionId;
 
@@ -26,4 +26,31 @@ pub struct Latest {
     pub cost_change_per_hour: f64,
     /// What is wrong or worth knowing, as sentences.
     pub warnings: Vec<String>,
+}
+
+/// A reading of the cluster's averages counts for so long (FORMATS §2).
+const READING_LIFE: SignedDuration = SignedDuration::from_mins(3);
+
+impl Latest {
+    /// Nodes of the policy's pools.
+    pub fn our_nodes(&self) -> impl Iterator<Item = &Node> {
+        let ours = |node: &&Node| self.policy.pool_of(node).is_some();
+        self.snapshot.cluster.nodes.iter().filter(ours)
+    }
+
+    /// How many pods wait for a place.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        let pods = &self.snapshot.cluster.pods;
+        pods.iter().filter(|pod| pod.wants_place()).count()
+    }
+
+    /// The newest reading of the cluster's averages, if it still counts at `now`.
+    #[must_use]
+    pub fn reading(&self, now: Timestamp) -> Option<&Reading> {
+        let readings = self.snapshot.metrics.cluster.iter();
+        readings
+            .max_by_key(|reading| reading.time)
+            .filter(|reading| now.duration_since(reading.time) <= READING_LIFE)
+    }
 }

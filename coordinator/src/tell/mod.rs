@@ -8,6 +8,7 @@
 //!                                                            time, with retries; a full queue drops and counts
 //! ```
 
+pub mod gauges;
 pub mod http;
 pub mod hub;
 pub mod metrics;

@@ -1,6 +1,6 @@
 //! The status: the cluster, its limits and sources, and who leads.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use smartscale_proto::{
     time::{duration_to_wire, to_wire},
     v1::{self, StatusResponse},
@@ -15,9 +15,6 @@ use crate::{
         records::{Floor, Pause, Record},
     },
 };
-
-/// A cluster reading counts for so long (FORMATS §2).
-const READING_LIFE: SignedDuration = SignedDuration::from_mins(3);
 
 impl AdminDesk {
     pub(super) async fn status_of_cluster(&self) -> Result<StatusResponse, Status> {
@@ -124,28 +121,17 @@ impl AdminDesk {
 }
 
 fn fill(status: &mut StatusResponse, latest: &Latest, now: Timestamp) {
-    let (cluster, policy) = (&latest.snapshot.cluster, &latest.policy);
+    let policy = &latest.policy;
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let ours: Vec<_> = cluster
-        .nodes
-        .iter()
-        .filter(|node| policy.pool_of(node).is_some())
-        .collect();
     status.cluster_id = policy.cluster_id.to_string();
-    status.nodes_total = count(ours.len());
-    status.nodes_ready = count(ours.iter().filter(|node| node.ready).count());
+    status.nodes_total = count(latest.our_nodes().count());
+    status.nodes_ready = count(latest.our_nodes().filter(|node| node.ready).count());
     status.nodes_launching = count(latest.snapshot.state.launching.len());
     status.min_nodes = policy.limits.min_nodes;
     status.max_nodes = policy.limits.max_nodes;
-    status.pods_pending = count(cluster.pods.iter().filter(|pod| pod.wants_place()).count());
-    status.cost_per_hour = ours.iter().filter_map(|node| policy.price_of(node)).sum();
-    let newest = latest
-        .snapshot
-        .metrics
-        .cluster
-        .iter()
-        .max_by_key(|reading| reading.time);
-    if let Some(reading) = newest.filter(|reading| now.duration_since(reading.time) <= READING_LIFE) {
+    status.pods_pending = count(latest.pending());
+    status.cost_per_hour = latest.our_nodes().filter_map(|node| policy.price_of(node)).sum();
+    if let Some(reading) = latest.reading(now) {
         status.cpu_percent = reading.cpu_percent;
         status.memory_percent = reading.memory_percent;
     }

@@ -18,6 +18,7 @@ use super::super::process::{Process, Program};
 use super::super::{Folder, aws};
 use super::Settings;
 use super::kubelet::Kubelet;
+use super::proc::Proc;
 
 /// The `systemctl` of one machine: one unit, whose wanted state is a file.
 const SYSTEMCTL: &str = r#"#!/bin/sh
@@ -45,6 +46,7 @@ exit 1
 #[derive(Debug)]
 pub struct Machine {
     imds: Imds,
+    proc: Proc,
     agent: Option<Process>,
     program: Program,
     start_at: Instant,
@@ -67,7 +69,16 @@ impl Machine {
     ) -> anyhow::Result<Self> {
         let id = instance.id.clone();
         let home = folder.sub(&format!("machines/{id}"))?;
-        for sub in ["bin", "unit", "config.yaml.d", "data", "state", "run", "etc"] {
+        for sub in [
+            "proc",
+            "bin",
+            "unit",
+            "config.yaml.d",
+            "data",
+            "state",
+            "run",
+            "etc",
+        ] {
             folder.sub(&format!("machines/{id}/{sub}"))?;
         }
         std::fs::write(home.join("unit/state"), "inactive").context("write the unit's state")?;
@@ -102,6 +113,7 @@ impl Machine {
             given => given.to_owned(),
         };
         let imds = Imds::start(instance).await?;
+        let proc = Proc::start(home.join("proc"), size)?;
         let config = configure(&base, &home, &imds.url(), account_url, &healthz, &kubeconfig)?;
         let config = folder.write(&format!("machines/{id}/etc/agent.toml"), config)?;
         let mut program = Program::new(format!("agent-{id}"), &settings.agent)
@@ -121,6 +133,7 @@ impl Machine {
         let folder = folder.clone();
         Ok(Self {
             imds,
+            proc,
             agent: None,
             program,
             start_at,
@@ -136,6 +149,11 @@ impl Machine {
     #[must_use]
     pub fn imds(&self) -> &Imds {
         &self.imds
+    }
+
+    /// From now on it uses these shares (0 to 1) of its CPU and memory. It starts nearly idle.
+    pub fn busy(&self, cpu: f64, memory: f64) {
+        self.proc.set(cpu, memory);
     }
 
     /// Its folder: `state/`, `run/`, `config.yaml.d/`, `etc/agent.toml`.
@@ -219,6 +237,7 @@ fn configure(
     };
     set("", "state_dir", text(&home.join("state")))?;
     set("", "run_dir", text(&home.join("run")))?;
+    set("health", "proc", text(&home.join("proc")))?;
     set("imds", "endpoint", imds.into())?;
     set("secrets", "endpoint", account_url.into())?;
     set("secrets", "region", aws::REGION.into())?;

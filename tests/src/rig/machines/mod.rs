@@ -14,6 +14,7 @@
 mod dropin;
 mod kubelet;
 mod machine;
+mod proc;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

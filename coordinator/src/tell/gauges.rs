@@ -1,0 +1,90 @@
+//! Keeps the gauges that show a state (nodes, pods that wait, utilisation, who leads) in step with it.
+
+use std::sync::Arc;
+
+use smartscale_proto::time::SharedClock;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Metrics;
+use crate::{serve::view::Latest, state::lease::Leadership};
+
+/// Sets the gauges at each decision and each change of the leader, until `stop`.
+pub async fn keep(
+    metrics: Metrics,
+    mut latest: watch::Receiver<Option<Arc<Latest>>>,
+    mut leadership: watch::Receiver<Leadership>,
+    clock: SharedClock,
+    stop: CancellationToken,
+) {
+    loop {
+        metrics.set_leader(leadership.borrow_and_update().may_act(&*clock).is_some());
+        if let Some(latest) = &*latest.borrow_and_update() {
+            show(&metrics, latest);
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Ok(()) = latest.changed() => {}
+            Ok(()) = leadership.changed() => {}
+            // Whoever decided and whoever led have ended: nothing will change any more.
+            else => return stop.cancelled().await,
+        }
+    }
+}
+
+fn show(metrics: &Metrics, latest: &Latest) {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let ready = latest.our_nodes().filter(|node| node.ready).count();
+    metrics.set_nodes(count(ready), count(latest.our_nodes().count()));
+    metrics.set_pending(latest.pending());
+    let reading = latest.reading(latest.at);
+    metrics.set_utilisation(
+        reading.and_then(|reading| reading.cpu_percent),
+        reading.and_then(|reading| reading.memory_percent),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use smartscale_planner::{
+        Plan, fixtures,
+        model::Pod,
+        snapshot::{Reading, Source},
+    };
+
+    use super::*;
+
+    fn latest(reading_age: SignedDuration) -> Latest {
+        let mut snapshot = fixtures::snapshot(
+            [fixtures::node("a"), fixtures::node("b").not_ready()],
+            Vec::<Pod>::new(),
+        );
+        snapshot.metrics.cluster = vec![Reading {
+            time: fixtures::now() - reading_age,
+            cpu_percent: Some(50.0),
+            memory_percent: None,
+            source: Source::Prometheus,
+        }];
+        Latest {
+            at: fixtures::now(),
+            snapshot: Arc::new(snapshot),
+            plan: Arc::new(Plan::default()),
+            policy: Arc::new(fixtures::policy("")),
+            policy_toml: "".into(),
+            decision: None,
+            cost_change_per_hour: 0.0,
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_seen_is_shown_and_an_old_reading_is_unknown() {
+        let metrics = Metrics::new("0");
+        show(&metrics, &latest(SignedDuration::from_secs(10)));
+        assert_eq!(metrics.node_count(), Some(2));
+        assert!(metrics.encode().contains("cpu_ratio 0.5"), "{}", metrics.encode());
+        show(&metrics, &latest(SignedDuration::from_mins(4)));
+        assert!(metrics.encode().contains("cpu_ratio NaN"), "{}", metrics.encode());
+    }
+}

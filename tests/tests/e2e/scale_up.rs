@@ -1,0 +1,148 @@
+//! A pending pod becomes a node, and everybody who should know of it does.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::Value;
+use smartscale_tests::rig::kubernetes::{deployment, pod};
+use smartscale_tests::rig::{aws, wait};
+use smartscale_tests::site::{DEADLINE, Site, node_of, policy};
+
+/// The published attributes of DESIGN §4, but `last_cpu_avg` and `last_memory_avg`, which are absent while unknown.
+const PUBLISHED: [&str; 9] = [
+    "cluster_id",
+    "node_count",
+    "last_scale_time",
+    "last_scale_action",
+    "scaling_in_progress",
+    "lock_holder",
+    "lock_expiry",
+    "last_pending_pods",
+    "epoch",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pending_pods_become_nodes_that_the_scheduler_binds_them_to_and_everybody_is_told() {
+    let site = Site::start("scale-up", &policy("[limits]\nmin_nodes = 0\n"))
+        .await
+        .unwrap();
+    site.create(&deployment("web", 2, pod("web").requests("1500m", "256Mi")))
+        .await
+        .unwrap();
+    let nodes = site.ready_nodes(2).await.unwrap();
+    let pods = site.running("web", 2).await.unwrap();
+    let mut homes: Vec<&str> = pods.iter().filter_map(node_of).collect();
+    homes.sort_unstable();
+    assert_eq!(homes, nodes, "the real scheduler bound one pod to each");
+    assert_eq!(site.launched().await.unwrap(), nodes, "one machine for each node");
+
+    let launch = site
+        .operation("the launches' end", |operation| {
+            operation["kind"] == "launch" && operation["phase"] == "done"
+        })
+        .await
+        .unwrap();
+    let decision = launch["decision"].as_str().unwrap();
+    let decisions = site.ask(&["decisions", "--limit", "100"]).await.unwrap();
+    let record = decisions["decisions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|record| record["id"] == decision)
+        .unwrap();
+    assert_eq!(record["action"], "scale_up");
+    let explained = site.ask(&["explain", decision]).await.unwrap();
+    assert!(
+        explained["lines"].to_string().contains("default/web-"),
+        "{explained:#}"
+    );
+
+    published_attributes_are_in_the_table(&site).await;
+    the_notification_has_arrived(&site, launch["id"].as_str().unwrap()).await;
+    cloudwatch_has_the_metrics(&site).await;
+    an_event_says_why(&site, &pods[0].metadata.name.clone().unwrap()).await;
+}
+
+async fn published_attributes_are_in_the_table(site: &Site) {
+    let table = site.stack.dynamodb.client().await;
+    let item = wait::until("the books to be in order", DEADLINE, || async {
+        let answer = table
+            .get_item()
+            .table_name("smartscale")
+            .key("cluster_id", AttributeValue::S("rig".into()))
+            .key("item", AttributeValue::S("state".into()))
+            .send()
+            .await?;
+        let item = answer.item.unwrap_or_default();
+        let settled = item.get("node_count") == Some(&AttributeValue::N("2".into()))
+            && item.get("scaling_in_progress") == Some(&AttributeValue::Bool(false));
+        anyhow::ensure!(settled, "{item:#?}");
+        Ok(Some(item))
+    })
+    .await
+    .unwrap();
+    for name in PUBLISHED {
+        assert!(item.contains_key(name), "{name} is missing in {item:#?}");
+    }
+    assert_eq!(item["last_scale_action"], AttributeValue::S("scale_up".into()));
+    assert_eq!(item["lock_holder"], AttributeValue::S("coordinator-a".into()));
+    assert_eq!(item["last_pending_pods"], AttributeValue::N("0".into()));
+}
+
+async fn the_notification_has_arrived(site: &Site, operation: &str) {
+    // The queue holds everything that was told since the start; the launch's end is among it.
+    wait::until_true("the notification", DEADLINE, || async {
+        let messages = site.stack.account.take_messages(&site.stack.topic).await?;
+        let bodies = messages
+            .iter()
+            .filter_map(|text| serde_json::from_str::<Value>(text).ok());
+        Ok(bodies
+            .filter(|body| body["cluster"] == "rig" && body["kind"] == "operation")
+            .any(|body| body["subject"] == operation && body["event"]["phase"] == "done"))
+    })
+    .await
+    .unwrap();
+}
+
+async fn cloudwatch_has_the_metrics(site: &Site) {
+    let config = site.stack.account.config(&aws::Key::root()).await;
+    let client = aws_sdk_cloudwatch::Client::new(&config);
+    let wanted = [
+        "AutoscalerInvocations",
+        "CurrentNodeCount",
+        "ExecutionTime",
+        "NodeJoinLatency",
+        "ScaleUpEvents",
+    ];
+    wait::until_true("the metrics", DEADLINE, || async {
+        let listed = client.list_metrics().namespace("SmartScale").send().await?;
+        let names: Vec<&str> = listed
+            .metrics()
+            .iter()
+            .filter_map(|metric| metric.metric_name())
+            .collect();
+        anyhow::ensure!(wanted.iter().all(|name| names.contains(name)), "only {names:?}");
+        Ok(true)
+    })
+    .await
+    .unwrap();
+}
+
+async fn an_event_says_why(site: &Site, pod: &str) {
+    let events: Api<Event> = Api::default_namespaced(site.stack.cluster.client());
+    let note = wait::until("an event", DEADLINE, || async {
+        let all = events.list(&ListParams::default()).await?;
+        let ours = all.items.into_iter().find(|event| {
+            event.reporting_controller.as_deref() == Some("smartscale.io/coordinator")
+                && event
+                    .regarding
+                    .as_ref()
+                    .is_some_and(|regarding| regarding.name.as_deref() == Some(pod))
+        });
+        Ok(ours.and_then(|event| event.note))
+    })
+    .await
+    .unwrap();
+    assert!(note.contains("launch"), "{note}");
+}
