@@ -142,17 +142,7 @@ impl DynamoStore {
     }
 
     async fn enable_time_to_live(&self) -> Result<(), StoreError> {
-        let present = self
-            .client
-            .describe_time_to_live()
-            .table_name(&self.table)
-            .send()
-            .await;
-        let present = present.map_err(|error| self.read_error(&error))?;
-        let name = present
-            .time_to_live_description()
-            .and_then(|description| description.attribute_name());
-        if name == Some("expires_at") {
+        if self.has_time_to_live().await? {
             return Ok(());
         }
         let wanted = TimeToLiveSpecification::builder()
@@ -165,9 +155,28 @@ impl DynamoStore {
             .update_time_to_live()
             .table_name(&self.table)
             .time_to_live_specification(wanted)
-            .send();
-        enabled.await.map_err(|error| self.read_error(&error))?;
-        Ok(())
+            .send()
+            .await;
+        match enabled {
+            Ok(_) => Ok(()),
+            // Another coordinator that starts at the same moment was first.
+            Err(_) if self.has_time_to_live().await? => Ok(()),
+            Err(error) => Err(self.read_error(&error)),
+        }
+    }
+
+    async fn has_time_to_live(&self) -> Result<bool, StoreError> {
+        let present = self
+            .client
+            .describe_time_to_live()
+            .table_name(&self.table)
+            .send()
+            .await;
+        let present = present.map_err(|error| self.read_error(&error))?;
+        let name = present
+            .time_to_live_description()
+            .and_then(|description| description.attribute_name());
+        Ok(name == Some("expires_at"))
     }
 
     fn key(&self, item: &str) -> Row {

@@ -1,0 +1,8 @@
+//! The coordinator's adapters against the real servers: what the embedded stand-ins promise is what these keep.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot arrange its servers has failed"
+)]
+
+mod contention;
+mod store;
