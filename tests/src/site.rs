@@ -233,6 +233,22 @@ impl Site {
         }
     }
 
+    /// Waits for `count` decisions from now on, so that whatever would be decided has been.
+    ///
+    /// # Errors
+    /// They are not taken in time.
+    pub async fn decisions(&self, count: usize) -> anyhow::Result<()> {
+        let time = async || anyhow::Ok(self.ask(&["status"]).await?["last_decision_at"].to_string());
+        for _ in 0..count {
+            let before = time().await?;
+            wait::until_true("a further decision", DEADLINE, || async {
+                Ok(time().await? != before)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     /// Nodes of the Kubernetes API.
     #[must_use]
     pub fn nodes(&self) -> Api<Node> {

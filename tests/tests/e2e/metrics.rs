@@ -9,6 +9,7 @@ const QUICK: &str = r#"
 [limits]
 min_nodes = 1
 [scale_up]
+cooldown = "15s"
 reading_interval = "1s"
 [scale_down]
 when = "fits"
@@ -16,26 +17,6 @@ sustained = "1s"
 cooldown = "1s"
 min_age = "1s"
 "#;
-
-/// Waits for `count` decisions from now on, so that whatever would have been decided has been.
-async fn decisions(site: &Site, count: usize) {
-    let mut last = String::new();
-    let mut seen = 0;
-    wait::until_true("further decisions", DEADLINE, || {
-        let status = site.ask(&["status"]);
-        let (last, seen) = (&mut last, &mut seen);
-        async move {
-            let at = status.await?["last_decision_at"].to_string();
-            if at != *last {
-                *last = at;
-                *seen += 1;
-            }
-            Ok(*seen > count)
-        }
-    })
-    .await
-    .unwrap();
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cpu_above_the_threshold_for_two_readings_adds_one_node_and_exactly_the_threshold_none() {
@@ -50,7 +31,7 @@ async fn cpu_above_the_threshold_for_two_readings_adds_one_node_and_exactly_the_
     })
     .await
     .unwrap();
-    decisions(&site, 5).await;
+    site.decisions(5).await.unwrap();
     let latest = site.ask(&["decisions", "--limit", "1", "--all"]).await.unwrap();
     let rules = &latest["decisions"][0]["plan"]["rules"];
     let above = rules
@@ -60,7 +41,12 @@ async fn cpu_above_the_threshold_for_two_readings_adds_one_node_and_exactly_the_
         .find(|rule| rule["rule"] == "cpu_above")
         .unwrap();
     assert_eq!(
-        (&above["value"], &above["threshold"], &above["fired"], &above["source"]),
+        (
+            &above["value"],
+            &above["threshold"],
+            &above["fired"],
+            &above["source"]
+        ),
         (&70.0.into(), &70.0.into(), &false.into(), &"prometheus".into())
     );
     assert_eq!(site.launched().await.unwrap(), first);
@@ -69,18 +55,24 @@ async fn cpu_above_the_threshold_for_two_readings_adds_one_node_and_exactly_the_
     figures.node(&first[0], 0.71, 0.20);
     let launch = site
         .operation("a launch for the CPU's sake", |operation| {
-            operation["kind"] == "launch" && operation["reason"].as_str().is_some_and(|why| why.contains("CPU"))
+            operation["kind"] == "launch"
+                && operation["reason"]
+                    .as_str()
+                    .is_some_and(|why| why.contains("CPU"))
         })
         .await
         .unwrap();
-    let explained = site.ask(&["explain", launch["id"].as_str().unwrap()]).await.unwrap();
+    let explained = site
+        .ask(&["explain", launch["id"].as_str().unwrap()])
+        .await
+        .unwrap();
     assert!(explained.to_string().contains("71"), "{explained:#}");
     let nodes = site.ready_nodes(2).await.unwrap();
     // It stays hot: the cooldown holds whatever else the rule would add.
     for node in &nodes {
         figures.node(node, 0.71, 0.20);
     }
-    decisions(&site, 5).await;
+    site.decisions(5).await.unwrap();
     assert_eq!(site.launched().await.unwrap(), nodes, "one node, not more");
     let held = site.ask(&["status"]).await.unwrap()["held_by"].clone();
     assert!(held.to_string().contains("cooldown_up"), "{held}");
@@ -129,7 +121,7 @@ async fn nothing_is_taken_away_while_prometheus_never_answered_and_the_status_sa
         .await
         .unwrap();
     site.running("web", 0).await.unwrap();
-    decisions(&site, 8).await;
+    site.decisions(8).await.unwrap();
     assert_eq!(site.ready_nodes(3).await.unwrap(), nodes);
     let status = site.ask(&["status"]).await.unwrap();
     assert!(status["held_by"].to_string().contains("metrics"), "{status:#}");

@@ -234,13 +234,13 @@ impl<'a> World<'a> {
 
 fn existing<'a>(node: &Node, index: usize, policy: &Policy, now: Timestamp) -> Host<'a> {
     let young = node.is_younger_than(SETTLING, now);
-    let settling = young && !node.ready;
     let startup: &[Arc<str>] = match policy.pool_of(node) {
         Some(pool) if young => &pool.startup_taints,
         _ => &[],
     };
+    // A node is Ready some moments before these taints are taken off it.
     let goes_away = |taint: &Taint| {
-        (settling && filters::SETTLING_TAINTS.contains(&&*taint.key)) || startup.contains(&taint.key)
+        (young && filters::SETTLING_TAINTS.contains(&&*taint.key)) || startup.contains(&taint.key)
     };
     let taints = node
         .taints

@@ -18,24 +18,22 @@ struct Use {
     memory: f64,
 }
 
-/// The folder that stands for `/proc`, kept up to date.
+/// Keeps the folder that stands for `/proc` up to date.
 #[derive(Debug)]
 pub(super) struct Proc {
-    /// The folder.
-    pub(super) path: PathBuf,
     used: Arc<Mutex<Use>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Proc {
-    /// An idle machine with so many CPUs and so much memory in MiB.
+    /// In the folder `path`: an idle machine with so many CPUs and so much memory in MiB.
     pub(super) fn start(path: PathBuf, (cpus, memory): (i32, i64)) -> anyhow::Result<Self> {
         let used = Arc::new(Mutex::new(Use {
             cpu: 0.05,
             memory: 0.2,
         }));
         let mut writer = Writer {
-            path: path.clone(),
+            path,
             used: Arc::clone(&used),
             cpus: f64::from(cpus),
             memory_kb: memory * 1024,
@@ -52,7 +50,7 @@ impl Proc {
                 }
             }
         });
-        Ok(Self { path, used, task })
+        Ok(Self { used, task })
     }
 
     /// From now on the machine uses these shares of its CPU and memory.
