@@ -61,15 +61,15 @@ contract-compatible:
 contract-baseline: tools
 	$(BIN)/buf build proto --exclude-source-info -o proto/baseline.json
 
-# The quick start and the agent stay small: no AWS SDK and no Kubernetes client in the one, no EC2 SDK in the other.
+# The quick start and the agent stay small: no AWS SDK in the one, no EC2 SDK in the other, no Kubernetes client in either.
 .PHONY: light-programs
 light-programs:
 	@tree=$$(cargo tree --quiet --package smartscale --edges normal --prefix none); \
 	if grep -E '^(aws-sdk-|kube-client )' <<<"$$tree"; then \
 		echo "'smartscale' must build without the AWS SDK and without a Kubernetes client" >&2; exit 1; fi
 	@tree=$$(cargo tree --quiet --package smartscale-agent --edges normal --prefix none); \
-	if grep -E '^aws-sdk-ec2 ' <<<"$$tree"; then \
-		echo "'smartscale-agent' must build without the EC2 SDK" >&2; exit 1; fi
+	if grep -E '^(aws-sdk-ec2|kube-client) ' <<<"$$tree"; then \
+		echo "'smartscale-agent' must build without the EC2 SDK and without a Kubernetes client" >&2; exit 1; fi
 
 ## bench: benchmarks and the figures of a release build, with the machine's description
 .PHONY: bench

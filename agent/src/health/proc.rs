@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::{Request, body::Bytes};
 use smartscale_proto::time::{SharedClock, within};
 use tokio::net::UnixStream;
@@ -199,7 +199,7 @@ impl Vitals for ProcVitals {
     async fn kubelet_healthy(&self) -> Option<bool> {
         let request = Request::builder()
             .uri(self.healthz.1.as_str())
-            .body(Empty::<Bytes>::new())
+            .body(Full::<Bytes>::default())
             .ok()?;
         let answer = within(
             &*self.clock,

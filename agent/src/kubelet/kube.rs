@@ -3,47 +3,90 @@
 //! The client does not retry by itself (a 429 of an eviction is an answer, not a hiccup), reads its kubeconfig anew when the
 //! kubelet has rotated its certificate, and reads of pods and node only what a drain needs.
 
+mod client;
+mod kubeconfig;
+
 use std::{
-    fs,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use http::{Method, Request};
-use k8s_openapi::{
-    api::policy::v1::Eviction,
-    apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions},
-};
-use kube::{
-    Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-    core::Status,
-};
+use http::{Method, StatusCode, header};
 use serde::{
-    Deserialize,
+    Deserialize, Serialize,
     de::{DeserializeOwned, IgnoredAny},
 };
 use smartscale_manifests as manifests;
 use smartscale_planner::model::{Pod, PodKey};
 
+use self::{
+    client::{Call, Client, Limits},
+    kubeconfig::Access,
+};
 use super::{CORDONED_BY, KubeletApi, OwnNode, OwnPod, Refusal};
-use crate::error::chain;
+use crate::{error::chain, http::Answer};
 
-/// Time to connect.
-const CONNECT: Duration = Duration::from_secs(5);
 /// The API server's default.
 const GRACE: i64 = 30;
 
 /// The Kubernetes API through a kubelet's kubeconfig.
 pub struct KubeconfigApi {
     kubeconfig: PathBuf,
-    client: Mutex<Option<(Client, Vec<Stamp>)>>,
+    limits: Limits,
+    client: Mutex<Option<Arc<Client>>>,
 }
 
-/// A file and when it was changed.
-type Stamp = (PathBuf, Option<SystemTime>);
+/// What a refusal says of itself (`metav1.Status`).
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Status {
+    message: String,
+    details: StatusDetails,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct StatusDetails {
+    causes: Vec<StatusCause>,
+    retry_after_seconds: u64,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct StatusCause {
+    reason: String,
+}
+
+/// `policy/v1`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Eviction<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Named<'a>,
+    delete_options: DeleteOptions<'a>,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+    namespace: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DeleteOptions<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grace_period_seconds: Option<u64>,
+    preconditions: Preconditions<'a>,
+}
+
+#[derive(Serialize)]
+struct Preconditions<'a> {
+    uid: &'a str,
+}
 
 #[derive(Deserialize)]
 struct PodList {
@@ -78,28 +121,26 @@ impl KubeconfigApi {
     pub fn new(path: &Path) -> Self {
         Self {
             kubeconfig: path.to_owned(),
+            limits: Limits::default(),
             client: Mutex::new(None),
         }
     }
 
-    async fn client(&self) -> Result<Client, Refusal> {
-        if let Some((client, stamps)) = &*self.client.lock().unwrap_or_else(PoisonError::into_inner)
-            && stamps.iter().all(|(path, time)| changed_at(path) == *time)
-        {
-            return Ok(client.clone());
+    fn client(&self) -> Result<Arc<Client>, Refusal> {
+        let mut held = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = held.as_ref().filter(|client| client.access.is_current()) {
+            return Ok(Arc::clone(client));
         }
-        let unavailable = |error: &(dyn std::error::Error + 'static)| {
-            Refusal::Unavailable(format!("the kubelet's kubeconfig: {}", chain(error)))
-        };
-        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).map_err(|error| unavailable(&error))?;
-        let stamps = stamps(&self.kubeconfig, &kubeconfig);
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .map_err(|error| unavailable(&error))?;
-        config.default_retry = false;
-        config.connect_timeout = Some(CONNECT);
-        let client = Client::try_from(config).map_err(|error| unavailable(&error))?;
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some((client.clone(), stamps));
+        *held = None;
+        let access = Access::read(&self.kubeconfig).map_err(|error| {
+            let text = chain(&error);
+            Refusal::Unavailable(format!(
+                "the kubelet's kubeconfig {}: {text}",
+                self.kubeconfig.display()
+            ))
+        })?;
+        let client = Arc::new(Client::new(access, self.limits));
+        *held = Some(Arc::clone(&client));
         Ok(client)
     }
 
@@ -109,20 +150,25 @@ impl KubeconfigApi {
         path: &str,
         content: Option<(&'static str, Vec<u8>)>,
     ) -> Result<T, Refusal> {
-        let client = self.client().await?;
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("accept", "application/json");
-        let mut body = Vec::new();
-        if let Some((kind, content)) = content {
-            request = request.header("content-type", kind);
-            body = content;
+        let call = Call {
+            method,
+            path,
+            content: content.map(|(kind, content)| (kind, content.into())),
+        };
+        let answer = self
+            .client()?
+            .call(&call)
+            .await
+            .map_err(|error| Refusal::Unavailable(chain(&error)))?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            // The files may say better by now, whatever their times are.
+            *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
-        let request = request
-            .body(body)
-            .map_err(|error| Refusal::Refused(error.to_string()))?;
-        client.request(request).await.map_err(|error| refusal(&error))
+        if !answer.status.is_success() {
+            return Err(refused(&answer));
+        }
+        serde_json::from_slice(&answer.body)
+            .map_err(|error| Refusal::Unavailable(format!("the answer makes no sense: {error}")))
     }
 
     async fn patch_node(&self, node: &str, unschedulable: bool, mark: Option<&str>) -> Result<(), Refusal> {
@@ -137,61 +183,32 @@ impl KubeconfigApi {
     }
 }
 
-fn changed_at(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
-}
-
-/// The kubeconfig and the files that it names.
-fn stamps(path: &Path, kubeconfig: &Kubeconfig) -> Vec<Stamp> {
-    let clusters = kubeconfig
-        .clusters
-        .iter()
-        .filter_map(|named| named.cluster.as_ref()?.certificate_authority.clone());
-    let users = kubeconfig
-        .auth_infos
-        .iter()
-        .filter_map(|named| named.auth_info.as_ref());
-    let users = users
-        .flat_map(|user| [user.client_certificate.clone(), user.client_key.clone()])
-        .flatten();
-    let files = clusters.chain(users).map(PathBuf::from);
-    std::iter::once(path.to_owned())
-        .chain(files)
-        .map(|path| (path.clone(), changed_at(&path)))
-        .collect()
-}
-
 /// What the API server's answer means.
-fn refusal(error: &kube::Error) -> Refusal {
-    match error {
-        kube::Error::Api(status) => refused(status),
-        other => Refusal::Unavailable(chain(other)),
-    }
-}
-
-fn refused(status: &Status) -> Refusal {
-    let causes = || status.details.iter().flat_map(|details| &details.causes);
-    let caused_by = |reason: &str| causes().any(|cause| cause.reason == reason);
+fn refused(answer: &Answer) -> Refusal {
+    // Filters in front of the API answer in plain text.
+    let status: Status = serde_json::from_slice(&answer.body).unwrap_or_else(|_| Status {
+        message: String::from_utf8_lossy(&answer.body).into_owned(),
+        ..Status::default()
+    });
+    let caused_by = |reason: &str| status.details.causes.iter().any(|cause| cause.reason == reason);
     let said: String = status.message.chars().take(500).collect();
-    match status.code {
+    match answer.status.as_u16() {
         404 => Refusal::NotFound,
         // Of an update it would mean a race; of ours, with a UID as precondition, another object.
         409 => Refusal::OtherUid,
         429 if caused_by("DisruptionBudget") => Refusal::Budget(said),
         429 => {
-            let after = status
-                .details
-                .as_ref()
-                .map(|details| details.retry_after_seconds)
-                .filter(|after| *after > 0);
+            let header = answer.headers.get(header::RETRY_AFTER);
+            let header = header.and_then(|value| value.to_str().ok()?.parse().ok());
+            let after = Some(status.details.retry_after_seconds).filter(|after| *after > 0);
             Refusal::Throttled {
-                after: after.map(|seconds| Duration::from_secs(seconds.into())),
+                after: after.or(header).map(Duration::from_secs),
             }
         }
         403 if caused_by("NamespaceTerminating") => Refusal::NamespaceTerminating,
         500 if said.contains("more than one PodDisruptionBudget") => Refusal::MultipleBudgets,
         400..500 => Refusal::Refused(said),
-        _ => Refusal::Unavailable(format!("status {}: {said}", status.code)),
+        code => Refusal::Unavailable(format!("status {code}: {said}")),
     }
 }
 
@@ -219,18 +236,14 @@ fn path(key: &PodKey) -> String {
     format!("/api/v1/namespaces/{}/pods/{}", key.namespace, key.name)
 }
 
-fn options(uid: &str, grace: Option<Duration>) -> DeleteOptions {
+fn options(uid: &str, grace: Option<Duration>) -> DeleteOptions<'_> {
     DeleteOptions {
-        grace_period_seconds: grace.map(|grace| i64::try_from(grace.as_secs()).unwrap_or(i64::MAX)),
-        preconditions: Some(Preconditions {
-            uid: Some(uid.to_owned()),
-            ..Preconditions::default()
-        }),
-        ..DeleteOptions::default()
+        grace_period_seconds: grace.map(|grace| grace.as_secs()),
+        preconditions: Preconditions { uid },
     }
 }
 
-fn json(value: &impl serde::Serialize) -> Result<Option<(&'static str, Vec<u8>)>, Refusal> {
+fn json(value: &impl Serialize) -> Result<Option<(&'static str, Vec<u8>)>, Refusal> {
     let content = serde_json::to_vec(value).map_err(|error| Refusal::Refused(error.to_string()))?;
     Ok(Some(("application/json", content)))
 }
@@ -283,12 +296,13 @@ impl KubeletApi for KubeconfigApi {
 
     async fn evict(&self, key: &PodKey, uid: &str) -> Result<(), Refusal> {
         let eviction = Eviction {
-            delete_options: Some(options(uid, None)),
-            metadata: ObjectMeta {
-                name: Some(key.name.to_string()),
-                namespace: Some(key.namespace.to_string()),
-                ..ObjectMeta::default()
+            api_version: "policy/v1",
+            kind: "Eviction",
+            metadata: Named {
+                name: &key.name,
+                namespace: key.namespace.as_str(),
             },
+            delete_options: options(uid, None),
         };
         let path = format!("{}/eviction", path(key));
         self.call::<IgnoredAny>(Method::POST, &path, json(&eviction)?)

@@ -8,7 +8,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::{Method, Request, StatusCode, body::Bytes};
 use smartscale_planner::model::Market;
 use smartscale_proto::time::{SharedClock, within};
@@ -160,7 +160,7 @@ impl Imds {
             .method(method)
             .uri(format!("/latest/{path}"))
             .header(header.0, value)
-            .body(Empty::<Bytes>::new())
+            .body(Full::<Bytes>::default())
             .map_err(|_| HttpError::Address(path.to_owned()))?;
         within(
             &*self.clock,

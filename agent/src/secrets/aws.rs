@@ -3,18 +3,17 @@
 //! The SDK's own chain of credentials would bring profiles, SSO and web identity along, none of which a worker has, and a
 //! second client of IMDS; so the role is read through ours, which speaks version 2 alone.
 
+mod transport;
+
 use std::{env, sync::Arc};
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::{
     Client,
-    config::{BehaviorVersion, Config, Credentials, Region, SharedHttpClient},
+    config::{BehaviorVersion, Config, Credentials, Region},
     error::{DisplayErrorContext, ProvideErrorMetadata as _},
 };
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
+use rustls::RootCertStore;
 use serde::Deserialize;
 use smartscale_planner::model::Zone;
 
@@ -26,8 +25,9 @@ pub struct SecretsManager {
     imds: Option<Arc<Imds>>,
     region: Option<String>,
     endpoint: Option<String>,
-    http: SharedHttpClient,
     environment: Option<Credentials>,
+    /// The system's certificate authorities unless given.
+    believed: Option<Arc<RootCertStore>>,
 }
 
 /// `meta-data/iam/security-credentials/ROLE`.
@@ -59,9 +59,7 @@ impl SecretsManager {
             imds,
             region: region.or_else(|| variable("AWS_REGION")),
             endpoint,
-            http: Builder::new()
-                .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                .build_https(),
+            believed: None,
         }
     }
 
@@ -108,7 +106,7 @@ impl Secrets for SecretsManager {
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(region.clone()))
             .credentials_provider(self.credentials().await?)
-            .http_client(self.http.clone());
+            .http_client(transport::client(self.believed.clone()));
         if let Some(endpoint) = &self.endpoint {
             config = config.endpoint_url(endpoint);
         }

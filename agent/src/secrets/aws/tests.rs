@@ -12,7 +12,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::machine::imds;
+use crate::{
+    http::testing::{Authority, at_once},
+    machine::imds,
+};
 
 /// Knows one secret, and only for the instance's role.
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
@@ -66,4 +69,31 @@ async fn a_secret_is_read_with_the_instances_role_and_a_missing_one_is_named() {
         .unwrap_err()
         .to_string();
     assert!(text.contains("k3s/other") && text.contains("create it"), "{text}");
+}
+
+#[tokio::test]
+async fn aws_own_endpoints_are_asked_over_tls_and_believed_by_their_authority_alone() {
+    let authority = Authority::new();
+    let endpoint = authority
+        .serve(false, |seen| {
+            // The signature covers the host, which is checked against what arrives.
+            let host = seen.head.headers["host"].to_str().unwrap();
+            assert!(
+                host.starts_with("127.0.0.1:") && seen.head.uri.path() == "/",
+                "{host}"
+            );
+            assert_eq!(seen.head.headers["x-amz-target"], "secretsmanager.GetSecretValue");
+            at_once(200, r#"{"Name":"a","SecretString":"s3cr3t"}"#)
+        })
+        .await;
+    let mut secrets = SecretsManager::new(None, Some("us-east-1".into()), Some(endpoint));
+    secrets.environment = Some(Credentials::new("AKIA1", "key", None, None, "test"));
+    secrets.believed = Some(Arc::new(authority.roots()));
+    assert_eq!(
+        secrets.secret("a", "us-east-1a").await.unwrap().reveal(),
+        "s3cr3t"
+    );
+    secrets.believed = Some(Arc::new(Authority::new().roots()));
+    let text = secrets.secret("a", "us-east-1a").await.unwrap_err().to_string();
+    assert!(text.contains("certificate"), "{text}");
 }
