@@ -174,10 +174,11 @@ impl Ec2Fleet {
             .build()
     }
 
-    /// Puts the launch's secret where the machine's script gets it from, before there is a machine.
-    async fn hand_over(&self, request: &LaunchRequest) -> Result<(), FleetError> {
+    /// Puts the launch's secret where the machine's script gets it from, before there is a machine. Whether it was
+    /// not there before.
+    async fn hand_over(&self, request: &LaunchRequest) -> Result<bool, FleetError> {
         let (Some(folder), Some(secret)) = (&self.settings.secret_dir, &request.enrolment_secret) else {
-            return Ok(());
+            return Ok(false);
         };
         let (folder, path, secret) = (
             folder.clone(),
@@ -186,12 +187,14 @@ impl Ec2Fleet {
         );
         let written = tokio::task::spawn_blocking(move || {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-            write_private(&path, secret.as_bytes()).map_err(io::Error::other)
+            let new = !path.try_exists()?;
+            write_private(&path, secret.as_bytes()).map_err(io::Error::other)?;
+            Ok::<_, io::Error>(new)
         });
         let refused =
             |error: String| FleetError::Refused(format!("the enrolment secret cannot be kept: {error}"));
         match written.await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(new)) => Ok(new),
             Ok(Err(error)) => Err(refused(error.to_string())),
             Err(error) => Err(refused(error.to_string())),
         }
@@ -275,8 +278,12 @@ fn tagged(key: &str, value: &str) -> Filter {
 impl Fleet for Ec2Fleet {
     async fn launch(&self, request: &LaunchRequest) -> Result<Launched, FleetError> {
         let call = self.call(request)?;
-        self.hand_over(request).await?;
-        let launched = match call.send().await {
+        let new = self.hand_over(request).await?;
+        let sent = call.send().await;
+        // A refusal says nothing about an earlier call under this token, whose machines may be on their way to the
+        // secret; an answer does.
+        let says_of_all = sent.is_ok() || new;
+        let launched = match sent {
             Ok(answer) => answer::launched(&answer, request, Timestamp::now()),
             Err(error) => match answer::refused_as_a_whole(error.code(), error.message(), request) {
                 Some(launched) => Ok(launched),
@@ -287,7 +294,7 @@ impl Fleet for Ec2Fleet {
             Ok(launched) => launched.instances.is_empty(),
             Err(error) => matches!(error, FleetError::Refused(_)),
         };
-        if nothing {
+        if nothing && says_of_all {
             self.take_back(request).await;
         }
         launched

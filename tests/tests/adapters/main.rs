@@ -5,4 +5,5 @@
 )]
 
 mod contention;
+mod fleet;
 mod store;
