@@ -5,4 +5,5 @@
 )]
 
 mod metrics;
+mod scale_down;
 mod scale_up;

@@ -58,7 +58,7 @@ async fn cpu_above_the_threshold_for_two_readings_adds_one_node_and_exactly_the_
             operation["kind"] == "launch"
                 && operation["reason"]
                     .as_str()
-                    .is_some_and(|why| why.contains("CPU"))
+                    .is_some_and(|why| why.contains("CPU of 71 %"))
         })
         .await
         .unwrap();

@@ -10,7 +10,16 @@ pub(super) fn of(plan: &Plan) -> String {
         let what = if pods > 0 {
             format!(" for {}", count(pods, "pending pod"))
         } else if let Some(rule) = plan.rules.iter().find(|rule| rule.fired && is_up(rule.rule)) {
-            format!(" because {} is above {} %", value(rule.value), rule.threshold)
+            let what = if rule.rule == RuleName::CpuAbove {
+                "CPU"
+            } else {
+                "memory"
+            };
+            format!(
+                " because the average {what}{} is above {} %",
+                value(rule.value),
+                rule.threshold
+            )
         } else if plan.action == crate::Action::Replace {
             " in the place of a dearer one".to_owned()
         } else {
@@ -65,10 +74,9 @@ fn count(number: usize, what: &str) -> String {
 }
 
 fn value(value: Option<f64>) -> String {
-    value.map_or_else(
-        || "an average".to_owned(),
-        |value| format!("an average of {}", crate::model::Percent(value)),
-    )
+    value.map_or_else(String::new, |value| {
+        format!(" of {}", crate::model::Percent(value))
+    })
 }
 
 fn is_up(rule: RuleName) -> bool {
