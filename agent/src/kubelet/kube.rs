@@ -19,13 +19,13 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 use smartscale_manifests as manifests;
-use smartscale_planner::model::{Pod, PodKey};
+use smartscale_planner::model::{Pod, PodKey, keys::DRAINING};
 
 use self::{
     client::{Call, Client, Limits},
     kubeconfig::Access,
 };
-use super::{CORDONED_BY, KubeletApi, OwnNode, OwnPod, Refusal};
+use super::{KubeletApi, OwnNode, OwnPod, Refusal};
 use crate::{error::chain, http::Answer};
 
 /// The API server's default.
@@ -173,7 +173,7 @@ impl KubeconfigApi {
 
     async fn patch_node(&self, node: &str, unschedulable: bool, mark: Option<&str>) -> Result<(), Refusal> {
         let patch = serde_json::json!({
-            "metadata": { "annotations": { CORDONED_BY: mark } },
+            "metadata": { "annotations": { DRAINING: mark } },
             "spec": { "unschedulable": unschedulable },
         });
         let content = Some(("application/merge-patch+json", patch.to_string().into_bytes()));
@@ -261,7 +261,7 @@ impl KubeletApi for KubeconfigApi {
             .any(|condition| condition.type_ == "Ready" && condition.status == "True");
         Ok(OwnNode {
             unschedulable: view.spec.unschedulable,
-            cordoned_by: view.metadata.annotations.get(CORDONED_BY).cloned(),
+            cordoned_by: view.metadata.annotations.get(DRAINING).cloned(),
             ready,
         })
     }

@@ -12,10 +12,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use smartscale_planner::model::{Pod, PodKey};
 
-/// The annotation by which a drain marks a cordon as its own; the value is its operation. Set and removed in the same
-/// patch as `spec.unschedulable`.
-pub const CORDONED_BY: &str = "smartscale.io/cordoned-by";
-
 /// A pod of this node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OwnPod {

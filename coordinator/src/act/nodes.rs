@@ -53,7 +53,7 @@ pub enum NodesError {
 #[async_trait]
 pub trait Nodes: Send + Sync {
     /// Keeps new pods off a node. With an operation the cordon bears its name
-    /// (annotation `smartscale.io/cordoned-by`), so that it is told apart from a person's.
+    /// (annotation `smartscale.io/draining`), so that it is told apart from a person's.
     /// Returns whether the node was cordoned before by somebody else.
     async fn cordon(&self, node: &NodeName, operation: Option<&OperationId>) -> Result<bool, NodesError>;
     /// Lets pods onto a node again. With an operation only if the cordon bears its name.

@@ -22,12 +22,6 @@ use crate::{
     observe::web::form,
 };
 
-/// The annotation by which a drain marks a cordon as its own; agents write the same one, and take a cordon without it
-/// for a person's. Its value is the operation.
-pub const CORDONED_BY: &str = "smartscale.io/cordoned-by";
-/// The coordinator's own mark beside it, with the same value: set by [`Nodes::cordon`] alone.
-pub const DRAINING: &str = "smartscale.io/draining";
-
 /// An agent's mark of a drain that a notice began, and no operation.
 const NOTICE: &str = "notice/";
 /// Conflicting writes of others to the same node are waited out so often.
@@ -129,7 +123,7 @@ fn refusal(error: &ApiError) -> NodesError {
 
 /// How a cordon stands.
 fn cordoned_by(node: &manifests::Node) -> Option<&str> {
-    node.metadata.annotations.get(CORDONED_BY).map(String::as_str)
+    node.metadata.annotations.get(keys::DRAINING).map(String::as_str)
 }
 
 /// A merge patch that only counts for the version that was read.
@@ -137,10 +131,7 @@ fn cordon_patch(node: &manifests::Node, unschedulable: bool, mark: Option<&Opera
     json!({
         "metadata": {
             "resourceVersion": node.metadata.resource_version,
-            "annotations": {
-                CORDONED_BY: mark.map(OperationId::as_str),
-                DRAINING: mark.map(OperationId::as_str),
-            },
+            "annotations": { keys::DRAINING: mark.map(OperationId::as_str) },
         },
         "spec": { "unschedulable": if unschedulable { json!(true) } else { Value::Null } },
     })

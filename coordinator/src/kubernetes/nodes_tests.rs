@@ -19,7 +19,7 @@ fn ok(value: &Value) -> (u16, String) {
 }
 
 fn node(cordoned_by: Option<&str>, unschedulable: bool) -> Value {
-    let annotations = cordoned_by.map_or_else(|| json!({}), |by| json!({ CORDONED_BY: by }));
+    let annotations = cordoned_by.map_or_else(|| json!({}), |by| json!({ keys::DRAINING: by }));
     json!({
         "metadata": { "name": "i-1", "resourceVersion": "7", "annotations": annotations },
         "spec": { "unschedulable": unschedulable, "taints": [
@@ -55,7 +55,7 @@ async fn a_cordon_bears_its_operation_and_only_counts_for_the_version_that_was_r
     assert_eq!(
         patches,
         [json!({
-            "metadata": { "resourceVersion": "7", "annotations": { CORDONED_BY: "op-1", DRAINING: "op-1" } },
+            "metadata": { "resourceVersion": "7", "annotations": { keys::DRAINING: "op-1" } },
             "spec": { "unschedulable": true },
         })]
     );
@@ -76,7 +76,7 @@ async fn the_drain_of_an_interruption_is_not_taken_over() {
 async fn what_an_older_operation_left_behind_passes_to_this_one() {
     let (foreign, patches) = cordon(Some("op-0"), true).await;
     assert!(!foreign);
-    assert_eq!(patches[0]["metadata"]["annotations"][CORDONED_BY], "op-1");
+    assert_eq!(patches[0]["metadata"]["annotations"][keys::DRAINING], "op-1");
 }
 
 #[tokio::test]

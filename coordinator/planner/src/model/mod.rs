@@ -30,7 +30,7 @@ use std::{collections::BTreeMap, sync::Arc};
 /// Labels or annotations by key.
 pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
 
-/// Keys of labels and taints that the decision knows by name.
+/// Keys of labels, taints and annotations that the decision and its execution know by name.
 pub mod keys {
     /// The pool that a node belongs to.
     pub const POOL: &str = "smartscale.io/pool";
@@ -38,6 +38,9 @@ pub mod keys {
     pub const MARKET: &str = "smartscale.io/market";
     /// The taint that a node carries until the coordinator has verified it.
     pub const UNVERIFIED: &str = "smartscale.io/unverified";
+    /// Annotation by which a drain, the agent's or the coordinator's, marks a cordon as its own; the value is its operation. A
+    /// cordon without it is a person's, and is never lifted. Set and removed together with `spec.unschedulable`.
+    pub const DRAINING: &str = "smartscale.io/draining";
     /// The node's own name.
     pub const HOSTNAME: &str = "kubernetes.io/hostname";
     /// Its instance type.

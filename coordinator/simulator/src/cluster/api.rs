@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Value, from_value};
-use smartscale_agent::kubelet::CORDONED_BY;
 use smartscale_coordinator::{
     act::nodes::{Eviction, Nodes, NodesError, PodOnNode},
     ids::OperationId,
@@ -141,7 +140,7 @@ impl Nodes for Cluster {
                 entry
                     .node
                     .annotations
-                    .get(CORDONED_BY)
+                    .get(keys::DRAINING)
                     .is_some_and(|by| &**by == operation.as_str())
             });
             entry.node.unschedulable = true;
@@ -151,7 +150,7 @@ impl Nodes for Cluster {
                 entry
                     .node
                     .annotations
-                    .insert(CORDONED_BY.into(), operation.as_str().into());
+                    .insert(keys::DRAINING.into(), operation.as_str().into());
             }
             Ok(before && !ours)
         })
@@ -160,10 +159,10 @@ impl Nodes for Cluster {
     async fn uncordon(&self, node: &NodeName, operation: Option<&OperationId>) -> Result<(), NodesError> {
         self.change(|state, _, _| {
             let entry = node_mut(state, node)?;
-            let by = entry.node.annotations.get(CORDONED_BY);
+            let by = entry.node.annotations.get(keys::DRAINING);
             if operation.is_none_or(|operation| by.is_some_and(|by| &**by == operation.as_str())) {
                 entry.node.unschedulable = false;
-                entry.node.annotations.remove(CORDONED_BY);
+                entry.node.annotations.remove(keys::DRAINING);
             }
             Ok(())
         })

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use smartscale_agent::kubelet::{CORDONED_BY, KubeletApi, OwnNode, OwnPod, Refusal};
-use smartscale_planner::model::{NodeName, PodKey};
+use smartscale_agent::kubelet::{KubeletApi, OwnNode, OwnPod, Refusal};
+use smartscale_planner::model::{NodeName, PodKey, keys};
 
 use super::{Cluster, EvictionRefused, PodEntry, State, budget};
 
@@ -64,7 +64,11 @@ impl KubeletApi for NodeApi {
         let entry = state.nodes.get(node).ok_or(Refusal::NotFound)?;
         Ok(OwnNode {
             unschedulable: entry.node.unschedulable,
-            cordoned_by: entry.node.annotations.get(CORDONED_BY).map(ToString::to_string),
+            cordoned_by: entry
+                .node
+                .annotations
+                .get(keys::DRAINING)
+                .map(ToString::to_string),
             ready: entry.node.ready,
         })
     }
@@ -77,7 +81,7 @@ impl KubeletApi for NodeApi {
             entry
                 .node
                 .annotations
-                .insert(CORDONED_BY.into(), operation.into());
+                .insert(keys::DRAINING.into(), operation.into());
             state.touch();
             Ok(())
         })
@@ -88,7 +92,7 @@ impl KubeletApi for NodeApi {
         self.cluster.change(|state, _, _| {
             let entry = state.nodes.get_mut(node).ok_or(Refusal::NotFound)?;
             entry.node.unschedulable = false;
-            entry.node.annotations.remove(CORDONED_BY);
+            entry.node.annotations.remove(keys::DRAINING);
             state.touch();
             Ok(())
         })

@@ -80,7 +80,7 @@ impl World {
 
 /// A node that is marked with the certificate of whoever asks.
 fn node_of(seen: &Seen) -> String {
-    json!({"metadata": {"name": "n", "annotations": {CORDONED_BY: seen.client}},
+    json!({"metadata": {"name": "n", "annotations": {DRAINING: seen.client}},
            "spec": {"unschedulable": true},
            "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
     .to_string()
@@ -271,11 +271,11 @@ async fn cordon_uncordon_eviction_and_deletion_say_what_the_api_expects() {
     let expected = [
         (
             "PATCH /api/v1/nodes/n application/merge-patch+json",
-            json!({"metadata": {"annotations": {CORDONED_BY: "op-1"}}, "spec": {"unschedulable": true}}),
+            json!({"metadata": {"annotations": {DRAINING: "op-1"}}, "spec": {"unschedulable": true}}),
         ),
         (
             "PATCH /api/v1/nodes/n application/merge-patch+json",
-            json!({"metadata": {"annotations": {CORDONED_BY: null}}, "spec": {"unschedulable": false}}),
+            json!({"metadata": {"annotations": {DRAINING: null}}, "spec": {"unschedulable": false}}),
         ),
         (
             "POST /api/v1/namespaces/default/pods/a/eviction application/json",
