@@ -21,6 +21,9 @@ use crate::rig::{Folder, Stack, is_ready, programs, wait};
 /// The longest that a test waits for one thing to happen on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
+/// A lease of the coordinators.
+pub const LEASE: Duration = Duration::from_secs(4);
+
 /// Names of the two coordinators.
 const NAMES: [&str; 2] = ["coordinator-a", "coordinator-b"];
 
@@ -134,6 +137,22 @@ impl Site {
         self.coordinators[index]
             .as_mut()
             .with_context(|| format!("{} was never started", NAMES[index]))
+    }
+
+    /// Kills the leader (`SIGKILL`), waits until the other coordinator leads, and gives its index. Two lease times
+    /// are what a take-over may last.
+    ///
+    /// # Errors
+    /// The other does not lead within two lease times.
+    pub async fn fail_over(&mut self, leader: usize) -> anyhow::Result<usize> {
+        let other = 1 - leader;
+        self.coordinator(leader)?.kill();
+        wait::until_true("the standby to take over", 2 * LEASE, || async {
+            let status = self.ask(&["status"]).await?;
+            Ok(status["leading"] == true && status["coordinator"] == NAMES[other])
+        })
+        .await?;
+        Ok(other)
     }
 
     /// Waits until a coordinator leads, and gives its index.

@@ -282,8 +282,9 @@ impl Executor {
         if self.parts.agents.kubelet_stopped(instance, &operation.id) {
             self.move_on(operation, epoch, Phase::Terminating, "the kubelet is stopped")
                 .await;
-        } else if age(since, now) >= self.parts.settings.stop || !self.parts.agents.is_connected(instance) {
-            // The machine's end ends the kubelet as well; the Node is deleted only after that.
+        } else if age(since, now) >= self.parts.settings.stop || removal.through_api {
+            // Its agent is silent, or cannot: the machine's end ends the kubelet as well, and the Node is deleted only
+            // after that. Agents that look for a new leader are waited for.
             self.move_on(
                 operation,
                 epoch,
@@ -291,7 +292,7 @@ impl Executor {
                 "the agent did not stop the kubelet",
             )
             .await;
-        } else if self.due(&operation.id) {
+        } else if self.parts.agents.is_connected(instance) && self.due(&operation.id) {
             let _ = self.parts.agents.stop_kubelet(instance, &operation.id).await;
         }
     }

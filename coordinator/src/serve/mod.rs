@@ -192,6 +192,7 @@ pub async fn serve(
     let agents = AgentDesk {
         sessions: Arc::clone(&sessions),
         authority: Arc::clone(&authority),
+        audit: Arc::clone(&audit),
         leader: leader.clone(),
         clock: Arc::clone(&clock),
         shutdown: ending.clone(),

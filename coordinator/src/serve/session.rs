@@ -24,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    audit::Audit,
     authorise::{self, Caller},
     authority::Authority,
     csr::RequestedKey,
@@ -43,6 +44,8 @@ pub struct AgentDesk {
     pub sessions: Arc<Sessions>,
     /// Signs.
     pub authority: Arc<Authority>,
+    /// Notes who claims to be another.
+    pub audit: Arc<Audit>,
     /// Who leads.
     pub leader: Leader,
     /// Time.
@@ -61,14 +64,17 @@ impl Agent for AgentDesk {
         &self,
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let instance = Caller::of(&request)?.agent()?;
+        let caller = Caller::of(&request)?;
+        let (instance, who) = (caller.agent()?, caller.who());
         let (responses, stream) = mpsc::channel(RESPONSES);
         let line = Line {
             sessions: Arc::clone(&self.sessions),
+            audit: Arc::clone(&self.audit),
             leader: self.leader.clone(),
             clock: Arc::clone(&self.clock),
             shutdown: self.shutdown.clone(),
             instance,
+            who,
             reports: request.into_inner(),
             responses,
         };
@@ -98,10 +104,13 @@ impl Agent for AgentDesk {
 /// One session.
 struct Line {
     sessions: Arc<Sessions>,
+    audit: Arc<Audit>,
     leader: Leader,
     clock: SharedClock,
     shutdown: CancellationToken,
     instance: InstanceId,
+    /// Its identity, for the audit.
+    who: String,
     reports: Streaming<SessionRequest>,
     responses: mpsc::Sender<Result<SessionResponse, Status>>,
 }
@@ -154,7 +163,7 @@ impl Line {
             Some(Ok(Some(SessionRequest {
                 report: Some(Report::Hello(hello)),
                 ..
-            }))) => Ok(hello),
+            }))) => self.own(hello),
             Some(Ok(None)) => Err(Last::Left),
             Some(Ok(Some(_))) => Err(Last::Refuse(Status::invalid_argument(
                 "hello: it must be the first message",
@@ -164,6 +173,26 @@ impl Line {
                 "the first message did not come",
             ))),
         }
+    }
+
+    /// An agent that means another machine than its certificate is refused, whatever it would have said.
+    fn own(&self, hello: v1::Hello) -> Result<v1::Hello, Last> {
+        let claimed = hello
+            .machine
+            .as_ref()
+            .map_or("", |machine| machine.instance_id.as_str());
+        if claimed.is_empty() || claimed == self.instance.as_str() {
+            return Ok(hello);
+        }
+        let status =
+            Status::permission_denied("hello.machine.instance_id: the certificate is another machine's");
+        self.audit.record(
+            &self.who,
+            "/smartscale.v1.Agent/Session",
+            &format!("machine.instance_id={claimed:?}"),
+            status.code(),
+        );
+        Err(Last::Refuse(status))
     }
 
     async fn talk(&mut self, ticket: &mut Ticket) -> Last {

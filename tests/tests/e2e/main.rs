@@ -4,6 +4,10 @@
     reason = "a test that cannot arrange its site has failed"
 )]
 
+mod agents;
+mod certificates;
+mod failover;
 mod metrics;
+mod papers;
 mod scale_down;
 mod scale_up;

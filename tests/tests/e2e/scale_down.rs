@@ -25,9 +25,11 @@ when = "fits"
 sustained = "2s"
 cooldown = "1s"
 min_age = "1s"
-[drain]
-timeout = "8s"
 "#;
+
+fn with_drains_of(timeout: &str) -> String {
+    format!("{QUICK}[drain]\ntimeout = \"{timeout}\"\n")
+}
 
 /// Two nodes with two pods of `web` each, and a budget that lets go of one at a time. Gives the nodes.
 async fn two_nodes_with_pods(site: &mut Site) -> Vec<String> {
@@ -140,7 +142,9 @@ fn is_available(pod: &Pod) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_node_is_drained_under_its_budget_then_terminated_then_forgotten() {
-    let mut site = Site::start("scale-down", &policy(QUICK)).await.unwrap();
+    let mut site = Site::start("scale-down", &policy(&with_drains_of("60s")))
+        .await
+        .unwrap();
     let nodes = two_nodes_with_pods(&mut site).await;
     let watcher = Watcher::start(&site, &nodes).await;
 
@@ -196,15 +200,17 @@ async fn an_idle_node_is_drained_under_its_budget_then_terminated_then_forgotten
         "the budget was kept"
     );
     // The agent did it: had it been silent, the coordinator would have gone through the API.
-    assert!(!removal["steps"].to_string().contains("through the API"), "{removal:#}");
-    let log = site.stack.folder().path().join(format!("logs/agent-{gone}.log"));
-    let log = std::fs::read_to_string(log).unwrap();
-    assert!(log.contains("default/web-"), "the agent speaks of the pods that it evicted");
+    assert!(
+        !removal["steps"].to_string().contains("through the API"),
+        "{removal:#}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_whose_budget_stays_closed_is_given_up_at_its_deadline_reported_and_tried_again_later() {
-    let mut site = Site::start("closed-budget", &policy(QUICK)).await.unwrap();
+    let mut site = Site::start("closed-budget", &policy(&with_drains_of("8s")))
+        .await
+        .unwrap();
     two_nodes_with_pods(&mut site).await;
     let budgets: Api<PodDisruptionBudget> = Api::default_namespaced(site.stack.cluster.client());
     let at_least = async |count: i32| {

@@ -92,6 +92,28 @@ fn drained(operation: &str, phase: DrainPhase) -> Report {
 }
 
 #[tokio::test]
+async fn an_agent_that_means_another_machine_is_refused_and_audited() {
+    let world = World::new().await;
+    world.enrolled("i-1").await;
+    world.enrolled("i-2").await;
+    let mut agent = Agent::silent(&world, "i-1").await;
+    let machine = v1::Machine {
+        instance_id: "i-2".to_owned(),
+        ..v1::Machine::default()
+    };
+    let hello = Hello {
+        machine: Some(machine),
+        ..Hello::default()
+    };
+    agent.say(Report::Hello(hello)).await;
+    assert_eq!(agent.hear().await, Err(Code::PermissionDenied));
+    let record = world.audited("Agent/Session", "permission_denied").await;
+    assert_eq!(record.who, "spiffe://smartscale/cluster/demo/agent/i-1");
+    assert!(record.arguments.contains("i-2"));
+    assert!(!world.sessions.is_connected(&id("i-2")));
+}
+
+#[tokio::test]
 async fn what_an_agent_says_is_remembered_under_the_name_of_its_certificate() {
     let world = World::new().await;
     world.enrolled("i-1").await;

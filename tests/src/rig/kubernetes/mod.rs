@@ -7,6 +7,7 @@
 //!  test, agent ┘
 //! ```
 
+mod audit;
 mod authority;
 mod objects;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use kube::Client;
 
+pub use audit::Eviction;
 pub use authority::{Authority, Identity, Pair};
 pub use objects::{NodeBuilder, PodBuilder, budget, deployment, node, pod};
 
@@ -194,6 +196,14 @@ impl Kubernetes {
         client_of(&self.kubeconfig(identity)?).await
     }
 
+    /// Every eviction that the API server has answered so far, in that order.
+    ///
+    /// # Errors
+    /// Its audit log cannot be read.
+    pub fn evictions(&self) -> anyhow::Result<Vec<Eviction>> {
+        audit::evictions(&self.access.folder)
+    }
+
     /// The API server's process, for outages: stop it, start it again, wait with [`Kubernetes::serving`].
     pub fn api_server(&mut self) -> &mut Process {
         &mut self.api_server
@@ -313,6 +323,7 @@ async fn start_api_server(
     let authority_file = folder.write("kubernetes/ca.crt", authority.certificate())?;
     let certificate_file = folder.write("kubernetes/apiserver.crt", &server.certificate)?;
     let key_file = folder.write("kubernetes/apiserver.key", &server.key)?;
+    let audit_policy = folder.write("kubernetes/audit.yaml", audit::POLICY)?;
     let accounts_key = folder.write("kubernetes/service-account.key", accounts.serialize_pem())?;
     let accounts_public = folder.write("kubernetes/service-account.pub", accounts.public_key_pem())?;
     let attempt = || {
@@ -333,6 +344,8 @@ async fn start_api_server(
             .flag("authorization-mode", "Node,RBAC")
             .flag("enable-admission-plugins", "NodeRestriction")
             .flag("disable-admission-plugins", "ServiceAccount")
+            .flag("audit-policy-file", &audit_policy)
+            .flag("audit-log-path", audit::log(folder))
             .flag("v", "1");
         let kubeconfig =
             authority.kubeconfig(folder, "probe", &format!("https://{address}"), &Identity::admin())?;

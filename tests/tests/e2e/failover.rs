@@ -1,0 +1,255 @@
+//! Two coordinators on one table: one acts; killed in whatever phase, the other goes on where it stood.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::Value;
+use smartscale_tests::rig::ec2::{Fault, When};
+use smartscale_tests::rig::kubernetes::{budget, deployment, pod};
+use smartscale_tests::rig::machines::ENDS_AFTER;
+use smartscale_tests::rig::wait;
+use smartscale_tests::site::{DEADLINE, Site, node_of, policy};
+
+const QUICK: &str = r#"
+[scale_up]
+reading_interval = "1s"
+[scale_down]
+when = "fits"
+sustained = "1s"
+cooldown = "1s"
+min_age = "1s"
+[drain]
+timeout = "60s"
+"#;
+
+/// Both coordinators; the first leads.
+async fn two_coordinators(name: &str, min_nodes: usize) -> Site {
+    let limits = format!("[limits]\nmin_nodes = {min_nodes}\n{QUICK}");
+    let mut site = Site::start(name, &policy(&limits)).await.unwrap();
+    site.start_coordinator(1).unwrap();
+    assert_eq!(site.leader().await.unwrap(), 0);
+    site
+}
+
+/// An answer of EC2 that comes late, once.
+async fn delay(site: &Site, action: &str, when: When) {
+    let fault = Fault {
+        action: action.into(),
+        when,
+        delay_ms: 12_000,
+        times: Some(1),
+        ..Fault::default()
+    };
+    site.stack.ec2.set_faults(&[fault]).await.unwrap();
+}
+
+/// Waits for an operation of this kind in this phase.
+async fn reached(site: &Site, kind: &str, phase: &str) -> Value {
+    site.operation(&format!("a {kind} in phase {phase}"), |operation| {
+        operation["kind"] == kind && operation["phase"] == phase
+    })
+    .await
+    .unwrap()
+}
+
+/// Waits for that operation's good end, under the other leader.
+async fn taken_over(site: &Site, operation: &Value) {
+    let id = &operation["id"];
+    let ended = site
+        .operation("the operation's end", |candidate| {
+            candidate["id"] == *id && candidate["ended"] == true
+        })
+        .await
+        .unwrap();
+    assert_eq!(ended["phase"], "done", "{ended:#}");
+    assert_eq!(ended["takeovers"], 1, "{ended:#}");
+}
+
+/// A workload that needs a node of its own.
+async fn workload(site: &Site, name: &str) {
+    let big = pod(name).requests("1500m", "64Mi");
+    site.create(&deployment(name, 1, big)).await.unwrap();
+}
+
+async fn delete_workload(site: &Site, name: &str) {
+    let workloads: Api<Deployment> = Api::default_namespaced(site.stack.cluster.client());
+    workloads.delete(name, &DeleteParams::background()).await.unwrap();
+}
+
+/// The nodes are the machines, and nothing was ever launched beside them.
+async fn books_are_right(site: &Site, nodes: usize, launched: usize) {
+    let ready = site.ready_nodes(nodes).await.unwrap();
+    for node in &ready {
+        site.stack.prometheus.figures().node(node, 0.10, 0.20);
+    }
+    let mut machines = site.instances().await.unwrap();
+    machines.sort();
+    assert_eq!(machines, ready);
+    assert_eq!(site.launched().await.unwrap().len(), launched);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_killed_in_any_phase_of_a_scale_up_is_followed_by_one_that_ends_it() {
+    let mut site = two_coordinators("failover-up", 0).await;
+    let mut leader = 0;
+
+    // The call was sent and takes effect only after its sender is dead.
+    delay(&site, "CreateFleet", When::Before).await;
+    workload(&site, "one").await;
+    let launch = reached(&site, "launch", "requesting").await;
+    leader = site.fail_over(leader).await.unwrap();
+    taken_over(&site, &launch).await;
+    site.running("one", 1).await.unwrap();
+    site.start_coordinator(1 - leader).unwrap();
+    books_are_right(&site, 1, 1).await;
+
+    // The call took effect; its answer never arrives.
+    delay(&site, "CreateFleet", When::After).await;
+    workload(&site, "two").await;
+    let launch = reached(&site, "launch", "requesting").await;
+    wait::until_true("the call's effect", DEADLINE, || async {
+        Ok(site.launched().await?.len() == 2)
+    })
+    .await
+    .unwrap();
+    leader = site.fail_over(leader).await.unwrap();
+    taken_over(&site, &launch).await;
+    site.running("two", 1).await.unwrap();
+    site.start_coordinator(1 - leader).unwrap();
+    books_are_right(&site, 2, 2).await;
+
+    // The machine boots; its agent waits for the secrets of the join.
+    site.stack.account.process().pause().unwrap();
+    workload(&site, "three").await;
+    let launch = reached(&site, "launch", "joining").await;
+    leader = site.fail_over(leader).await.unwrap();
+    site.stack.account.process().resume().unwrap();
+    taken_over(&site, &launch).await;
+    site.running("three", 1).await.unwrap();
+    site.start_coordinator(1 - leader).unwrap();
+    books_are_right(&site, 3, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_killed_in_any_phase_of_a_scale_down_is_followed_by_one_that_ends_it() {
+    let mut site = two_coordinators("failover-down", 0).await;
+    let mut leader = 0;
+    for name in ["one", "two", "three", "stays"] {
+        workload(&site, name).await;
+    }
+    books_are_right(&site, 4, 4).await;
+    for name in ["one", "two", "three", "stays"] {
+        site.running(name, 1).await.unwrap();
+    }
+
+    // The kubelet is being stopped, slowly.
+    for id in site.stack.machines.ids() {
+        let home = site
+            .stack
+            .machines
+            .with(&id, |machine| machine.home().to_owned())
+            .unwrap();
+        let path = home.join("bin/systemctl");
+        let script = std::fs::read_to_string(&path).unwrap();
+        let slow = script.replace("    stop)\n", "    stop)\n        sleep 6\n");
+        assert_ne!(slow, script);
+        std::fs::write(&path, slow).unwrap();
+    }
+    delete_workload(&site, "one").await;
+    let removal = reached(&site, "remove", "stopping").await;
+    leader = site.fail_over(leader).await.unwrap();
+    taken_over(&site, &removal).await;
+    site.start_coordinator(1 - leader).unwrap();
+    books_are_right(&site, 3, 4).await;
+
+    // The machine is being terminated; the answer is late.
+    delay(&site, "TerminateInstances", When::Before).await;
+    delete_workload(&site, "two").await;
+    let removal = reached(&site, "remove", "terminating").await;
+    leader = site.fail_over(leader).await.unwrap();
+    taken_over(&site, &removal).await;
+    site.start_coordinator(1 - leader).unwrap();
+    books_are_right(&site, 2, 4).await;
+
+    // The Node is to be deleted; the API server hangs.
+    let fault = Fault {
+        action: "TerminateInstances".into(),
+        when: When::After,
+        delay_ms: 2_000,
+        times: Some(1),
+        ..Fault::default()
+    };
+    site.stack.ec2.set_faults(&[fault]).await.unwrap();
+    delete_workload(&site, "three").await;
+    reached(&site, "remove", "terminating").await;
+    site.stack.cluster.api_server().pause().unwrap();
+    let removal = reached(&site, "remove", "forgetting").await;
+    site.fail_over(leader).await.unwrap();
+    site.stack.cluster.api_server().resume().unwrap();
+    taken_over(&site, &removal).await;
+    books_are_right(&site, 1, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_killed_in_mid_drain_is_followed_by_one_that_evicts_no_terminating_pod_again() {
+    let mut site = two_coordinators("failover-drain", 1).await;
+    site.ask(&["scale", "--to", "2"]).await.unwrap();
+    books_are_right(&site, 2, 2).await;
+    // Each takes longer to end than a take-over lasts.
+    let web = pod("web")
+        .requests("400m", "64Mi")
+        .grace(30)
+        .annotation(ENDS_AFTER, "10");
+    site.create(&deployment("web", 4, web)).await.unwrap();
+    site.create(&budget("web", 2)).await.unwrap();
+    let before = site.running("web", 4).await.unwrap();
+    let budgets: Api<PodDisruptionBudget> = Api::default_namespaced(site.stack.cluster.client());
+    wait::until_true("the budget to be counted", DEADLINE, || async {
+        let status = budgets.get("web").await?.status.unwrap_or_default();
+        Ok(status.disruptions_allowed == Some(2))
+    })
+    .await
+    .unwrap();
+
+    site.ask(&["scale", "--to", "0"]).await.unwrap();
+    let removal = reached(&site, "remove", "draining").await;
+    let node = removal["nodes"][0].as_str().unwrap();
+    let leaving: BTreeSet<String> = before
+        .iter()
+        .filter(|pod| node_of(pod) == Some(node))
+        .filter_map(|pod| pod.metadata.name.clone())
+        .collect();
+    wait::until_true("pods to be on their way out", DEADLINE, || async {
+        let all = site.pods().list(&ListParams::default().labels("app=web")).await?;
+        let terminating = all
+            .items
+            .iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_some());
+        Ok(terminating.count() == leaving.len())
+    })
+    .await
+    .unwrap();
+    site.fail_over(0).await.unwrap();
+    taken_over(&site, &removal).await;
+    site.running("web", 4).await.unwrap();
+    books_are_right(&site, 1, 2).await;
+
+    let evictions = site.stack.cluster.evictions().unwrap();
+    let accepted: Vec<&str> = evictions
+        .iter()
+        .filter(|eviction| eviction.code == 201)
+        .map(|eviction| eviction.pod.as_str())
+        .collect();
+    let evicted: BTreeSet<String> = accepted.iter().map(|pod| (*pod).to_owned()).collect();
+    assert_eq!(evicted, leaving);
+    assert_eq!(accepted.len(), leaving.len(), "each once: {evictions:?}");
+    assert!(
+        evictions
+            .iter()
+            .all(|eviction| eviction.user == format!("system:node:{node}")),
+        "by the node's own agent: {evictions:?}"
+    );
+}
