@@ -168,7 +168,8 @@ impl Site {
         }
         let leading = wait::until("a leader", DEADLINE, || async {
             let status = self.ask(&["status"]).await?;
-            let leading = status["leading"] == true;
+            // Orders are taken from the first decision on.
+            let leading = status["leading"] == true && status["last_decision_at"].is_string();
             Ok(leading.then(|| status["leader"].as_str().unwrap_or_default().to_owned()))
         })
         .await;
