@@ -11,7 +11,7 @@ use serde_json::Value;
 use smartscale_manifests::BadObject;
 use smartscale_planner::{
     Snapshot,
-    model::{ClusterId, NodeName},
+    model::{ClusterId, Node, NodeName, SETTLING, Taint},
     snapshot::{Action, Metrics, State},
 };
 
@@ -78,6 +78,7 @@ pub fn assemble(view: &View, mut state: State, leaving: &BTreeSet<NodeName>, now
         .unwrap_or_default();
     for node in &mut cluster.nodes {
         node.being_deleted |= leaving.contains(&node.name);
+        node.ready &= !is_settling(node, now);
     }
     state.paused |= !sees_cluster;
     let metrics = Metrics {
@@ -95,6 +96,13 @@ pub fn assemble(view: &View, mut state: State, leaving: &BTreeSet<NodeName>, now
         sources,
         sees_cluster,
     }
+}
+
+/// A kubelet says Ready some moments before the taints of its start are taken off the node. For the scheduler, and so
+/// for the planner, the node becomes ready with the latter: otherwise a pod that this very node was launched for
+/// would seem to have no place, and get a second one.
+fn is_settling(node: &Node, now: Timestamp) -> bool {
+    node.is_younger_than(SETTLING, now) && node.taints.iter().any(Taint::marks_a_start)
 }
 
 /// The planner's state in the published attributes, and what of them cannot be read, as sentences. Pause, back-off

@@ -374,6 +374,31 @@ async fn a_stale_cluster_is_held_and_recovers_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_young_node_is_ready_when_the_taints_of_its_start_are_gone_and_not_before() {
+    let running = run(true, leader(), |world| {
+        let mut young = node("i-1");
+        young["metadata"]["creationTimestamp"] = json!("1970-01-01T00:00:00Z");
+        young["spec"]["taints"] = json!([{ "key": "node.kubernetes.io/not-ready", "effect": "NoSchedule" }]);
+        let mut untainted = young.clone();
+        untainted["metadata"]["name"] = json!("i-2");
+        untainted["spec"]["taints"] = json!([]);
+        *locked(&world.objects) = objects(&[young, untainted]);
+    });
+    pass(10).await;
+    let ready = |assembled: &snapshot::Assembled| -> Vec<bool> {
+        let nodes = &assembled.snapshot.cluster.nodes;
+        nodes.iter().map(|node| node.ready).collect()
+    };
+    assert_eq!(ready(&assemble(&running)), [false, true]);
+    pass(300).await;
+    assert_eq!(
+        ready(&assemble(&running)),
+        [true, true],
+        "an old one is what it says"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn bad_objects_and_figures_are_told_once() {
     let running = run(true, leader(), |world| {
         let mut bad = node("i-2");

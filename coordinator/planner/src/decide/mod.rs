@@ -23,8 +23,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     Action, Hold, Plan, Pods, Policy, Rule, RuleName, Snapshot,
-    model::{Pod, PoolName},
-    placement::{SETTLING, World},
+    model::{Pod, PoolName, SETTLING},
+    placement::World,
     snapshot::{Launching, State},
 };
 use offerings::{Offering, PoolCount};

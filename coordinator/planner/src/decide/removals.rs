@@ -379,6 +379,10 @@ impl<'a> Context<'a> {
             return false;
         };
         let (have_cpu, have_memory) = staying_capacity(verdict, left);
+        // The last node's own daemons end with it: there is no work that anybody would have to take over.
+        if verdict.movers.is_empty() && (have_cpu + comes.0).abs() < 1e-9 {
+            return false;
+        }
         let above = |used: f64, have: f64, threshold: f64| used * 100.0 > threshold * have * (1.0 + 1e-9);
         above(cpu, have_cpu + comes.0, self.policy.scale_up.cpu_percent.0)
             || above(

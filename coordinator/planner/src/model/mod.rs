@@ -11,7 +11,7 @@ mod storage;
 mod workload;
 
 pub use affinity::{NodeAffinity, PodAffinityTerm, SpreadConstraint, UnsatisfiableAction, Weighted};
-pub use node::{ControlPlaneLabels, Node, Taint, TaintEffect};
+pub use node::{ControlPlaneLabels, Node, SETTLING, Taint, TaintEffect};
 pub use pod::{
     DEFAULT_SCHEDULER, Deletion, HostPort, Owner, Phase, Pod, PodVolume, Protocol, Toleration,
     TolerationOperator, VolumeSource,

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{InstanceType, Labels, Market, NodeName, PoolName, Resources, Zone, keys};
+
+/// For so long a node that is not Ready yet is expected to become so, and startup taints to go away.
+pub const SETTLING: SignedDuration = SignedDuration::from_mins(5);
 
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,7 +65,7 @@ impl Node {
     }
 
     /// Whether it was created less than `limit` before `now`. Of unknown age: no.
-    pub fn is_younger_than(&self, limit: jiff::SignedDuration, now: Timestamp) -> bool {
+    pub fn is_younger_than(&self, limit: SignedDuration, now: Timestamp) -> bool {
         self.created
             .is_some_and(|created| now.duration_since(created) < limit)
     }
@@ -95,6 +98,18 @@ pub struct Taint {
     pub value: Arc<str>,
     /// What it does to pods that do not tolerate it.
     pub effect: TaintEffect,
+}
+
+impl Taint {
+    /// Whether it is one that Kubernetes itself puts on a node until that is Ready for the first time.
+    pub fn marks_a_start(&self) -> bool {
+        matches!(
+            &*self.key,
+            "node.kubernetes.io/not-ready"
+                | "node.kubernetes.io/unreachable"
+                | "node.cloudprovider.kubernetes.io/uninitialized"
+        )
+    }
 }
 
 /// What a taint does to pods that do not tolerate it.

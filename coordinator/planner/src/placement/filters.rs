@@ -6,13 +6,6 @@ use crate::{
     model::{Labels, Pod, Taint, TaintEffect},
 };
 
-/// Taints that a node carries until it is Ready for the first time.
-pub(super) const SETTLING_TAINTS: [&str; 3] = [
-    "node.kubernetes.io/not-ready",
-    "node.kubernetes.io/unreachable",
-    "node.cloudprovider.kubernetes.io/uninitialized",
-];
-
 /// `NodeAffinity`: node selector and required node affinity.
 pub(super) fn node_selector(pod: &Pod, host: &Host<'_>) -> Result<(), PendingCode> {
     if selects(pod, &host.name, &host.labels) {

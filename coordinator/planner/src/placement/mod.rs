@@ -13,18 +13,15 @@ mod volumes;
 
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 pub(crate) use affinity::Prefilter;
 pub(crate) use filters::accepts_statically;
 
 use crate::{
     PendingCode, Policy,
-    model::{Cluster, Labels, Node, Pod, Resources, Taint, UnsatisfiableAction},
+    model::{Cluster, Labels, Node, Pod, Resources, SETTLING, Taint, UnsatisfiableAction},
 };
-
-/// For so long a node that is not Ready yet is expected to become so, and startup taints to go away.
-pub(crate) const SETTLING: SignedDuration = SignedDuration::from_mins(5);
 
 /// What a host is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,10 +235,8 @@ fn existing<'a>(node: &Node, index: usize, policy: &Policy, now: Timestamp) -> H
         Some(pool) if young => &pool.startup_taints,
         _ => &[],
     };
-    // A node is Ready some moments before these taints are taken off it.
-    let goes_away = |taint: &Taint| {
-        (young && filters::SETTLING_TAINTS.contains(&&*taint.key)) || startup.contains(&taint.key)
-    };
+    let settling = young && !node.ready;
+    let goes_away = |taint: &Taint| (settling && taint.marks_a_start()) || startup.contains(&taint.key);
     let taints = node
         .taints
         .iter()
