@@ -24,7 +24,7 @@ use ratatui::{
     layout::{Constraint, Layout, Rect},
     style::{Color, Modifier, Style, Stylize as _},
     text::{Line, Span},
-    widgets::{Block, Cell, Paragraph, Row, Table},
+    widgets::{Block, Cell, Paragraph, Row, Table, Wrap},
 };
 use smartscale_planner::{Action, model::NodeName};
 use smartscale_proto::time::Clock as _;
@@ -286,12 +286,21 @@ fn draw(frame: &mut Frame<'_>, picture: &Picture) {
         .unwrap_or(u16::MAX)
         .clamp(3, 10)
         + 3;
+    let footer = if picture.footer.is_empty() {
+        "q or Ctrl-C ends the demo"
+    } else {
+        picture.footer.as_str()
+    };
+    let footer_height = rows_of(footer, frame.area().width);
+    let footer = Paragraph::new(footer)
+        .style(Style::new().fg(Color::DarkGray))
+        .wrap(Wrap { trim: true });
     let [head, middle, middle_low, events, foot] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(nodes_height),
         Constraint::Length(7),
         Constraint::Min(4),
-        Constraint::Length(1),
+        Constraint::Length(footer_height),
     ])
     .areas(frame.area());
     draw_head(frame, head, picture);
@@ -332,12 +341,15 @@ fn draw(frame: &mut Frame<'_>, picture: &Picture) {
         Paragraph::new(tail).block(Block::bordered().title(" what happens ")),
         events,
     );
-    let footer = if picture.footer.is_empty() {
-        "q or Ctrl-C ends the demo"
-    } else {
-        picture.footer.as_str()
-    };
-    frame.render_widget(Line::styled(footer, Style::new().fg(Color::DarkGray)), foot);
+    frame.render_widget(footer, foot);
+}
+
+/// Rows that suffice for a text that is wrapped at words: a word that does not fit any more leaves a row half empty.
+fn rows_of(text: &str, width: u16) -> u16 {
+    match text.chars().count().div_ceil(usize::from(width.max(1))) {
+        0 | 1 => 1,
+        rows => u16::try_from(rows + 1).unwrap_or(u16::MAX),
+    }
 }
 
 fn draw_head(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
@@ -466,6 +478,19 @@ mod tests {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
         assert!(!text.contains("event 1 "), "{text}");
+    }
+
+    #[test]
+    fn how_to_reach_a_cluster_that_goes_on_is_shown_to_its_last_word() {
+        let mut picture = picture();
+        picture.footer = format!(
+            "Second terminal: smartscale --credentials /{} status   q ends it",
+            "x".repeat(70)
+        );
+        for width in [60, 80, 100] {
+            let text = drawn(&picture, width, 30);
+            assert!(text.contains("q ends it"), "{text}");
+        }
     }
 
     #[test]
