@@ -26,8 +26,8 @@ pub mod snapshot;
 
 pub use decide::plan;
 pub use outcome::{
-    Blocker, BlockerCode, Destination, Hold, Launch, Move, NodeVerdict, PendingCode, PendingPod, Plan, Pods,
-    Removal, RemovalReason, Rule, RuleName,
+    Blocker, BlockerCode, Destination, Hold, Launch, Move, NodeVerdict, PendingCode, PendingPod, Placement,
+    Plan, Pods, Removal, RemovalReason, Rule, RuleName,
 };
 pub use policy::Policy;
 pub use snapshot::{Action, Snapshot};

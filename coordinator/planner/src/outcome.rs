@@ -35,6 +35,10 @@ pub struct Plan {
     /// Assumptions that a reader must know (estimated memory, assumed spot prices).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assumptions: Vec<String>,
+    /// Where each pod that found a place goes, in the order in which the places were found: pending pods first, then the
+    /// moves of one removal after another. No part of the output.
+    #[serde(skip)]
+    pub placements: Vec<Placement>,
     /// To be kept for the next plan ([`crate::snapshot::State::unneeded_since`]); no part of the output.
     #[serde(skip)]
     pub unneeded_since: BTreeMap<NodeName, Timestamp>,
@@ -91,11 +95,22 @@ pub struct Move {
     pub to: Destination,
 }
 
-/// An existing node, or the n-th launch of the same plan (written `launch[n]`).
+/// A pod with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The pod.
+    pub pod: PodKey,
+    /// The place.
+    pub to: Destination,
+}
+
+/// An existing node, a node on its way, or the n-th launch of the same plan (written `launch[n]`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Destination {
     /// A node that stays.
     Node(NodeName),
+    /// The n-th of the launching entries that have not lapsed, by pool, zone, type, market and time. No move goes there.
+    Launching(usize),
     /// An element of [`Plan::launch`].
     Launch(usize),
 }
@@ -104,6 +119,7 @@ impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node(name) => name.fmt(f),
+            Self::Launching(index) => f.pad(&format!("launching[{index}]")),
             Self::Launch(index) => f.pad(&format!("launch[{index}]")),
         }
     }
@@ -118,11 +134,14 @@ impl Serialize for Destination {
 impl<'de> Deserialize<'de> for Destination {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let index = text
-            .strip_prefix("launch[")
-            .and_then(|t| t.strip_suffix(']'))
-            .and_then(|t| t.parse().ok());
-        Ok(index.map_or_else(|| Self::Node(text.as_str().into()), Self::Launch))
+        let index = |prefix: &str| {
+            let number = text.strip_prefix(prefix)?.strip_suffix(']')?;
+            number.parse().ok()
+        };
+        Ok(index("launch[")
+            .map(Self::Launch)
+            .or_else(|| index("launching[").map(Self::Launching))
+            .unwrap_or_else(|| Self::Node(text.as_str().into())))
     }
 }
 
@@ -366,7 +385,12 @@ mod tests {
 
     #[test]
     fn a_destination_survives_json() {
-        for to in [Destination::Node("i-1".into()), Destination::Launch(3)] {
+        let all = [
+            Destination::Node("i-1".into()),
+            Destination::Launch(3),
+            Destination::Launching(0),
+        ];
+        for to in all {
             let json = serde_json::to_string(&to).unwrap();
             assert_eq!(serde_json::from_str::<Destination>(&json).unwrap(), to);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use smartscale_planner::{
-    Action, Destination, Plan, Policy, Snapshot,
+    Action, Destination, Placement, Plan, Policy, Snapshot,
     fixtures::{budget, node, now, pod, policy_of, reading, snapshot},
     model::{Node, Pod, keys},
     plan,
@@ -122,6 +122,19 @@ fn check(snapshot: &Snapshot, policy: &Policy, plan: &Plan) {
         "a pod is in two launches"
     );
     assert!(plan.launch.iter().all(|launch| !launch.instance_types.is_empty()));
+    let moves: usize = plan.remove.iter().map(|removal| removal.moves.len()).sum();
+    assert_eq!(plan.placements.len(), plan.pods.placed + moves);
+    for (index, launch) in plan.launch.iter().enumerate().filter(|_| moves == 0) {
+        let there = |placement: &&Placement| placement.to == Destination::Launch(index);
+        let mut placed: Vec<_> = plan
+            .placements
+            .iter()
+            .filter(there)
+            .map(|p| p.pod.clone())
+            .collect();
+        placed.sort();
+        assert_eq!(placed, launch.pods);
+    }
 
     let gone: BTreeSet<_> = plan.remove.iter().map(|removal| &removal.node).collect();
     for removal in &plan.remove {
@@ -129,6 +142,7 @@ fn check(snapshot: &Snapshot, policy: &Policy, plan: &Plan) {
             match to {
                 Destination::Node(name) => assert!(!gone.contains(name), "a chain of moves"),
                 Destination::Launch(index) => assert!(*index < plan.launch.len(), "a move to nowhere"),
+                Destination::Launching(_) => panic!("a move to a node that may never come"),
             }
         }
     }
@@ -171,6 +185,7 @@ fn carried_out(snapshot: &Snapshot, policy: &Policy, plan: &Plan, round: usize) 
             let to = match &moved.to {
                 Destination::Node(to) => to.clone(),
                 Destination::Launch(index) => new(*index).into(),
+                Destination::Launching(_) => unreachable!("no move goes there"),
             };
             next.cluster
                 .pods

@@ -8,7 +8,7 @@ use super::{
     packing::{self, Packing, Room, types_for},
 };
 use crate::{
-    Hold, Launch,
+    Destination, Hold, Launch, Placement,
     model::{InstanceType, Market, Pod, TaintEffect},
     placement::{Place, World},
     policy::Pool,
@@ -23,8 +23,8 @@ type Amount = fn(&Offering<'_>) -> f64;
 /// What came of the pods that found no place on nodes that are there.
 pub(super) struct Outcome<'a> {
     pub(super) launches: Vec<Launch>,
-    /// Pods that found a place now.
-    pub(super) placed: usize,
+    /// Pods that found a place now, in order.
+    pub(super) placed: Vec<Placement>,
     /// Pods that would have had one, were anything launched now.
     pub(super) held: Vec<&'a Pod>,
     /// Pods without any.
@@ -60,21 +60,23 @@ impl<'a> Context<'a> {
         let Packing {
             nodes,
             elsewhere,
+            order,
             left,
         } = packing;
-        for (pod, host) in &elsewhere {
-            world.put(pod, *host);
-        }
         let mut launches = Vec::new();
-        let mut placed = elsewhere.len();
+        let mut placed = Vec::new();
         let mut held = Vec::new();
-        for node in &nodes {
-            let offering = &self.offerings[node.offering];
-            if self.frozen {
-                held.extend(node.pods.iter().copied());
-                continue;
+        if self.frozen {
+            // Those that would go to older nodes could do so only because of others on new ones.
+            held.extend(order.iter().map(|(pod, _)| *pod));
+        } else {
+            placed = self.placements(world, &order);
+            for (pod, host) in &elsewhere {
+                world.put(pod, *host);
             }
-            placed += node.pods.len();
+        }
+        for node in nodes.iter().filter(|_| !self.frozen) {
+            let offering = &self.offerings[node.offering];
             self.count(&mut room, offering);
             let mut host = super::offerings::named(&offering.host, &format!("launch[{}]", launches.len()));
             for pod in &node.pods {
@@ -122,6 +124,21 @@ impl<'a> Context<'a> {
             out_of_steps,
             room,
         }
+    }
+
+    /// Pods with the places of their hosts; hosts beyond those of the world are launches.
+    pub(super) fn placements(&self, world: &World<'a>, order: &[(&'a Pod, usize)]) -> Vec<Placement> {
+        let placement = |(pod, host): &(&'a Pod, usize)| Placement {
+            pod: pod.key.clone(),
+            to: match world.hosts.get(*host).map(|host| host.place) {
+                Some(Place::Existing(node)) => {
+                    Destination::Node(self.snapshot.cluster.nodes[node].name.clone())
+                }
+                Some(Place::Launching(entry)) => Destination::Launching(entry),
+                Some(Place::Planned) | None => Destination::Launch(host.saturating_sub(world.hosts.len())),
+            },
+        };
+        order.iter().map(placement).collect()
     }
 
     /// Nodes for the room that is to be kept free and is not there.
@@ -282,7 +299,7 @@ impl<'a> Context<'a> {
             world
                 .hosts
                 .iter()
-                .filter(|host| matches!(host.place, Place::Launching | Place::Planned))
+                .filter(|host| matches!(host.place, Place::Launching(_) | Place::Planned))
         };
         if averages.cpu_above.fired {
             let ready: f64 = nodes

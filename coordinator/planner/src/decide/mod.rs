@@ -73,12 +73,9 @@ pub fn plan(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
     let mut world = World::new(&snapshot.cluster, policy, now);
     world.domains = offerings::domains(&offerings);
     for (index, entry) in launching.iter().enumerate() {
-        world.hosts.extend(offerings::launching(
-            &snapshot.cluster,
-            policy,
-            entry,
-            &format!("launching[{index}]"),
-        ));
+        world
+            .hosts
+            .extend(offerings::launching(&snapshot.cluster, policy, entry, index));
     }
     let context = Context {
         snapshot,
@@ -119,9 +116,11 @@ impl<'a> Context<'a> {
         holds.extend(self.averages.holds(self.asks_averages_below()));
 
         let waiting = self.waiting_pods();
-        let (mut placed, unplaced) = place_on_nodes(world, &waiting);
+        let (found, unplaced) = place_on_nodes(world, &waiting);
+        let mut placements = self.placements(world, &found);
         let outcome = self.launch(world, &unplaced, &mut holds);
-        placed += outcome.placed;
+        placements.extend(outcome.placed.iter().cloned());
+        let placed = placements.len();
         let pending = self.pending(world, &outcome);
         if pending
             .iter()
@@ -133,6 +132,7 @@ impl<'a> Context<'a> {
         let removals = self.removals(world, &outcome.launches, somebody_could, &mut holds);
         let mut launch = outcome.launches;
         launch.extend(removals.launch);
+        placements.extend(removals.placements);
         let action = match (launch.is_empty(), removals.remove.is_empty()) {
             (false, false) => Action::Replace,
             (false, true) => Action::ScaleUp,
@@ -149,6 +149,7 @@ impl<'a> Context<'a> {
             rules: self.rules(waiting.len()),
             held_by: holds.into_iter().collect(),
             assumptions: Vec::new(),
+            placements,
             unneeded_since: removals.unneeded_since,
         };
         plan.assumptions = self.assumptions(&plan);
@@ -235,9 +236,13 @@ impl<'a> Context<'a> {
     }
 }
 
+/// Pods that were placed, in order, each with its host, and those that were not.
+type Placed<'a> = (Vec<(&'a Pod, usize)>, Vec<&'a Pod>);
+
 /// Places pods on nodes that exist or are on their way, again until a pass places none.
-fn place_on_nodes<'a>(world: &mut World<'a>, waiting: &[&'a Pod]) -> (usize, Vec<&'a Pod>) {
+fn place_on_nodes<'a>(world: &mut World<'a>, waiting: &[&'a Pod]) -> Placed<'a> {
     let mut left: Vec<&Pod> = waiting.to_vec();
+    let mut found = Vec::new();
     loop {
         let before = left.len();
         let mut refused: Option<&Pod> = None;
@@ -250,6 +255,7 @@ fn place_on_nodes<'a>(world: &mut World<'a>, waiting: &[&'a Pod]) -> (usize, Vec
             match world.find(pod, |host| host.accepts) {
                 Some(host) => {
                     world.put(pod, host);
+                    found.push((*pod, host));
                     false
                 }
                 None => {
@@ -259,7 +265,7 @@ fn place_on_nodes<'a>(world: &mut World<'a>, waiting: &[&'a Pod]) -> (usize, Vec
             }
         });
         if left.len() == before || left.is_empty() {
-            return (waiting.len() - left.len(), left);
+            return (found, left);
         }
     }
 }

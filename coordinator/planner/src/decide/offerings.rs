@@ -182,13 +182,20 @@ pub(super) fn launching<'a>(
     cluster: &'a Cluster,
     policy: &Policy,
     entry: &Launching,
-    name: &str,
+    index: usize,
 ) -> Option<Host<'a>> {
     let pool = policy.pool(entry.pool.as_str())?;
     let spec = policy.types.get(&entry.instance_type)?;
     Some(named(
-        &template(cluster, pool, spec, &entry.zone, entry.market, Place::Launching),
-        name,
+        &template(
+            cluster,
+            pool,
+            spec,
+            &entry.zone,
+            entry.market,
+            Place::Launching(index),
+        ),
+        &format!("launching[{index}]"),
     ))
 }
 

@@ -37,6 +37,8 @@ pub(super) struct PackedNode<'a> {
 pub(super) struct Packing<'a> {
     pub(super) nodes: Vec<PackedNode<'a>>,
     pub(super) elsewhere: Vec<(&'a Pod, usize)>,
+    /// All of them in the order in which they were placed, each with its host; new nodes come after those of the world.
+    pub(super) order: Vec<(&'a Pod, usize)>,
     pub(super) left: Vec<&'a Pod>,
 }
 
@@ -125,6 +127,7 @@ fn pack<'a>(
     let existing = world.hosts.len();
     let mut left: Vec<&'a Pod> = pods.to_vec();
     let mut elsewhere: Vec<(&'a Pod, usize)> = Vec::new();
+    let mut order: Vec<(&'a Pod, usize)> = Vec::new();
     let mut chosen: Vec<usize> = Vec::new();
     let references = references(offerings, usable, pods);
     loop {
@@ -140,6 +143,7 @@ fn pack<'a>(
                     return true;
                 };
                 world.put(pod, host);
+                order.push((pod, host));
                 if host < existing {
                     elsewhere.push((pod, host));
                 }
@@ -159,6 +163,7 @@ fn pack<'a>(
         let last = world.hosts.len() - 1;
         for pod in &taken {
             world.put(pod, last);
+            order.push((pod, last));
         }
         left.retain(|pod| !taken.iter().any(|other| std::ptr::eq(*other, *pod)));
         let offering_ref = &offerings[offering];
@@ -187,6 +192,7 @@ fn pack<'a>(
     Packing {
         nodes,
         elsewhere,
+        order,
         left,
     }
 }

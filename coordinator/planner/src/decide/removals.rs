@@ -13,7 +13,8 @@ use super::{
     verdicts::{BudgetsLeft, Verdict, move_all, no_place},
 };
 use crate::{
-    Blocker, BlockerCode, Destination, Hold, Launch, Move, NodeVerdict, Removal, RemovalReason, drainability,
+    Blocker, BlockerCode, Destination, Hold, Launch, Move, NodeVerdict, Placement, Removal, RemovalReason,
+    drainability,
     model::{Market, NodeName, Pod, PoolName},
     placement::World,
     policy::Pool,
@@ -26,6 +27,8 @@ pub(super) struct Removals {
     pub(super) launch: Vec<Launch>,
     pub(super) nodes: Vec<NodeVerdict>,
     pub(super) unneeded_since: BTreeMap<NodeName, Timestamp>,
+    /// The moves in the order in which their places were found.
+    pub(super) placements: Vec<Placement>,
 }
 
 /// What limits leave while removals are accepted one after another.
@@ -79,6 +82,7 @@ impl<'a> Context<'a> {
         let mut left = self.left();
         let order = self.order(&verdicts, &left);
         let mut remove = Vec::new();
+        let mut placements = Vec::new();
         let mut destinations: BTreeSet<usize> = BTreeSet::new();
         // Nodes that something of their own keeps still show what the minimum says to them.
         for verdict in verdicts
@@ -133,8 +137,10 @@ impl<'a> Context<'a> {
             destinations.extend(moves.iter().map(|(_, to)| *to));
             self.accept(verdict, &mut left);
             remove.push(self.removal(world, verdict, &moves));
+            moves.retain(|(pod, _)| !is_headroom(pod));
+            placements.extend(self.placements(world, &moves));
         }
-        let launch = self.replace(&mut verdicts, &left, allowed, &mut remove);
+        let launch = self.replace(&mut verdicts, &left, allowed, &mut remove, &mut placements);
         let nodes = verdicts
             .into_iter()
             .map(|mut verdict| {
@@ -152,6 +158,7 @@ impl<'a> Context<'a> {
             launch,
             nodes,
             unneeded_since,
+            placements,
         }
     }
 
@@ -162,6 +169,7 @@ impl<'a> Context<'a> {
         left: &Left,
         allowed: bool,
         remove: &mut Vec<Removal>,
+        placements: &mut Vec<Placement>,
     ) -> Vec<Launch> {
         let mut order: Vec<(f64, usize)> = Vec::new();
         for (index, verdict) in verdicts
@@ -203,6 +211,7 @@ impl<'a> Context<'a> {
             }
             if blockers.is_empty() && allowed {
                 let (launched, removal) = self.replaced(verdict, replacement);
+                placements.extend(replacement.placements());
                 launch.push(launched);
                 remove.push(removal);
             }

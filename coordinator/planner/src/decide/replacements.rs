@@ -12,7 +12,7 @@ use super::{
     verdicts::{Verdict, move_all},
 };
 use crate::{
-    Destination, Launch, Move, Removal, RemovalReason,
+    Destination, Launch, Move, Placement, Removal, RemovalReason,
     model::{InstanceType, Market, Node, Pod},
     placement::World,
     policy::TypeSpec,
@@ -26,6 +26,21 @@ pub(super) struct Replacement<'a> {
     types: Vec<(Arc<TypeSpec>, f64)>,
     /// Where the pods go; `None` is the new node.
     moves: Vec<(&'a Pod, Option<Arc<str>>)>,
+}
+
+impl Replacement<'_> {
+    /// Its moves, in the order in which their places were found.
+    pub(super) fn placements(&self) -> impl Iterator<Item = Placement> {
+        self.moves
+            .iter()
+            .filter(|(pod, _)| !is_headroom(pod))
+            .map(|(pod, to)| Placement {
+                pod: pod.key.clone(),
+                to: to
+                    .as_deref()
+                    .map_or(Destination::Launch(0), |name| Destination::Node(name.into())),
+            })
+    }
 }
 
 impl<'a> Context<'a> {
@@ -138,15 +153,8 @@ impl<'a> Context<'a> {
             pods: Vec::new(),
         };
         let mut moves: Vec<Move> = replacement
-            .moves
-            .iter()
-            .filter(|(pod, _)| !is_headroom(pod))
-            .map(|(pod, to)| Move {
-                pod: pod.key.clone(),
-                to: to
-                    .as_deref()
-                    .map_or(Destination::Launch(0), |name| Destination::Node(name.into())),
-            })
+            .placements()
+            .map(|Placement { pod, to }| Move { pod, to })
             .collect();
         moves.sort_by(|a, b| a.pod.cmp(&b.pod));
         let removal = Removal {

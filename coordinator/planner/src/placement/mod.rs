@@ -28,8 +28,8 @@ use crate::{
 pub(crate) enum Place {
     /// `cluster.nodes[i]`.
     Existing(usize),
-    /// `state.launching[i]`.
-    Launching,
+    /// The n-th launching entry that has not lapsed.
+    Launching(usize),
     /// To be launched by this plan.
     Planned,
 }
@@ -178,7 +178,7 @@ impl<'a> World<'a> {
                 continue;
             }
             let rank = (
-                host.place == Place::Launching,
+                matches!(host.place, Place::Launching(_)),
                 -self.preference(pod, host),
                 -host.fullness(),
             );
