@@ -25,6 +25,9 @@ const ANSWER: usize = 256 << 20;
 /// A client of the coordinators of one cluster.
 pub(crate) struct Client {
     dialer: Dialer,
+    /// As the person or the credentials name them.
+    given: Vec<String>,
+    /// The same, or the leader's as a follower named them.
     endpoints: Vec<String>,
     open: Option<AdminClient<Channel>>,
 }
@@ -95,6 +98,7 @@ impl Client {
         let material = Rotating::new(credentials.credential().map_err(bad)?);
         Ok(Self {
             dialer: Dialer::new(material, credentials.expected()),
+            given: endpoints.clone(),
             endpoints,
             open: None,
         })
@@ -136,6 +140,12 @@ impl Client {
             .await
             .map_err(|status| Failure::of(&status))?;
         Ok(answer.into_inner())
+    }
+
+    /// Forgets the connection and the leader that it was made to: the next call begins with the endpoints as given.
+    pub(super) fn forget(&mut self) {
+        self.open = None;
+        self.endpoints.clone_from(&self.given);
     }
 
     async fn admin(&mut self) -> Result<AdminClient<Channel>, Failure> {

@@ -15,12 +15,18 @@ mod table;
 use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use smartscale_proto::{time::duration_to_wire, v1};
+use tonic::{Code, Status, Streaming};
 
 use self::{client::Client, failure::Failure, render::Answer};
 use crate::{
     cli::{Connection, Format, Live, OnTimeout},
     plan::Output,
 };
+
+/// The leader is looked for so long after the one that was watched has gone: two take-overs with default leases.
+const LOOKED_FOR: Duration = Duration::from_secs(60);
+/// Between two looks for it.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 
 /// Runs a command and says how it ended.
 pub(crate) fn run(connection: &Connection, command: Live) -> ExitCode {
@@ -171,16 +177,46 @@ fn parse_subject(words: &[String]) -> Result<v1::explain_request::Subject, Failu
     }
 }
 
+/// Follows what happens, from leader to leader: when a coordinator goes, the next one is looked for, and what happened
+/// between the two is in `decisions` and `operations`.
 async fn watch(client: &mut Client, format: Format) -> Result<(), Failure> {
     let mut events = client.ask(v1::WatchRequest {}, Client::watch).await?;
-    while let Some(event) = events.message().await.map_err(|status| Failure::of(&status))? {
-        match format.output {
-            Output::Table => say(&show::event(&event))?,
-            Output::Json => say(&render::json_line(&event)?)?,
-            Output::Yaml => say(&format!("---\n{}", render::yaml(&event)?.trim_end()))?,
+    loop {
+        let ended = loop {
+            match events.message().await {
+                Ok(Some(event)) => match format.output {
+                    Output::Table => say(&show::event(&event))?,
+                    Output::Json => say(&render::json_line(&event)?)?,
+                    Output::Yaml => say(&format!("---\n{}", render::yaml(&event)?.trim_end()))?,
+                },
+                Ok(None) => break Status::unavailable("the coordinator ended the stream"),
+                Err(status) => break status,
+            }
+        };
+        match ended.code() {
+            // It was killed, is shutting down, or leads no more.
+            Code::Unavailable
+            | Code::Unknown
+            | Code::Cancelled
+            | Code::Internal
+            | Code::FailedPrecondition => {}
+            _ => return Err(Failure::of(&ended)),
+        }
+        eprintln!("{}; looking for the coordinator that leads", ended.message());
+        events = next_leader(client).await?;
+    }
+}
+
+/// Asks until a coordinator takes the call, for as long as a take-over may last and some more.
+async fn next_leader(client: &mut Client) -> Result<Streaming<v1::WatchResponse>, Failure> {
+    let end = tokio::time::Instant::now() + LOOKED_FOR;
+    loop {
+        client.forget();
+        match client.ask(v1::WatchRequest {}, Client::watch).await {
+            Err(_) if tokio::time::Instant::now() < end => tokio::time::sleep(BETWEEN_LOOKS).await,
+            asked => return asked,
         }
     }
-    Ok(())
 }
 
 fn print<A: Answer>(format: Format, answer: &A) -> Result<(), Failure> {

@@ -310,9 +310,11 @@ impl Admin for AdminDesk {
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Events>, Status> {
         self.audited("Watch", request, |_, _| async {
+            let leader = self.beside.leader.clone();
+            elsewhere(&leader)?;
             let events = (self.parts.happenings)(());
             let (sender, stream) = mpsc::channel(WATCHED);
-            tokio::spawn(pass_on(events, sender, self.beside.shutdown.clone()));
+            tokio::spawn(pass_on(events, leader, sender, self.beside.shutdown.clone()));
             let stream: Events = Box::pin(ReceiverStream::new(stream));
             Ok(stream)
         })
@@ -394,14 +396,28 @@ fn snapshot_files(latest: &Latest, objects_json: String) -> Result<v1::SnapshotR
 }
 
 /// Passes events on until the watching person leaves. One who reads too slowly is told how much was left out.
+/// What happens is told by the leader; where none is known, what this coordinator says is all there is.
+fn elsewhere(leader: &Leader) -> Result<(), Status> {
+    match leader.now().leader {
+        Some(_) => leader.epoch(Code::FailedPrecondition).map(drop),
+        None => Ok(()),
+    }
+}
+
 async fn pass_on(
     mut events: broadcast::Receiver<Arc<Happening>>,
+    mut leader: Leader,
     sender: mpsc::Sender<Result<v1::WatchResponse, Status>>,
     shutdown: CancellationToken,
 ) {
     loop {
         let event = tokio::select! {
             event = events.recv() => event,
+            () = leader.changed() => {
+                let Err(refusal) = elsewhere(&leader) else { continue };
+                let _ = sender.try_send(Err(refusal));
+                return;
+            }
             () = shutdown.cancelled() => {
                 let _ = sender.try_send(Err(Status::unavailable("this coordinator is shutting down")));
                 return;

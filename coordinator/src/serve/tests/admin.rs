@@ -334,6 +334,28 @@ async fn watching_people_hear_what_happens_until_the_end() {
 }
 
 #[tokio::test]
+async fn a_watch_ends_with_the_term_and_a_follower_sends_it_to_the_leader() {
+    let world = World::new().await;
+    let mut client = world.people(Role::Viewer).await;
+    let mut events = client.watch(v1::WatchRequest {}).await.unwrap().into_inner();
+    world.leadership.send_replace(Leadership::Follower {
+        leader: Some("b".parse().unwrap()),
+    });
+    let ended = until(async || events.message().await.err()).await;
+    let refused = client.watch(v1::WatchRequest {}).await.unwrap_err();
+    for status in [ended, refused] {
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert!(status.metadata().contains_key("smartscale-leader"));
+    }
+
+    // Nobody is known to lead: what this one says is better than nothing.
+    world
+        .leadership
+        .send_replace(Leadership::Follower { leader: None });
+    client.watch(v1::WatchRequest {}).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_snapshot_is_what_plan_reads() {
     let world = World::new().await;
     world.decide();
