@@ -82,7 +82,7 @@ impl<'a> Context<'a> {
             for pod in &node.pods {
                 host.add(pod);
             }
-            world.hosts.push(host);
+            world.push(host);
             launches.push(self.element(
                 offering,
                 node.types.iter().map(|(spec, _)| &spec.name),
@@ -156,7 +156,7 @@ impl<'a> Context<'a> {
             for pod in &node.pods {
                 host.add(pod);
             }
-            world.hosts.push(host);
+            world.push(host);
             launches.push(self.element(offering, node.types.iter().map(|(spec, _)| &spec.name), &[]));
         }
     }
@@ -416,7 +416,7 @@ impl<'a> Context<'a> {
                 &[],
             ),
         );
-        world.hosts.push(super::offerings::named(
+        world.push(super::offerings::named(
             &offering.host,
             &format!("launch[{}]", launches.len() - 1),
         ));

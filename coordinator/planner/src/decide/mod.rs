@@ -69,13 +69,13 @@ pub fn plan(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
         key(a).cmp(&key(b))
     });
     let headroom = headroom::pods(policy);
-    let offerings = offerings::all(&snapshot.cluster, policy, state, now);
-    let mut world = World::new(&snapshot.cluster, policy, now);
-    world.domains = offerings::domains(&offerings);
+    let mut world = World::new(&snapshot.cluster, &headroom, policy, now);
+    let offerings = offerings::all(&mut world, policy, state, now);
+    world.open_domains(&offerings::domains(&offerings));
     for (index, entry) in launching.iter().enumerate() {
-        world
-            .hosts
-            .extend(offerings::launching(&snapshot.cluster, policy, entry, index));
+        if let Some(host) = offerings::launching(&mut world, policy, entry, index) {
+            world.push(host);
+        }
     }
     let context = Context {
         snapshot,

@@ -1,13 +1,16 @@
 //! What can be launched: every pool × zone × market × type that can be bought, as the node it would become.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
 use crate::{
     Policy,
-    model::{Cluster, Labels, Market, Pod, PoolName, Zone, keys},
-    placement::{DomainGroup, Host, Place, accepts_statically},
+    model::{Cluster, Labels, Market, Pod, PoolName, Resources, Taint, Zone, keys},
+    placement::{DomainGroup, Host, Place, World},
     policy::{Pool, TypeSpec},
     snapshot::{Launching, State},
 };
@@ -31,7 +34,7 @@ pub(super) struct Offering<'a> {
 
 /// All offerings, cheapest first, then by names.
 pub(super) fn all<'a>(
-    cluster: &'a Cluster,
+    world: &mut World<'a>,
     policy: &Policy,
     state: &State,
     now: Timestamp,
@@ -40,6 +43,7 @@ pub(super) fn all<'a>(
     for (index, pool) in policy.pools.iter().enumerate() {
         for zone in &pool.zones {
             for market in &pool.markets {
+                let of_group = Template::new(pool, zone, *market);
                 for spec in &pool.types {
                     let Some(price) = pool.price(spec, zone, *market) else {
                         continue;
@@ -52,7 +56,7 @@ pub(super) fn all<'a>(
                     });
                     offerings.push(Offering {
                         pool: index,
-                        host: template(cluster, pool, spec, zone, *market, Place::Planned),
+                        host: of_group.host(world, spec, Place::Planned),
                         spec: Arc::clone(spec),
                         zone: zone.clone(),
                         market: *market,
@@ -65,15 +69,13 @@ pub(super) fn all<'a>(
         }
     }
     offerings.sort_by(|a, b| {
-        let names = |o: &Offering<'_>| {
-            (
-                policy.pools[o.pool].name.clone(),
-                o.spec.name.clone(),
-                o.zone.clone(),
-                o.market,
-            )
-        };
-        a.price.total_cmp(&b.price).then_with(|| names(a).cmp(&names(b)))
+        let pool = |o: &Offering<'_>| &policy.pools[o.pool].name;
+        a.price
+            .total_cmp(&b.price)
+            .then_with(|| pool(a).cmp(pool(b)))
+            .then_with(|| a.spec.name.cmp(&b.spec.name))
+            .then_with(|| a.zone.cmp(&b.zone))
+            .then_with(|| a.market.cmp(&b.market))
     });
     mark_dominated(&mut offerings);
     offerings
@@ -116,53 +118,72 @@ fn covers(better: &Host<'_>, worse: &Host<'_>) -> bool {
         && better.pods.len() == worse.pods.len()
 }
 
-/// The node that a launch becomes, with its DaemonSets' pods on it.
-fn template<'a>(
-    cluster: &'a Cluster,
-    pool: &Pool,
-    spec: &TypeSpec,
-    zone: &Zone,
-    market: Market,
-    place: Place,
-) -> Host<'a> {
-    let mut labels: Labels = pool.labels.clone();
-    for (key, value) in [
-        (keys::POOL, pool.name.as_str()),
-        (keys::MARKET, market.as_str()),
-        (keys::INSTANCE_TYPE, spec.name.as_str()),
-        (keys::ZONE, zone.as_str()),
-        (keys::REGION, zone.region()),
-        (keys::ARCH, &spec.arch),
-        (keys::OS, "linux"),
-        // No pod can name it: a label's value has no brackets.
-        (keys::HOSTNAME, "[new]"),
-    ] {
-        labels.insert(key.into(), value.into());
+/// What all nodes of a pool, zone and market have alike.
+struct Template<'p> {
+    pool: &'p Pool,
+    labels: Labels,
+    taints: Arc<[Taint]>,
+    arch: Arc<str>,
+    instance_type: Arc<str>,
+}
+
+impl<'p> Template<'p> {
+    fn new(pool: &'p Pool, zone: &Zone, market: Market) -> Self {
+        let mut labels = pool.labels.clone();
+        for (key, value) in [
+            (keys::POOL, pool.name.as_str()),
+            (keys::MARKET, market.as_str()),
+            (keys::ZONE, zone.as_str()),
+            (keys::REGION, zone.region()),
+            (keys::OS, "linux"),
+            // No pod can name it: a label's value has no brackets.
+            (keys::HOSTNAME, "[new]"),
+        ] {
+            labels.insert(key.into(), value.into());
+        }
+        Self {
+            pool,
+            labels,
+            taints: pool.taints.clone().into(),
+            arch: keys::ARCH.into(),
+            instance_type: keys::INSTANCE_TYPE.into(),
+        }
     }
-    let mut host = Host {
-        place,
-        name: "[new]".into(),
-        labels: Arc::new(labels),
-        taints: pool.taints.clone().into(),
-        allocatable: pool.allocatable(spec),
-        used: crate::model::Resources::default(),
-        pods: Vec::new(),
-        repelling: 0,
-        accepts: true,
-        is_destination: false,
-        gone: false,
-    };
-    let mut daemons: Vec<&Pod> = cluster
-        .daemon_sets
-        .iter()
-        .map(|set| &set.template)
-        .filter(|pod| accepts_statically(pod, &host.name, &host.labels, &host.taints))
-        .collect();
-    daemons.sort_by(|a, b| a.key.cmp(&b.key));
-    for pod in daemons {
-        host.add(pod);
+
+    /// The node that a launch of this type becomes, with its DaemonSets' pods on it.
+    fn host<'a>(&self, world: &mut World<'a>, spec: &TypeSpec, place: Place) -> Host<'a> {
+        let mut labels = self.labels.clone();
+        labels.insert(self.arch.clone(), spec.arch.clone());
+        labels.insert(self.instance_type.clone(), spec.name.as_str().into());
+        let mut host = Host {
+            place,
+            name: "[new]".into(),
+            labels: Arc::new(labels),
+            taints: Arc::clone(&self.taints),
+            allocatable: self.pool.allocatable(spec),
+            used: Resources::default(),
+            pods: Vec::new(),
+            fullness: 0.0,
+            kind: 0,
+            domains: Vec::new(),
+            accepts: true,
+            is_destination: false,
+            gone: false,
+        };
+        world.enroll(&mut host);
+        let mut daemons: Vec<&'a Pod> = world
+            .cluster
+            .daemon_sets
+            .iter()
+            .map(|set| &set.template)
+            .filter(|pod| world.is_daemon_for(pod, &host))
+            .collect();
+        daemons.sort_by(|a, b| a.key.cmp(&b.key));
+        for pod in daemons {
+            host.add(pod);
+        }
+        host
     }
-    host
 }
 
 /// Gives a host a name and a hostname of its own.
@@ -179,30 +200,22 @@ pub(super) fn named<'a>(host: &Host<'a>, name: &str) -> Host<'a> {
 /// A node that was launched and has not registered yet. `None` if the policy lacks its pool or type: then nobody knows
 /// what it will be.
 pub(super) fn launching<'a>(
-    cluster: &'a Cluster,
+    world: &mut World<'a>,
     policy: &Policy,
     entry: &Launching,
     index: usize,
 ) -> Option<Host<'a>> {
     let pool = policy.pool(entry.pool.as_str())?;
     let spec = policy.types.get(&entry.instance_type)?;
-    Some(named(
-        &template(
-            cluster,
-            pool,
-            spec,
-            &entry.zone,
-            entry.market,
-            Place::Launching(index),
-        ),
-        &format!("launching[{index}]"),
-    ))
+    let host = Template::new(pool, &entry.zone, entry.market).host(world, spec, Place::Launching(index));
+    Some(named(&host, &format!("launching[{index}]")))
 }
 
 /// A group for each pool × zone, for spread domains. What differs between types and markets opens none: which of them
 /// EC2 gives is not known before.
 pub(super) fn domains(offerings: &[Offering<'_>]) -> Vec<DomainGroup> {
     let mut groups: BTreeMap<(usize, &Zone), DomainGroup> = BTreeMap::new();
+    let mut kinds = BTreeSet::new();
     for offering in offerings {
         let host = &offering.host;
         let group = groups.entry((offering.pool, &offering.zone)).or_insert_with(|| {
@@ -215,9 +228,12 @@ pub(super) fn domains(offerings: &[Offering<'_>]) -> Vec<DomainGroup> {
                 nodes: Vec::new(),
             }
         });
-        group
-            .nodes
-            .push((Arc::clone(&host.labels), Arc::clone(&host.taints)));
+        // One of each kind will do.
+        if kinds.insert((offering.pool, &offering.zone, host.kind)) {
+            group
+                .nodes
+                .push((Arc::clone(&host.labels), Arc::clone(&host.taints)));
+        }
     }
     groups.into_values().collect()
 }

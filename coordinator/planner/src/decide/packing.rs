@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::offerings::{Offering, PoolCount, named};
 use crate::{
     Policy,
-    model::{Market, Pod, PoolName},
-    placement::World,
+    model::{Market, Pod, PoolName, Resources},
+    placement::{Host, ShapeId, World},
     policy::TypeSpec,
 };
 
@@ -159,8 +159,7 @@ fn pack<'a>(
             break;
         };
         let host = named(&offerings[offering].host, &format!("launch[{}]", chosen.len()));
-        world.hosts.push(host);
-        let last = world.hosts.len() - 1;
+        let last = world.push(host);
         for pod in &taken {
             world.put(pod, last);
             order.push((pod, last));
@@ -172,7 +171,7 @@ fn pack<'a>(
         }
         chosen.push(offering);
     }
-    let launched: Vec<_> = world.hosts.drain(existing..).collect();
+    let launched = world.truncate(existing);
     let nodes = chosen
         .iter()
         .zip(launched)
@@ -300,8 +299,7 @@ fn next_node<'a>(
 
 /// The pods that such a node would take, tried in order, again until none fits.
 fn fill<'a>(world: &mut World<'a>, offering: &Offering<'a>, left: &[&'a Pod]) -> Vec<&'a Pod> {
-    let index = world.hosts.len();
-    world.hosts.push(offering.host.clone());
+    let index = world.push(offering.host.clone());
     let mut taken: Vec<&'a Pod> = Vec::new();
     loop {
         let before = taken.len();
@@ -315,10 +313,7 @@ fn fill<'a>(world: &mut World<'a>, offering: &Offering<'a>, left: &[&'a Pod]) ->
             }
             let fits = match world.check_alone(pod, &world.hosts[index]) {
                 Err(_) => false,
-                Ok(()) if world.looks_around(pod) => {
-                    let prefilter = world.prefilter(pod);
-                    world.check(pod, &prefilter, &world.hosts[index]).is_ok()
-                }
+                Ok(()) if world.looks_around(pod) => world.check(pod, &world.hosts[index]).is_ok(),
                 Ok(()) => true,
             };
             if fits {
@@ -333,7 +328,7 @@ fn fill<'a>(world: &mut World<'a>, offering: &Offering<'a>, left: &[&'a Pod]) ->
             break;
         }
     }
-    world.hosts.pop();
+    world.truncate(index);
     taken
 }
 
@@ -345,17 +340,26 @@ pub(super) fn types_for(
     pods: &[&Pod],
 ) -> Vec<(Arc<TypeSpec>, f64)> {
     let like = &offerings[like];
+    let mut asked = Resources::default();
+    let mut shapes: Vec<(ShapeId, &Pod)> = Vec::new();
+    for pod in pods {
+        asked.add(&pod.requests);
+        let shape = world.classes.shape(pod);
+        if !shapes.iter().any(|(known, _)| *known == shape) {
+            shapes.push((shape, pod));
+        }
+    }
+    // One pod that asks for all of it at once, then one of each shape for what does not add up.
+    let fits = |host: &Host<'_>| {
+        (pods.is_empty()
+            || (host.allocatable.fits(&host.used, &asked).is_ok()
+                && host.allocatable.short_extended(&host.used, &asked).is_none()))
+            && shapes.iter().all(|(_, pod)| world.check_alone(pod, host).is_ok())
+    };
     offerings
         .iter()
-        .filter(|o| o.pool == like.pool && o.zone == like.zone && o.market == like.market && !o.backed_off)
-        .filter(|offering| {
-            let mut host = offering.host.clone();
-            pods.iter().all(|pod| {
-                let fits = world.check_alone(pod, &host).is_ok();
-                host.used.add(&pod.requests);
-                fits
-            })
-        })
+        .filter(|o| o.pool == like.pool && o.market == like.market && o.zone == like.zone && !o.backed_off)
+        .filter(|offering| fits(&offering.host))
         .map(|offering| (Arc::clone(&offering.spec), offering.price))
         .collect()
 }

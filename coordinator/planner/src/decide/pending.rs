@@ -49,10 +49,9 @@ impl<'a> Context<'a> {
 
     /// The filter that stopped the pod on the new node where it got furthest.
     fn code(&self, world: &World<'a>, pod: &Pod, outcome: &Outcome<'a>) -> PendingCode {
-        let prefilter = world.prefilter(pod);
         self.offerings
             .iter()
-            .map(|offering| match world.check(pod, &prefilter, &offering.host) {
+            .map(|offering| match world.check(pod, &offering.host) {
                 Err(code) => code,
                 Ok(()) if offering.backed_off => PendingCode::BackedOff,
                 Ok(()) if outcome.out_of_steps => PendingCode::MaxStep,

@@ -117,7 +117,7 @@ impl<'a> Context<'a> {
                     for (pod, to) in found {
                         world.take(pod, to);
                     }
-                    world.hosts[verdict.host].gone = false;
+                    world.set_gone(verdict.host, false);
                 }
                 blockers.extend(stuck.iter().map(|pod| no_place(pod)));
             }

@@ -95,14 +95,13 @@ impl<'a> Context<'a> {
         for offering in candidates {
             let mut new = named(&self.offerings[offering].host, "launch[0]");
             new.is_destination = true;
-            world.hosts.push(new);
-            let last = world.hosts.len() - 1;
+            let last = world.push(new);
             let (moves, stuck) = move_all(world, host, movers);
             for (pod, to) in &moves {
                 world.take(pod, *to);
             }
-            world.hosts[host].gone = false;
-            world.hosts.pop();
+            world.set_gone(host, false);
+            world.truncate(last);
             if !stuck.is_empty() {
                 continue;
             }

@@ -162,7 +162,7 @@ impl<'a> Context<'a> {
                 usage.cpu >= down.cpu_percent.0 || usage.memory >= down.memory_percent.0
             });
         let bound = down.unneeded_when_requests_below_percent;
-        let requested = bound.0 < 100.0 && world.hosts[host].fullness() * 100.0 >= bound.0;
+        let requested = bound.0 < 100.0 && world.hosts[host].fullness * 100.0 >= bound.0;
         measured || requested
     }
 
@@ -172,7 +172,7 @@ impl<'a> Context<'a> {
         for (pod, to) in moves {
             world.take(pod, to);
         }
-        world.hosts[host].gone = false;
+        world.set_gone(host, false);
         stuck
     }
 
@@ -199,7 +199,7 @@ pub(super) fn move_all<'a>(
     host: usize,
     movers: &[&'a Pod],
 ) -> (Vec<(&'a Pod, usize)>, Vec<&'a Pod>) {
-    world.hosts[host].gone = true;
+    world.set_gone(host, true);
     let mut moves = Vec::new();
     let mut left: Vec<&'a Pod> = movers.to_vec();
     left.extend(

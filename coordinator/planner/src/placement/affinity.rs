@@ -1,120 +1,372 @@
 //! `InterPodAffinity` and `PodTopologySpread`: the filters that look at what is on other hosts.
 //!
-//! Everything that depends on the pod but not on the candidate host is counted once ([`Prefilter::new`]), as in
-//! kube-scheduler's `PreFilter`; a candidate need not be in the world, so a node that is only thought of can be asked for.
+//! As in kube-scheduler's `PreFilter` everything that depends on the pod but not on the candidate host is a count per
+//! domain; but the counts are kept, not made anew for each pod: whatever is put somewhere or taken away changes the few
+//! that its shape is counted in. A candidate need not be in the world, so a node that is only thought of can be asked for.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Host,
+    classes::{Classes, QuickMap, ShapeId},
+    filters,
 };
-
-use super::{Host, World, filters};
 use crate::{
     PendingCode,
     model::{
-        Cluster, Labels, NamespaceName, Pod, PodAffinityTerm, SpreadConstraint, UnsatisfiableAction, keys,
+        Cluster, LabelSelector, Labels, NamespaceName, Pod, PodAffinityTerm, SpreadConstraint, Taint,
+        UnsatisfiableAction, keys,
     },
 };
 
-/// A topology key with one of its values.
-type Domain = (Arc<str>, Arc<str>);
+/// Number of a domain: of a value of a topology key. [`NOWHERE`] where the key is missing.
+pub(super) type DomainId = u32;
+pub(super) const NOWHERE: DomainId = u32::MAX;
 
-/// Counts for one pod.
+/// Counts by domain of one topology key.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Prefilter {
-    /// Domains with pods that satisfy all of the pod's affinity terms.
-    near: BTreeSet<Domain>,
-    /// The pod satisfies its own affinity: it may be the first.
-    is_own_friend: bool,
-    /// Domains that the pod's anti-affinity forbids.
-    apart: BTreeSet<Domain>,
-    /// Domains that other pods' anti-affinity forbids to it.
-    repelled: BTreeSet<Domain>,
-    spread: Vec<Spread>,
+struct Tally {
+    key: usize,
+    counts: Vec<i64>,
 }
 
-#[derive(Clone, Debug)]
-struct Spread {
-    key: Arc<str>,
-    counts: BTreeMap<Arc<str>, i64>,
-    minimum: i64,
-    max_skew: i64,
-    own: i64,
-}
-
-impl Prefilter {
-    pub(super) fn new(world: &World<'_>, pod: &Pod) -> Self {
-        let mut prefilter = Self::default();
-        prefilter.count_affinity(world, pod);
-        let constraints: Vec<&SpreadConstraint> = pod
-            .spread
-            .iter()
-            .filter(|c| c.when_unsatisfiable == UnsatisfiableAction::DoNotSchedule)
-            .collect();
-        prefilter.spread = constraints
-            .iter()
-            .map(|constraint| count_spread(world, pod, constraint, &constraints))
-            .collect();
-        prefilter
+impl Tally {
+    fn of(key: usize) -> Self {
+        Self {
+            key,
+            counts: Vec::new(),
+        }
     }
 
-    fn count_affinity(&mut self, world: &World<'_>, pod: &Pod) {
-        let asks = !pod.pod_affinity.is_empty() || !pod.pod_anti_affinity.is_empty();
-        for host in world
-            .hosts
-            .iter()
-            .filter(|host| !host.gone && (asks || host.repelling > 0))
-        {
-            for other in &host.pods {
-                if asks {
-                    if !pod.pod_affinity.is_empty() && all_match(&pod.pod_affinity, other, world.cluster) {
-                        self.near.extend(domains(&pod.pod_affinity, &host.labels));
+    fn at(&self, domain: DomainId) -> i64 {
+        self.counts.get(domain as usize).copied().unwrap_or(0)
+    }
+
+    fn change(&mut self, domains: &[DomainId], by: i64) {
+        let domain = domains[self.key];
+        if domain == NOWHERE {
+            return;
+        }
+        if self.counts.len() <= domain as usize {
+            self.counts.resize(domain as usize + 1, 0);
+        }
+        self.counts[domain as usize] += by;
+    }
+}
+
+/// Pods that satisfy all of a list of affinity terms.
+#[derive(Clone, Debug)]
+struct Near {
+    /// By term.
+    tallies: Vec<Tally>,
+    /// In all domains of all terms.
+    total: i64,
+}
+
+/// One anti-affinity term.
+#[derive(Clone, Debug)]
+struct Apart {
+    /// Pods that it speaks of.
+    matching: Tally,
+    /// Pods that have it.
+    holding: Tally,
+    /// Those of them that have a domain at all.
+    holders: i64,
+}
+
+/// One spread constraint of pods that count the same hosts.
+#[derive(Clone, Debug)]
+struct Spread<'a> {
+    pod: &'a Pod,
+    constraint: &'a SpreadConstraint,
+    /// Topology keys of all constraints of the pod: a host without one of them does not count.
+    keys: Vec<usize>,
+    is_hostname: bool,
+    pods: Tally,
+    /// Hosts that count.
+    hosts: Tally,
+    /// Domains that a pool could open.
+    open: Vec<DomainId>,
+    /// By kind of host: 0 not known yet, 1 counts, 2 does not.
+    counts: Vec<u8>,
+}
+
+/// What of all this concerns the pods of a shape.
+#[derive(Clone, Debug, Default)]
+struct Concern {
+    near: Option<usize>,
+    is_own_friend: bool,
+    apart: Vec<usize>,
+    /// Terms of others that speak of it.
+    repelled: Vec<usize>,
+    /// Spread constraints, and whether the pod counts in its own.
+    spread: Vec<(usize, bool)>,
+    counted_near: Vec<usize>,
+    counted_spread: Vec<usize>,
+}
+
+/// All counts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts<'a> {
+    keys: HashMap<Arc<str>, usize>,
+    values: Vec<QuickMap<Arc<str>, DomainId>>,
+    near: Vec<Near>,
+    apart: Vec<Apart>,
+    spread: Vec<Spread<'a>>,
+    concerns: Vec<Concern>,
+}
+
+/// Constraints that count the same pods on the same hosts.
+type SameSpread<'a> = (
+    &'a NamespaceName,
+    &'a SpreadConstraint,
+    Vec<usize>,
+    Option<(&'a Labels, &'a crate::model::NodeAffinity)>,
+    Option<&'a Vec<crate::model::Toleration>>,
+);
+
+impl<'a> Counts<'a> {
+    pub(super) fn new(cluster: &'a Cluster, classes: &Classes<'a>) -> Self {
+        let mut counts = Self::default();
+        let mut nears: QuickMap<&'a [PodAffinityTerm], usize> = QuickMap::default();
+        let mut aparts: QuickMap<&'a PodAffinityTerm, usize> = QuickMap::default();
+        let mut spreads: QuickMap<SameSpread<'a>, usize> = QuickMap::default();
+        let mut concerns = vec![Concern::default(); classes.shapes.len()];
+        for (pod, concern) in classes.shapes.iter().copied().zip(&mut concerns) {
+            if !pod.pod_affinity.is_empty() {
+                let index = *nears.entry(&pod.pod_affinity).or_insert_with(|| {
+                    let tallies = pod
+                        .pod_affinity
+                        .iter()
+                        .map(|term| counts.tally(&term.topology_key));
+                    let tallies = tallies.collect();
+                    counts.near.push(Near { tallies, total: 0 });
+                    counts.near.len() - 1
+                });
+                concern.near = Some(index);
+                concern.is_own_friend = all_match(&pod.pod_affinity, pod, cluster);
+            }
+            for term in &pod.pod_anti_affinity {
+                let index = *aparts.entry(term).or_insert_with(|| {
+                    let matching = counts.tally(&term.topology_key);
+                    counts.apart.push(Apart {
+                        holding: matching.clone(),
+                        matching,
+                        holders: 0,
+                    });
+                    counts.apart.len() - 1
+                });
+                concern.apart.push(index);
+            }
+            let constraints: Vec<&'a SpreadConstraint> = pod.spread.iter().filter(|s| is_hard(s)).collect();
+            let keys: Vec<usize> = constraints.iter().map(|c| counts.key(&c.topology_key)).collect();
+            for constraint in constraints {
+                let same = (
+                    &pod.key.namespace,
+                    constraint,
+                    keys.clone(),
+                    constraint
+                        .honor_node_affinity
+                        .then_some((&pod.node_selector, &pod.node_affinity)),
+                    constraint.honor_taints.then_some(&pod.tolerations),
+                );
+                let index = *spreads.entry(same).or_insert_with(|| {
+                    let pods = counts.tally(&constraint.topology_key);
+                    counts.spread.push(Spread {
+                        pod,
+                        constraint,
+                        keys: keys.clone(),
+                        is_hostname: &*constraint.topology_key == keys::HOSTNAME,
+                        hosts: pods.clone(),
+                        pods,
+                        open: Vec::new(),
+                        counts: Vec::new(),
+                    });
+                    counts.spread.len() - 1
+                });
+                concern.spread.push((index, selects(constraint, pod)));
+            }
+        }
+        counts.relate(cluster, classes, &mut concerns, nears, aparts);
+        counts.concerns = concerns;
+        counts
+    }
+
+    /// Notes for every shape which counts its pods change.
+    fn relate(
+        &self,
+        cluster: &'a Cluster,
+        classes: &Classes<'a>,
+        concerns: &mut [Concern],
+        nears: QuickMap<&'a [PodAffinityTerm], usize>,
+        aparts: QuickMap<&'a PodAffinityTerm, usize>,
+    ) {
+        let mut index = ByLabel::default();
+        for (terms, near) in nears {
+            let first = terms.first().and_then(|term| term.selector.as_ref());
+            index.add(first, Counted::Near(terms, near));
+        }
+        for (term, apart) in aparts {
+            index.add(term.selector.as_ref(), Counted::Apart(term, apart));
+        }
+        for (spread, of) in self.spread.iter().enumerate() {
+            index.add(of.constraint.selector.as_ref(), Counted::Spread(of, spread));
+        }
+        for (pod, concern) in classes.shapes.iter().copied().zip(concerns) {
+            for counted in index.candidates(&pod.labels) {
+                match counted {
+                    Counted::Near(terms, near) if all_match(terms, pod, cluster) => {
+                        concern.counted_near.push(*near);
                     }
-                    for term in &pod.pod_anti_affinity {
-                        if matches(term, other, world.cluster) {
-                            self.apart.extend(domain(term, &host.labels));
-                        }
+                    Counted::Apart(term, apart) if matches(term, pod, cluster) => {
+                        concern.repelled.push(*apart);
                     }
-                }
-                for term in &other.pod_anti_affinity {
-                    if matches(term, pod, world.cluster) {
-                        self.repelled.extend(domain(term, &host.labels));
+                    Counted::Spread(of, spread)
+                        if !pod.is_terminating()
+                            && of.pod.key.namespace == pod.key.namespace
+                            && selects(of.constraint, pod) =>
+                    {
+                        concern.counted_spread.push(*spread);
                     }
+                    _ => {}
                 }
             }
         }
-        self.is_own_friend = !pod.pod_affinity.is_empty() && all_match(&pod.pod_affinity, pod, world.cluster);
+    }
+
+    fn key(&mut self, name: &Arc<str>) -> usize {
+        let next = self.values.len();
+        let key = *self.keys.entry(name.clone()).or_insert(next);
+        if key == next {
+            self.values.push(QuickMap::default());
+        }
+        key
+    }
+
+    fn tally(&mut self, key: &Arc<str>) -> Tally {
+        Tally::of(self.key(key))
+    }
+
+    /// The domains of a node of these labels, by topology key.
+    pub(super) fn domains(&mut self, labels: &Labels) -> Vec<DomainId> {
+        let mut domains = vec![NOWHERE; self.values.len()];
+        for (name, key) in &self.keys {
+            let Some(value) = labels.get(name) else { continue };
+            let values = &mut self.values[*key];
+            domains[*key] = match values.get(value) {
+                Some(domain) => *domain,
+                None => {
+                    let next = DomainId::try_from(values.len()).unwrap_or(NOWHERE);
+                    values.insert(value.clone(), next);
+                    next
+                }
+            };
+        }
+        domains
+    }
+
+    /// Opens the domains of nodes that a pool could launch.
+    pub(super) fn open(&mut self, common: &Labels, nodes: &[(Arc<Labels>, Arc<[Taint]>)]) {
+        let domains = self.domains(common);
+        let names: Vec<(Arc<str>, usize)> = self.keys.iter().map(|(n, k)| (n.clone(), *k)).collect();
+        for spread in self.spread.iter_mut().filter(|spread| !spread.is_hostname) {
+            let domain = domains[spread.pods.key];
+            if domain == NOWHERE || spread.open.contains(&domain) {
+                continue;
+            }
+            let labelled = |labels: &Labels| {
+                let mut keys = names.iter().filter(|(_, key)| spread.keys.contains(key));
+                keys.all(|(name, _)| labels.contains_key(name))
+            };
+            let opens = nodes
+                .iter()
+                .any(|(labels, taints)| labelled(labels) && spread.is_eligible("", labels, taints));
+            if opens {
+                spread.open.push(domain);
+            }
+        }
+    }
+
+    /// A pod of the shape comes (`by` 1) or goes (-1).
+    pub(super) fn change(&mut self, shape: ShapeId, host: &Host<'_>, by: i64) {
+        let concern = &self.concerns[shape];
+        for index in &concern.counted_near {
+            let near = &mut self.near[*index];
+            for tally in &mut near.tallies {
+                tally.change(&host.domains, by);
+                near.total += by * i64::from(host.domains[tally.key] != NOWHERE);
+            }
+        }
+        for index in &concern.repelled {
+            self.apart[*index].matching.change(&host.domains, by);
+        }
+        for index in &concern.apart {
+            let apart = &mut self.apart[*index];
+            apart.holding.change(&host.domains, by);
+            apart.holders += by * i64::from(host.domains[apart.holding.key] != NOWHERE);
+        }
+        for index in &concern.counted_spread {
+            let spread = &mut self.spread[*index];
+            if spread.counts(host) {
+                spread.pods.change(&host.domains, by);
+            }
+        }
+    }
+
+    /// A host comes or goes, without its pods.
+    pub(super) fn change_host(&mut self, host: &Host<'_>, by: i64) {
+        for spread in self.spread.iter_mut().filter(|spread| !spread.is_hostname) {
+            if spread.counts(host) {
+                spread.hosts.change(&host.domains, by);
+            }
+        }
+    }
+
+    /// Whether placing such a pod depends, now, on what is on other hosts.
+    pub(super) fn looks_around(&self, shape: ShapeId) -> bool {
+        let concern = &self.concerns[shape];
+        concern.near.is_some()
+            || !concern.apart.is_empty()
+            || !concern.spread.is_empty()
+            || concern
+                .repelled
+                .iter()
+                .any(|index| self.apart[*index].holders > 0)
     }
 
     /// Asks the three filters for one host.
-    pub(super) fn check(&self, pod: &Pod, host: &Host<'_>) -> Result<(), PendingCode> {
-        if !pod.pod_affinity.is_empty() {
-            let here: Vec<Domain> = domains(&pod.pod_affinity, &host.labels).collect();
-            let labelled = here.len() == pod.pod_affinity.len();
-            let met = labelled && here.iter().all(|domain| self.near.contains(domain));
-            let first = labelled && self.near.is_empty() && self.is_own_friend;
+    pub(super) fn check(&self, shape: ShapeId, host: &Host<'_>) -> Result<(), PendingCode> {
+        let concern = &self.concerns[shape];
+        if let Some(near) = concern.near {
+            let near = &self.near[near];
+            let here = |tally: &Tally| host.domains[tally.key];
+            let labelled = near.tallies.iter().all(|tally| here(tally) != NOWHERE);
+            let met = labelled && near.tallies.iter().all(|tally| tally.at(here(tally)) > 0);
+            let first = labelled && near.total == 0 && concern.is_own_friend;
             if !met && !first {
                 return Err(PendingCode::PodAffinity);
             }
         }
-        if pod
-            .pod_anti_affinity
+        let is_near = |tally: &Tally| tally.at(host.domains[tally.key]) > 0;
+        if concern
+            .apart
             .iter()
-            .filter_map(|t| domain(t, &host.labels))
-            .any(|d| self.apart.contains(&d))
-            || self
+            .any(|index| is_near(&self.apart[*index].matching))
+            || concern
                 .repelled
                 .iter()
-                .any(|(key, value)| host.labels.get(key) == Some(value))
+                .any(|index| is_near(&self.apart[*index].holding))
         {
             return Err(PendingCode::PodAntiAffinity);
         }
-        for spread in &self.spread {
-            let Some(value) = host.labels.get(&spread.key) else {
+        for (index, counts_itself) in &concern.spread {
+            let spread = &self.spread[*index];
+            let domain = host.domains[spread.pods.key];
+            if domain == NOWHERE {
                 return Err(PendingCode::TopologySpread);
-            };
-            let here = spread.counts.get(value).copied().unwrap_or(0);
-            if here + spread.own - spread.minimum > spread.max_skew {
+            }
+            let skew = spread.pods.at(domain) + i64::from(*counts_itself) - spread.minimum();
+            if skew > i64::from(spread.constraint.max_skew) {
                 return Err(PendingCode::TopologySpread);
             }
         }
@@ -122,14 +374,85 @@ impl Prefilter {
     }
 }
 
-fn domain(term: &PodAffinityTerm, labels: &Labels) -> Option<Domain> {
-    labels
-        .get(&term.topology_key)
-        .map(|value| (term.topology_key.clone(), value.clone()))
+impl Spread<'_> {
+    /// Whether pods on such a node count.
+    fn is_eligible(&self, name: &str, labels: &Labels, taints: &[Taint]) -> bool {
+        (!self.constraint.honor_node_affinity || filters::selects(self.pod, name, labels))
+            && (!self.constraint.honor_taints || filters::bears(self.pod, taints))
+    }
+
+    fn counts(&mut self, host: &Host<'_>) -> bool {
+        if self.keys.iter().any(|key| host.domains[*key] == NOWHERE) {
+            return false;
+        }
+        if self.counts.len() <= host.kind {
+            self.counts.resize(host.kind + 1, 0);
+        }
+        if self.counts[host.kind] == 0 {
+            let eligible = self.is_eligible(&host.name, &host.labels, &host.taints);
+            self.counts[host.kind] = if eligible { 1 } else { 2 };
+        }
+        self.counts[host.kind] == 1
+    }
+
+    /// What the emptiest domain has. On hostnames it is nothing: a new node can always be had.
+    fn minimum(&self) -> i64 {
+        if self.is_hostname {
+            return 0;
+        }
+        let mut minimum = i64::MAX;
+        let mut domains = 0;
+        let with_hosts = (0..self.hosts.counts.len())
+            .filter_map(|domain| DomainId::try_from(domain).ok())
+            .filter(|domain| self.hosts.at(*domain) > 0 && !self.open.contains(domain));
+        for domain in with_hosts.chain(self.open.iter().copied()) {
+            minimum = minimum.min(self.pods.at(domain));
+            domains += 1;
+        }
+        let too_few = self.constraint.min_domains.is_some_and(|min| min > domains);
+        if too_few || domains == 0 { 0 } else { minimum }
+    }
 }
 
-fn domains<'t>(terms: &'t [PodAffinityTerm], labels: &'t Labels) -> impl Iterator<Item = Domain> + 't {
-    terms.iter().filter_map(|term| domain(term, labels))
+/// What a pod may be counted in.
+#[derive(Clone, Copy)]
+enum Counted<'t, 'a> {
+    Near(&'a [PodAffinityTerm], usize),
+    Apart(&'a PodAffinityTerm, usize),
+    Spread(&'t Spread<'a>, usize),
+}
+
+/// Selectors by a label that they ask for, so that not every pod is held against every selector.
+#[derive(Default)]
+struct ByLabel<'t, 'a> {
+    labelled: QuickMap<(&'a Arc<str>, &'a Arc<str>), Vec<Counted<'t, 'a>>>,
+    /// Those that ask for no value of a label.
+    others: Vec<Counted<'t, 'a>>,
+}
+
+impl<'t, 'a> ByLabel<'t, 'a> {
+    fn add(&mut self, selector: Option<&'a LabelSelector>, counted: Counted<'t, 'a>) {
+        // Without a selector it speaks of nobody.
+        let Some(selector) = selector else { return };
+        match selector.match_labels.iter().next() {
+            Some(label) => self.labelled.entry(label).or_default().push(counted),
+            None => self.others.push(counted),
+        }
+    }
+
+    fn candidates<'s>(&'s self, labels: &'s Labels) -> impl Iterator<Item = &'s Counted<'t, 'a>> {
+        let labelled = labels.iter().filter_map(|label| self.labelled.get(&label));
+        labelled.flatten().chain(&self.others)
+    }
+}
+
+fn is_hard(constraint: &SpreadConstraint) -> bool {
+    constraint.when_unsatisfiable == UnsatisfiableAction::DoNotSchedule
+}
+
+fn selects(constraint: &SpreadConstraint, pod: &Pod) -> bool {
+    let selector = constraint.selector.as_ref();
+    selector.is_some_and(|selector| selector.matches(&pod.labels))
 }
 
 fn all_match(terms: &[PodAffinityTerm], pod: &Pod, cluster: &Cluster) -> bool {
@@ -157,72 +480,5 @@ fn includes_namespace(term: &PodAffinityTerm, namespace: &NamespaceName, cluster
         Some(known) => selector.matches(&known.labels),
         // The API server labels every namespace with its name.
         None => selector.matches(&[("kubernetes.io/metadata.name".into(), namespace.as_str().into())].into()),
-    }
-}
-
-fn count_spread(
-    world: &World<'_>,
-    pod: &Pod,
-    constraint: &SpreadConstraint,
-    all: &[&SpreadConstraint],
-) -> Spread {
-    let key = &constraint.topology_key;
-    let mut counts: BTreeMap<Arc<str>, i64> = BTreeMap::new();
-    let eligible = |name: &str, labels: &Labels, taints: &[crate::model::Taint]| {
-        all.iter().all(|c| labels.contains_key(&c.topology_key))
-            && (!constraint.honor_node_affinity || filters::selects(pod, name, labels))
-            && (!constraint.honor_taints || filters::bears(pod, taints))
-    };
-    for host in world.hosts.iter().filter(|host| !host.gone) {
-        if !eligible(&host.name, &host.labels, &host.taints) {
-            continue;
-        }
-        let Some(value) = host.labels.get(key) else {
-            continue;
-        };
-        let alike = host.pods.iter().filter(|other| {
-            !other.is_terminating()
-                && other.key.namespace == pod.key.namespace
-                && constraint
-                    .selector
-                    .as_ref()
-                    .is_some_and(|selector| selector.matches(&other.labels))
-        });
-        let alike = i64::try_from(alike.count()).unwrap_or(i64::MAX);
-        *counts.entry(value.clone()).or_default() += alike;
-    }
-    let is_hostname = &**key == keys::HOSTNAME;
-    if !is_hostname {
-        for group in &world.domains {
-            if let Some(value) = group.common.get(key).filter(|value| !counts.contains_key(*value))
-                && group
-                    .nodes
-                    .iter()
-                    .any(|(labels, taints)| eligible("", labels, taints))
-            {
-                counts.insert(value.clone(), 0);
-            }
-        }
-    }
-    let too_few = constraint
-        .min_domains
-        .is_some_and(|min| i64::from(min) > i64::try_from(counts.len()).unwrap_or(i64::MAX));
-    let minimum = if is_hostname || too_few {
-        0
-    } else {
-        counts.values().copied().min().unwrap_or(0)
-    };
-    let own = i64::from(
-        constraint
-            .selector
-            .as_ref()
-            .is_some_and(|selector| selector.matches(&pod.labels)),
-    );
-    Spread {
-        key: key.clone(),
-        counts,
-        minimum,
-        max_skew: i64::from(constraint.max_skew),
-        own,
     }
 }

@@ -42,11 +42,6 @@ pub(super) fn bears(pod: &Pod, taints: &[Taint]) -> bool {
         })
 }
 
-/// Whether a DaemonSet puts its pod onto such a node: selectors and taints, nothing else.
-pub(crate) fn accepts_statically(pod: &Pod, name: &str, labels: &Labels, taints: &[Taint]) -> bool {
-    selects(pod, name, labels) && bears(pod, taints)
-}
-
 /// `NodeResourcesFit`.
 pub(super) fn resources(pod: &Pod, host: &Host<'_>) -> Result<(), PendingCode> {
     if host.allocatable.fits(&host.used, &pod.requests).is_err()

@@ -1,26 +1,27 @@
 //! Where pods can go: kube-scheduler's filters over existing, launching and planned nodes.
 //!
 //! ```text
-//! World (hosts with their pods) ── prefilter(pod) ─▶ counts per domain ── check(pod, host) ─▶ Ok | PendingCode
+//! World (hosts with their pods, counts per domain) ── check(pod, host) ─▶ Ok | PendingCode
 //! ```
 //!
 //! The filters are asked in the order of [`PendingCode`], so that the first one that says no names how far a pod got.
 //! Placing changes the world; every change can be taken back, which is how moves and packings are tried.
 
 mod affinity;
+mod classes;
 mod filters;
 mod volumes;
 
-use std::sync::Arc;
+use std::{cell::RefCell, cmp::Ordering, sync::Arc};
 
 use jiff::Timestamp;
 
-pub(crate) use affinity::Prefilter;
-pub(crate) use filters::accepts_statically;
+use affinity::{Counts, DomainId};
+pub(crate) use classes::{Classes, KindId, QuickMap, ShapeId};
 
 use crate::{
     PendingCode, Policy,
-    model::{Cluster, Labels, Node, Pod, Resources, SETTLING, Taint, UnsatisfiableAction},
+    model::{Cluster, Labels, Node, Pod, Resources, SETTLING, Taint, TaintEffect},
 };
 
 /// What a host is.
@@ -45,8 +46,11 @@ pub(crate) struct Host<'a> {
     pub(crate) allocatable: Resources,
     pub(crate) used: Resources,
     pub(crate) pods: Vec<&'a Pod>,
-    /// How many of them have required anti-affinity.
-    pub(crate) repelling: usize,
+    /// How full it is: the larger share of CPU and memory.
+    pub(crate) fullness: f64,
+    /// Its kind and its domains, as the world numbers them ([`World::enroll`]).
+    pub(crate) kind: KindId,
+    pub(crate) domains: Vec<DomainId>,
     /// It takes pods that wait.
     pub(crate) accepts: bool,
     /// It takes pods that are moved.
@@ -58,23 +62,25 @@ pub(crate) struct Host<'a> {
 impl<'a> Host<'a> {
     pub(crate) fn add(&mut self, pod: &'a Pod) {
         self.used.add(&pod.requests);
-        self.repelling += usize::from(!pod.pod_anti_affinity.is_empty());
         self.pods.push(pod);
+        self.measure();
     }
 
-    fn take(&mut self, pod: &Pod) {
-        if let Some(index) = self.pods.iter().rposition(|other| std::ptr::eq(*other, pod)) {
+    fn take(&mut self, pod: &Pod) -> bool {
+        let index = self.pods.iter().rposition(|other| std::ptr::eq(*other, pod));
+        if let Some(index) = index {
             self.pods.remove(index);
             self.used.subtract(&pod.requests);
-            self.repelling -= usize::from(!pod.pod_anti_affinity.is_empty());
+            self.measure();
         }
+        index.is_some()
     }
 
-    /// How full it is: the larger share of CPU and memory.
-    pub(crate) fn fullness(&self) -> f64 {
+    /// Tells anew how full it is.
+    fn measure(&mut self) {
         let share = |used: f64, have: f64| if have > 0.0 { used / have } else { 1.0 };
-        share(self.used.cpu.as_f64(), self.allocatable.cpu.as_f64())
-            .max(share(self.used.memory.as_f64(), self.allocatable.memory.as_f64()))
+        self.fullness = share(self.used.cpu.as_f64(), self.allocatable.cpu.as_f64())
+            .max(share(self.used.memory.as_f64(), self.allocatable.memory.as_f64()));
     }
 }
 
@@ -82,9 +88,16 @@ impl<'a> Host<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct World<'a> {
     pub(crate) cluster: &'a Cluster,
+    /// Changed only by this module: counts and order go with them.
     pub(crate) hosts: Vec<Host<'a>>,
-    /// Nodes as each pool could launch them, a group for every pool × zone: they open spread domains.
-    pub(crate) domains: Vec<DomainGroup>,
+    pub(crate) classes: Classes<'a>,
+    counts: Counts<'a>,
+    /// Hosts in the order in which they are tried: those on their way last, then the fullest first, then by index.
+    order: Vec<usize>,
+    /// What selector, taints and volumes said, by shape and kind: 0 is not known yet, 1 is yes.
+    answers: RefCell<Vec<Vec<u8>>>,
+    /// Some host has taints that only discourage.
+    discourages: bool,
 }
 
 /// What a pool could launch in a zone, as far as spread domains care.
@@ -96,16 +109,21 @@ pub(crate) struct DomainGroup {
     pub(crate) nodes: Vec<(Arc<Labels>, Arc<[Taint]>)>,
 }
 
+/// The answers of the filters that ask for a kind of host, as numbers above 1.
+const REFUSALS: [PendingCode; 2] = [PendingCode::NodeSelector, PendingCode::Taints];
+
 impl<'a> World<'a> {
-    /// The existing nodes with their bound pods.
-    pub(crate) fn new(cluster: &'a Cluster, policy: &Policy, now: Timestamp) -> Self {
+    /// The existing nodes with their bound pods. `others` are pods beside those of the cluster that will be asked for.
+    pub(crate) fn new(cluster: &'a Cluster, others: &'a [Pod], policy: &Policy, now: Timestamp) -> Self {
+        let classes = Classes::new(cluster, others);
+        let counts = Counts::new(cluster, &classes);
         let mut order: Vec<usize> = (0..cluster.nodes.len()).collect();
         order.sort_by(|a, b| cluster.nodes[*a].name.cmp(&cluster.nodes[*b].name));
         let mut hosts: Vec<Host<'a>> = order
             .into_iter()
             .map(|index| existing(&cluster.nodes[index], index, policy, now))
             .collect();
-        let by_name: std::collections::HashMap<Arc<str>, usize> = hosts
+        let by_name: QuickMap<Arc<str>, usize> = hosts
             .iter()
             .enumerate()
             .map(|(index, host)| (host.name.clone(), index))
@@ -119,77 +137,173 @@ impl<'a> World<'a> {
         for pod in bound {
             let host = pod.node.as_ref().and_then(|name| by_name.get(name.as_str()));
             if let Some(host) = host.and_then(|index| hosts.get_mut(*index)) {
-                host.add(pod);
+                host.used.add(&pod.requests);
+                host.pods.push(pod);
             }
         }
-        Self {
+        let mut world = Self {
             cluster,
-            hosts,
-            domains: Vec::new(),
+            answers: RefCell::new(vec![Vec::new(); classes.shapes.len()]),
+            classes,
+            counts,
+            hosts: Vec::with_capacity(hosts.len()),
+            order: Vec::with_capacity(hosts.len()),
+            discourages: false,
+        };
+        for mut host in hosts {
+            host.measure();
+            world.enroll(&mut host);
+            world.add(host);
+        }
+        world.order = (0..world.hosts.len()).collect();
+        let hosts = &world.hosts;
+        world.order.sort_by(|a, b| in_order(hosts, *a, *b));
+        world
+    }
+
+    /// Numbers a host's kind and domains, so that it can be asked for.
+    pub(crate) fn enroll(&mut self, host: &mut Host<'_>) {
+        host.kind = self.classes.kind(&host.name, &host.labels, &host.taints);
+        host.domains = self.counts.domains(&host.labels);
+    }
+
+    /// Opens the spread domains of nodes that each pool could launch, a group for every pool × zone.
+    pub(crate) fn open_domains(&mut self, groups: &[DomainGroup]) {
+        for group in groups {
+            self.counts.open(&group.common, &group.nodes);
         }
     }
 
-    /// Counts for the filters that look beyond one host; made anew after every placement.
-    pub(crate) fn prefilter(&self, pod: &Pod) -> Prefilter {
-        Prefilter::new(self, pod)
+    /// Takes up a host with what is on it. Returns its index.
+    pub(crate) fn push(&mut self, mut host: Host<'a>) -> usize {
+        host.measure();
+        self.enroll(&mut host);
+        let index = self.hosts.len();
+        self.add(host);
+        let place = self.place_in_order(index);
+        self.order.insert(place, index);
+        index
+    }
+
+    fn add(&mut self, host: Host<'a>) {
+        self.discourages |= host
+            .taints
+            .iter()
+            .any(|t| t.effect == TaintEffect::PreferNoSchedule);
+        if !host.gone {
+            count(&mut self.counts, &self.classes, &host, 1);
+        }
+        self.hosts.push(host);
+    }
+
+    /// Drops the hosts from the index on. Returns them.
+    pub(crate) fn truncate(&mut self, hosts: usize) -> Vec<Host<'a>> {
+        self.order.retain(|index| *index < hosts);
+        let dropped = self.hosts.split_off(hosts.min(self.hosts.len()));
+        for host in dropped.iter().filter(|host| !host.gone) {
+            count(&mut self.counts, &self.classes, host, -1);
+        }
+        dropped
+    }
+
+    /// Thinks a host away with everything on it, or back.
+    pub(crate) fn set_gone(&mut self, host: usize, gone: bool) {
+        let host = &mut self.hosts[host];
+        if host.gone != gone {
+            host.gone = gone;
+            count(&mut self.counts, &self.classes, host, if gone { -1 } else { 1 });
+        }
     }
 
     /// Whether the pod may go onto the host; otherwise the first filter that refuses.
-    pub(crate) fn check(&self, pod: &Pod, prefilter: &Prefilter, host: &Host<'_>) -> Result<(), PendingCode> {
-        filters::node_selector(pod, host)?;
-        filters::taints(pod, host)?;
-        volumes::check(self, pod, host)?;
-        filters::resources(pod, host)?;
-        filters::host_ports(pod, host)?;
-        prefilter.check(pod, host)
+    pub(crate) fn check(&self, pod: &Pod, host: &Host<'_>) -> Result<(), PendingCode> {
+        let shape = self.classes.shape(pod);
+        self.check_alone_as(shape, pod, host)?;
+        self.counts.check(shape, host)
     }
 
     /// The first five filters alone, which do not look beyond the host.
     pub(crate) fn check_alone(&self, pod: &Pod, host: &Host<'_>) -> Result<(), PendingCode> {
-        filters::node_selector(pod, host)?;
-        filters::taints(pod, host)?;
-        volumes::check(self, pod, host)?;
+        self.check_alone_as(self.classes.shape(pod), pod, host)
+    }
+
+    fn check_alone_as(&self, shape: ShapeId, pod: &Pod, host: &Host<'_>) -> Result<(), PendingCode> {
+        self.check_kind(shape, pod, host)?;
+        if !pod.volumes.is_empty() {
+            volumes::check(self, pod, host)?;
+        }
         filters::resources(pod, host)?;
         filters::host_ports(pod, host)
     }
 
-    /// Whether placing it depends on what is on other hosts.
-    pub(crate) fn looks_around(&self, pod: &Pod) -> bool {
-        !pod.pod_affinity.is_empty()
-            || !pod.pod_anti_affinity.is_empty()
-            || pod
-                .spread
-                .iter()
-                .any(|s| s.when_unsatisfiable == UnsatisfiableAction::DoNotSchedule)
-            || self.repels_somebody()
+    /// Node selector and taints, which all hosts of a kind have alike.
+    pub(crate) fn check_kind(&self, shape: ShapeId, pod: &Pod, host: &Host<'_>) -> Result<(), PendingCode> {
+        let mut answers = self.answers.borrow_mut();
+        let known = &mut answers[shape];
+        if known.len() <= host.kind {
+            known.resize(host.kind + 1, 0);
+        }
+        if known[host.kind] == 0 {
+            let answer = filters::node_selector(pod, host).and_then(|()| filters::taints(pod, host));
+            let number = match answer {
+                Ok(()) => Some(1),
+                Err(code) => REFUSALS.iter().position(|c| *c == code).map(|i| i + 2),
+            };
+            // A code that has no number is asked for each time.
+            known[host.kind] = number.and_then(|number| u8::try_from(number).ok()).unwrap_or(0);
+            return answer;
+        }
+        match known[host.kind] {
+            1 => Ok(()),
+            refusal => Err(REFUSALS[usize::from(refusal) - 2]),
+        }
     }
 
-    /// Whether some pod has anti-affinity, which also binds those that come later.
-    pub(crate) fn repels_somebody(&self) -> bool {
-        self.hosts.iter().any(|host| !host.gone && host.repelling > 0)
+    /// Whether a DaemonSet puts its pod onto such a node: selectors and taints, nothing else.
+    pub(crate) fn is_daemon_for(&self, pod: &Pod, host: &Host<'_>) -> bool {
+        self.check_kind(self.classes.shape(pod), pod, host).is_ok()
+    }
+
+    /// Whether placing it depends on what is on other hosts.
+    pub(crate) fn looks_around(&self, pod: &Pod) -> bool {
+        self.counts.looks_around(self.classes.shape(pod))
     }
 
     /// The fullest host of those that pass `wanted` and every filter; the first by name among equals.
     pub(crate) fn find(&self, pod: &Pod, wanted: impl Fn(&Host<'_>) -> bool) -> Option<usize> {
-        let prefilter = self.prefilter(pod);
+        let shape = self.classes.shape(pod);
+        let does = |host: &Host<'_>| {
+            !host.gone
+                && wanted(host)
+                && self.check_alone_as(shape, pod, host).is_ok()
+                && self.counts.check(shape, host).is_ok()
+        };
+        if !self.prefers(pod) {
+            return self.order.iter().copied().find(|index| does(&self.hosts[*index]));
+        }
         let mut best: Option<(usize, (bool, i32, f64))> = None;
         for (index, host) in self.hosts.iter().enumerate() {
-            if host.gone || !wanted(host) || self.check(pod, &prefilter, host).is_err() {
+            if !does(host) {
                 continue;
             }
             let rank = (
                 matches!(host.place, Place::Launching(_)),
                 -self.preference(pod, host),
-                -host.fullness(),
+                -host.fullness,
             );
             if best
                 .as_ref()
-                .is_none_or(|(_, other)| rank.partial_cmp(other) == Some(std::cmp::Ordering::Less))
+                .is_none_or(|(_, other)| rank.partial_cmp(other) == Some(Ordering::Less))
             {
                 best = Some((index, rank));
             }
         }
         best.map(|(index, _)| index)
+    }
+
+    /// Whether such a pod may like one host more than another.
+    pub(crate) fn prefers(&self, pod: &Pod) -> bool {
+        self.discourages || !pod.node_affinity.preferred.is_empty()
     }
 
     /// How much a pod would like the host: preferred node affinity, and taints that only discourage.
@@ -215,17 +329,65 @@ impl<'a> World<'a> {
     }
 
     /// Puts the pod there.
-    pub(crate) fn put(&mut self, pod: &'a Pod, host: usize) {
-        if let Some(host) = self.hosts.get_mut(host) {
-            host.add(pod);
+    pub(crate) fn put(&mut self, pod: &'a Pod, index: usize) {
+        let place = self.place_in_order(index);
+        let Some(host) = self.hosts.get_mut(index) else {
+            return;
+        };
+        host.add(pod);
+        if !host.gone {
+            self.counts.change(self.classes.shape(pod), host, 1);
         }
+        self.move_in_order(place, index);
     }
 
     /// Takes it back.
-    pub(crate) fn take(&mut self, pod: &Pod, host: usize) {
-        if let Some(host) = self.hosts.get_mut(host) {
-            host.take(pod);
+    pub(crate) fn take(&mut self, pod: &Pod, index: usize) {
+        let place = self.place_in_order(index);
+        let Some(host) = self.hosts.get_mut(index) else {
+            return;
+        };
+        if host.take(pod) && !host.gone {
+            self.counts.change(self.classes.shape(pod), host, -1);
         }
+        self.move_in_order(place, index);
+    }
+
+    /// Where a host stands, or would stand, in the order.
+    fn place_in_order(&self, index: usize) -> usize {
+        let hosts = &self.hosts;
+        self.order
+            .partition_point(|other| in_order(hosts, *other, index) == Ordering::Less)
+    }
+
+    /// Moves a host from its former place to where its fullness now belongs.
+    fn move_in_order(&mut self, from: usize, index: usize) {
+        let hosts = &self.hosts;
+        let is_before = |other: &usize| in_order(hosts, *other, index) == Ordering::Less;
+        let forward = self.order[..from].partition_point(is_before);
+        if forward < from {
+            self.order[forward..=from].rotate_right(1);
+        } else {
+            let back = from + 1 + self.order[from + 1..].partition_point(is_before);
+            self.order[from..back].rotate_left(1);
+        }
+    }
+}
+
+/// The order in which hosts are tried.
+fn in_order(hosts: &[Host<'_>], a: usize, b: usize) -> Ordering {
+    let coming = |index: usize| matches!(hosts[index].place, Place::Launching(_));
+    coming(a)
+        .cmp(&coming(b))
+        .then_with(|| hosts[b].fullness.total_cmp(&hosts[a].fullness))
+        .then(a.cmp(&b))
+}
+
+/// Counts a host and what is on it in (1) or out (-1).
+fn count(counts: &mut Counts<'_>, classes: &Classes<'_>, host: &Host<'_>, by: i64) {
+    counts.change_host(host, by);
+    for pod in &host.pods {
+        counts.change(classes.shape(pod), host, by);
     }
 }
 
@@ -252,7 +414,9 @@ fn existing<'a>(node: &Node, index: usize, policy: &Policy, now: Timestamp) -> H
         allocatable: node.allocatable.clone(),
         used: Resources::default(),
         pods: Vec::new(),
-        repelling: 0,
+        fullness: 0.0,
+        kind: 0,
+        domains: Vec::new(),
         accepts: usable && (node.ready || young),
         is_destination: usable && node.ready,
         gone: false,

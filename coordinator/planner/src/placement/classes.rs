@@ -1,0 +1,262 @@
+//! Pods that are alike for every filter, and nodes that are alike for every pod.
+//!
+//! ```text
+//! pod ─▶ shape  all that filters ask for but requests     node ─▶ kind  labels that anybody asks for, taints
+//!     ─▶ class  shape and requests
+//! ```
+//!
+//! A question about a shape and a kind is answered once. Labels that no selector mentions (a StatefulSet's ordinal, a
+//! hostname) make no difference, hence no class of their own. Numbers depend on the order of the input: no decision may
+//! hang on them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasherDefault, Hash, Hasher},
+    sync::Arc,
+};
+
+use crate::model::{Cluster, LabelSelector, Labels, NodeTerm, Pod, Taint, VolumeSource};
+
+/// A fast hash for keys that nobody outside chooses with ill intent: multiply and rotate, as rustc's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Quick(u64);
+
+impl Quick {
+    fn mix(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+}
+
+impl Hasher for Quick {
+    fn finish(&self) -> u64 {
+        // The upper bits are the well mixed ones, and tables take the lower.
+        self.0.rotate_left(26)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let mut words = bytes.chunks_exact(8);
+        for word in &mut words {
+            self.mix(u64::from_le_bytes(word.try_into().unwrap_or_default()));
+        }
+        let rest = words.remainder();
+        if !rest.is_empty() {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            self.mix(u64::from_le_bytes(word) ^ bytes.len() as u64);
+        }
+    }
+
+    fn write_u8(&mut self, word: u8) {
+        self.mix(u64::from(word));
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.mix(u64::from(word));
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.mix(word);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.mix(word as u64);
+    }
+}
+
+/// A map by the fast hash.
+pub(crate) type QuickMap<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
+
+/// Number of a class.
+pub(crate) type ClassId = usize;
+/// Number of a shape.
+pub(crate) type ShapeId = usize;
+/// Number of a kind.
+pub(crate) type KindId = usize;
+
+/// All classes of a cluster's pods, of its DaemonSets' and of those that are only thought of.
+#[derive(Clone, Debug)]
+pub(crate) struct Classes<'a> {
+    /// Where the cluster's pods lie in memory: a pod is known by its address.
+    first: usize,
+    of_pod: Vec<ClassId>,
+    others: QuickMap<usize, ClassId>,
+    /// Shape of each class.
+    shape_of: Vec<ShapeId>,
+    /// One pod of each shape.
+    pub(crate) shapes: Vec<&'a Pod>,
+    /// Labels of nodes that anybody asks for.
+    node_keys: HashSet<Arc<str>>,
+    names_nodes: bool,
+    kinds: HashMap<KindKey, KindId>,
+}
+
+/// Labels that are asked for, taints, and the name if somebody asks for names.
+type KindKey = (Vec<(Arc<str>, Arc<str>)>, Arc<[Taint]>, Option<Arc<str>>);
+
+/// A pod seen as its shape: equal if no filter can tell the two apart but by their requests.
+struct ByShape<'a, 'k> {
+    pod: &'a Pod,
+    pod_keys: &'k HashSet<&'a str, BuildHasherDefault<Quick>>,
+}
+
+impl<'a> ByShape<'a, '_> {
+    fn labels(&self) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<str>)> {
+        self.pod
+            .labels
+            .iter()
+            .filter(|(key, _)| self.pod_keys.contains(&***key))
+    }
+
+    fn volumes(&self) -> impl Iterator<Item = &'a VolumeSource> {
+        let ties = |source: &&VolumeSource| matches!(source, VolumeSource::Claim(_) | VolumeSource::Inline);
+        self.pod.volumes.iter().map(|volume| &volume.source).filter(ties)
+    }
+}
+
+impl Hash for ByShape<'_, '_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let pod = self.pod;
+        pod.key.namespace.hash(state);
+        self.labels().for_each(|label| label.hash(state));
+        pod.node_selector.hash(state);
+        pod.node_affinity.hash(state);
+        pod.tolerations.hash(state);
+        pod.pod_affinity.hash(state);
+        pod.pod_anti_affinity.hash(state);
+        pod.spread.hash(state);
+        pod.host_ports.hash(state);
+        self.volumes().for_each(|volume| volume.hash(state));
+    }
+}
+
+impl PartialEq for ByShape<'_, '_> {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (self.pod, other.pod);
+        a.key.namespace == b.key.namespace
+            && self.labels().eq(other.labels())
+            && a.node_selector == b.node_selector
+            && a.node_affinity == b.node_affinity
+            && a.tolerations == b.tolerations
+            && a.pod_affinity == b.pod_affinity
+            && a.pod_anti_affinity == b.pod_anti_affinity
+            && a.preferred_pod_affinity == b.preferred_pod_affinity
+            && a.spread == b.spread
+            && a.host_ports == b.host_ports
+            && a.is_terminating() == b.is_terminating()
+            && a.resource_claims == b.resource_claims
+            && self.volumes().eq(other.volumes())
+    }
+}
+
+impl Eq for ByShape<'_, '_> {}
+
+impl<'a> Classes<'a> {
+    /// Classes of the cluster's pods, its DaemonSets' and `others`.
+    pub(crate) fn new(cluster: &'a Cluster, others: &'a [Pod]) -> Self {
+        let further = || {
+            others
+                .iter()
+                .chain(cluster.daemon_sets.iter().map(|set| &set.template))
+        };
+        let all = || cluster.pods.iter().chain(further());
+        let mut pod_keys: HashSet<&'a str, BuildHasherDefault<Quick>> = HashSet::default();
+        let mut node_keys: HashSet<Arc<str>> = HashSet::new();
+        let mut names_nodes = false;
+        for pod in all() {
+            let terms = pod.pod_affinity.iter().chain(&pod.pod_anti_affinity);
+            let preferred = pod.preferred_pod_affinity.iter().map(|term| &term.item);
+            for selector in terms.chain(preferred).filter_map(|term| term.selector.as_ref()) {
+                pod_keys.extend(keys(selector));
+            }
+            for selector in pod.spread.iter().filter_map(|spread| spread.selector.as_ref()) {
+                pod_keys.extend(keys(selector));
+            }
+            node_keys.extend(pod.node_selector.keys().cloned());
+            let required = pod.node_affinity.required.iter().flatten();
+            let preferred = pod.node_affinity.preferred.iter().map(|term| &term.item);
+            for term in required.chain(preferred) {
+                names_nodes |= mention(term, &mut node_keys);
+            }
+        }
+        for budget in &cluster.disruption_budgets {
+            pod_keys.extend(budget.selector.iter().flat_map(keys));
+        }
+        let reachable = cluster.volumes.iter().flat_map(|v| v.node_terms.iter().flatten());
+        let allowed = cluster.storage_classes.iter().flat_map(|c| &c.allowed_topologies);
+        for term in reachable.chain(allowed) {
+            names_nodes |= mention(term, &mut node_keys);
+        }
+
+        let mut shapes: Vec<&'a Pod> = Vec::new();
+        let mut shape_of = Vec::new();
+        let mut by_shape: QuickMap<ByShape<'a, '_>, ShapeId> = QuickMap::default();
+        let mut by_class = QuickMap::default();
+        let mut class = |pod: &'a Pod| {
+            let key = ByShape {
+                pod,
+                pod_keys: &pod_keys,
+            };
+            let shape = *by_shape.entry(key).or_insert_with(|| {
+                shapes.push(pod);
+                shapes.len() - 1
+            });
+            *by_class.entry((shape, &pod.requests)).or_insert_with(|| {
+                shape_of.push(shape);
+                shape_of.len() - 1
+            })
+        };
+        let of_pod = cluster.pods.iter().map(&mut class).collect();
+        let others = further().map(|pod| (address(pod), class(pod))).collect();
+        Self {
+            first: cluster.pods.first().map_or(0, address),
+            of_pod,
+            others,
+            shape_of,
+            shapes,
+            node_keys,
+            names_nodes,
+            kinds: HashMap::new(),
+        }
+    }
+
+    /// The class of a pod of the cluster, of a DaemonSet or of those given beside them.
+    pub(crate) fn class(&self, pod: &Pod) -> ClassId {
+        let address = address(pod);
+        let index = address.wrapping_sub(self.first) / size_of::<Pod>();
+        let known = self.of_pod.get(index).or_else(|| self.others.get(&address));
+        *known.unwrap_or_else(|| unreachable!("a pod of another cluster"))
+    }
+
+    /// The shape of a pod.
+    pub(crate) fn shape(&self, pod: &Pod) -> ShapeId {
+        self.shape_of[self.class(pod)]
+    }
+
+    /// The kind of a node.
+    pub(super) fn kind(&mut self, name: &Arc<str>, labels: &Labels, taints: &Arc<[Taint]>) -> KindId {
+        let asked = labels
+            .iter()
+            .filter(|(key, _)| self.node_keys.contains(*key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        let key = (asked, Arc::clone(taints), self.names_nodes.then(|| name.clone()));
+        let next = self.kinds.len();
+        *self.kinds.entry(key).or_insert(next)
+    }
+}
+
+fn address(pod: &Pod) -> usize {
+    std::ptr::from_ref(pod).addr()
+}
+
+/// Labels that a selector asks for.
+fn keys(selector: &LabelSelector) -> impl Iterator<Item = &str> {
+    let expressions = selector.match_expressions.iter().map(|r| &*r.key);
+    selector.match_labels.keys().map(|key| &**key).chain(expressions)
+}
+
+/// Takes up the labels that a term asks for. Returns whether it asks for names.
+fn mention(term: &NodeTerm, keys: &mut HashSet<Arc<str>>) -> bool {
+    keys.extend(term.expressions.iter().map(|r| r.key.clone()));
+    !term.fields.is_empty()
+}
