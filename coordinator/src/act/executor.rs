@@ -181,8 +181,14 @@ impl Executor {
         }
     }
 
-    /// Takes the open operations over when a term begins. `false` while the store cannot be read.
-    async fn begin_term(&self, epoch: Epoch) -> bool {
+    /// Takes the open operations over when a term begins; whoever needs them first does it. `false` while the store
+    /// cannot be read.
+    pub async fn begin_term(&self, epoch: Epoch) -> bool {
+        if self.journal().epoch() == Some(epoch) {
+            return true;
+        }
+        // What is read here replaces what is known: nothing may be written in between.
+        let _writing = self.writing.lock().await;
         if self.journal().epoch() == Some(epoch) {
             return true;
         }
@@ -267,15 +273,21 @@ impl Executor {
         }
     }
 
-    /// Journals operations that begin.
-    async fn begin(&self, mut operations: Vec<Operation>, attributes: Attributes) -> Result<(), StoreError> {
-        let epoch = self.term().ok_or(StoreError::Fenced)?;
+    /// Journals operations that begin in `epoch`, whose open operations are known.
+    async fn begin(
+        &self,
+        epoch: Epoch,
+        mut operations: Vec<Operation>,
+        mut attributes: Attributes,
+    ) -> Result<(), StoreError> {
         for operation in &mut operations {
             operation.epoch = epoch;
         }
-        let mut attributes = attributes;
         attributes.insert("scaling_in_progress".to_owned(), true.into());
         let _writing = self.writing.lock().await;
+        if self.term() != Some(epoch) || self.journal().epoch() != Some(epoch) {
+            return Err(StoreError::Fenced);
+        }
         journal::commit(&self.parts.store, epoch, &operations, Vec::new(), attributes).await?;
         for operation in &operations {
             self.journal().note(operation);
@@ -290,11 +302,18 @@ impl Executor {
         Ok(())
     }
 
-    /// Journals what a plan wants: one operation for each launch call, one for each node that goes.
+    /// Journals what a plan wants: one operation for each launch call, one for each node that goes. `term` is the one
+    /// whose operations the plan was made with ([`fill`](Self::fill)): in another one it would launch again what is
+    /// under way.
     ///
     /// # Errors
-    /// [`StoreError`] when nothing was journaled.
-    pub async fn submit(&self, plan: &Plan, decision: &DecisionId) -> Result<Vec<OperationId>, StoreError> {
+    /// [`StoreError`] when nothing was journaled; [`StoreError::Fenced`] when that term is over.
+    pub async fn submit(
+        &self,
+        plan: &Plan,
+        decision: &DecisionId,
+        term: Epoch,
+    ) -> Result<Vec<OperationId>, StoreError> {
         let now = self.parts.clock.now();
         let drain = self.parts.policy.borrow().policy.drain;
         let mut operations: Vec<Operation> = Vec::new();
@@ -373,14 +392,15 @@ impl Executor {
         } else {
             plan.action
         };
-        self.begin(operations, journal::scaled(action.as_str(), now))
+        self.begin(term, operations, journal::scaled(action.as_str(), now))
             .await?;
         Ok(ids)
     }
 
     /// Journals operations that a person or a notice began.
     pub(super) async fn order(&self, operations: Vec<Operation>) -> Result<(), StoreError> {
-        self.begin(operations, Attributes::new()).await
+        let epoch = self.term().ok_or(StoreError::Fenced)?;
+        self.begin(epoch, operations, Attributes::new()).await
     }
 
     /// Nodes that an open operation drains.
@@ -402,8 +422,13 @@ impl Executor {
         self.journal().get(id).cloned()
     }
 
-    /// Adds what only the executor knows: machines under way, nodes on their way out, whether an outcome is awaited.
-    pub fn fill(&self, state: &mut State, leaving: &mut BTreeSet<NodeName>) {
+    /// Adds what only the executor of a term knows: machines under way, nodes on their way out. Gives that term; `None`
+    /// where this coordinator does not lead or has not taken over yet, and what was published stands.
+    pub fn fill(&self, state: &mut State, leaving: &mut BTreeSet<NodeName>) -> Option<Epoch> {
+        let term = self.term()?;
+        if self.journal().epoch() != Some(term) {
+            return None;
+        }
         let objects = self.parts.cluster.latest().value;
         state.scaling_in_progress = false;
         for operation in self.open() {
@@ -435,6 +460,7 @@ impl Executor {
                     .extend((0..launch.request.count).map(|_| entry(first.clone())));
             }
         }
+        Some(term)
     }
 
     /// A node as the watch shows it now.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -14,6 +14,7 @@ use smartscale_manifests::{Node, Objects};
 use smartscale_planner::{
     Action, Launch, Plan, Removal, RemovalReason, fixtures,
     model::{Market, NodeName},
+    snapshot::State,
 };
 use smartscale_proto::{
     time::{Clock, SharedClock},
@@ -407,6 +408,13 @@ impl Stage {
         })
     }
 
+    /// What a decision of the present term does.
+    async fn submit(&self, leader: &Executor, plan: &Plan) -> Result<Vec<OperationId>, StoreError> {
+        let term = Epoch(self.epoch);
+        assert!(leader.begin_term(term).await);
+        leader.submit(plan, &decision(), term).await
+    }
+
     /// Turns until nothing is open, with the clock and the machines moving on. `false`: the leader died.
     async fn play(&self, executor: &Arc<Executor>) -> bool {
         for _ in 0..200 {
@@ -544,7 +552,7 @@ fn pod(name: &str, tier: i32) -> PodOnNode {
 async fn a_plan_becomes_one_launch_call_for_its_group_and_ends_when_every_node_is_ready() {
     let mut stage = Stage::new();
     let leader = stage.leader().await;
-    leader.submit(&scale_up(), &decision()).await.unwrap();
+    stage.submit(&leader, &scale_up()).await.unwrap();
     assert!(stage.play(&leader).await);
     assert_eq!(stage.world.count("launch"), 1);
     let operations = stage.operations().await;
@@ -564,7 +572,7 @@ async fn operations_that_end_in_the_same_moment_leave_no_scaling_in_progress() {
         launch: vec![launch("us-east-1a"), launch("us-east-1b")],
         ..scale_up()
     };
-    leader.submit(&plan, &decision()).await.unwrap();
+    stage.submit(&leader, &plan).await.unwrap();
     assert!(stage.play(&leader).await);
     assert_eq!(stage.operations().await.len(), 2);
     let attributes = stage.store.attributes().await.unwrap();
@@ -576,7 +584,7 @@ async fn a_leader_that_dies_after_any_call_of_a_launch_leaves_no_second_machine_
     for crash in 1..20 {
         let mut stage = Stage::new();
         let leader = stage.leader().await;
-        leader.submit(&scale_up(), &decision()).await.unwrap();
+        stage.submit(&leader, &scale_up()).await.unwrap();
         *stage.world.crash_at.lock().unwrap() = Some(crash);
         let survived = stage.play(&leader).await;
         if !survived {
@@ -614,7 +622,7 @@ async fn a_leader_that_dies_after_any_call_of_a_removal_is_followed_by_one_that_
         let mut stage = Stage::new();
         stage.worker("i-old").await;
         let leader = stage.leader().await;
-        leader.submit(&scale_down("i-old"), &decision()).await.unwrap();
+        stage.submit(&leader, &scale_down("i-old")).await.unwrap();
         *stage.world.crash_at.lock().unwrap() = Some(crash);
         let survived = stage.play(&leader).await;
         if !survived {
@@ -646,9 +654,33 @@ async fn a_fenced_leader_begins_nothing() {
     let mut stage = Stage::new();
     let old = stage.leader().await;
     let _new = stage.leader().await;
-    assert!(old.submit(&scale_up(), &decision()).await.is_err());
+    assert!(old.begin_term(Epoch(1)).await);
+    let submitted = old.submit(&scale_up(), &decision(), Epoch(1)).await;
+    assert!(submitted.is_err());
     old.turn().await;
     assert_eq!(stage.world.count("launch"), 0);
+}
+
+#[tokio::test]
+async fn a_plan_is_carried_out_only_in_the_term_whose_operations_it_knows() {
+    let mut stage = Stage::new();
+    let dead = stage.leader().await;
+    stage.submit(&dead, &scale_up()).await.unwrap();
+    let next = stage.leader().await;
+    let (mut state, mut leaving) = (State::default(), BTreeSet::new());
+
+    // It leads and has not taken over yet: what is under way is unknown to it.
+    assert_eq!(next.fill(&mut state, &mut leaving), None);
+    let blind = next.submit(&scale_up(), &decision(), Epoch(2)).await;
+    assert!(matches!(blind, Err(StoreError::Fenced)), "{blind:?}");
+
+    assert!(next.begin_term(Epoch(2)).await);
+    assert_eq!(next.fill(&mut state, &mut leaving), Some(Epoch(2)));
+    assert_eq!(state.launching.len(), 2);
+    // A plan that was begun before it led was made without them.
+    let stale = next.submit(&scale_up(), &decision(), Epoch(1)).await;
+    assert!(matches!(stale, Err(StoreError::Fenced)), "{stale:?}");
+    assert_eq!(stage.operations().await.len(), 1);
 }
 
 #[tokio::test]
@@ -658,7 +690,7 @@ async fn a_node_whose_agent_is_silent_is_drained_through_the_api_tier_by_tier_an
     *stage.world.silent.lock().unwrap() = true;
     *stage.world.pods.lock().unwrap() = vec![pod("late", 1), pod("early", 0)];
     let leader = stage.leader().await;
-    leader.submit(&scale_down("i-old"), &decision()).await.unwrap();
+    stage.submit(&leader, &scale_down("i-old")).await.unwrap();
     assert!(stage.play(&leader).await);
     assert!(stage.world.place("evict default/early") < stage.world.place("evict default/late"));
     assert_eq!(stage.world.count("evict"), 2);
@@ -674,7 +706,7 @@ async fn a_budget_that_stays_closed_ends_in_an_uncordoned_node_that_is_still_the
     *stage.world.closed_budget.lock().unwrap() = true;
     *stage.world.pods.lock().unwrap() = vec![pod("web", 0)];
     let leader = stage.leader().await;
-    leader.submit(&scale_down("i-old"), &decision()).await.unwrap();
+    stage.submit(&leader, &scale_down("i-old")).await.unwrap();
     assert!(stage.play(&leader).await);
     let operation = &stage.operations().await[0];
     assert_eq!(

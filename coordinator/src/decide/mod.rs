@@ -193,9 +193,12 @@ impl Decider {
         let Some(plan) = self.plan(Arc::clone(&snapshot), Arc::clone(&policy), now).await else {
             return;
         };
-        let decision = match &standing {
-            Some(_) => self.carry_out(&plan, now, began).await,
-            None => None,
+        let decision = match standing.as_ref().and_then(|standing| standing.term) {
+            Some(term) => self.carry_out(&plan, term, now, began).await,
+            None => {
+                self.records.forget();
+                None
+            }
         };
         if let Some(standing) = &standing {
             self.publish_attributes(standing, &snapshot, &plan).await;
@@ -229,13 +232,21 @@ impl Decider {
         }
     }
 
-    /// Records the decision and, where that is meant, hands it to the executor. Only the leader does either.
-    async fn carry_out(&mut self, plan: &Arc<Plan>, now: Timestamp, began: Duration) -> Option<DecisionId> {
-        let leadership = self.parts.leadership.borrow().clone();
-        let Some(epoch) = leadership.may_act(&*self.parts.clock) else {
+    /// Records a decision that was made with the operations of `epoch` and, where that is meant, hands it to the
+    /// executor. Only the leader of that very term does either: planning takes a while, and another term's operations
+    /// are not in the plan.
+    async fn carry_out(
+        &mut self,
+        plan: &Arc<Plan>,
+        epoch: Epoch,
+        now: Timestamp,
+        began: Duration,
+    ) -> Option<DecisionId> {
+        let leads = self.parts.leadership.borrow().may_act(&*self.parts.clock);
+        if leads != Some(epoch) {
             self.records.forget();
             return None;
-        };
+        }
         let acts = self.parts.mode == Mode::Act && plan.action != Action::None;
         let states = self.parts.view.states(now);
         let mut entry = self.records.next(plan, now, epoch, self.parts.mode, &states, || {
@@ -244,7 +255,7 @@ impl Decider {
         if acts {
             // The record is written before its operations, so that no operation lacks its reason.
             self.write(&entry.record).await;
-            match self.parts.executor.submit(plan, &entry.record.id).await {
+            match self.parts.executor.submit(plan, &entry.record.id, epoch).await {
                 Ok(operations) => entry.record.operations = operations,
                 Err(error) => {
                     let message = format!("decision {} was not carried out: {error}", entry.record.id);
@@ -295,9 +306,13 @@ impl Decider {
     /// What the store and the executor know: pause, floor, back-off, operations, since when nodes are unneeded.
     async fn standing(&mut self) -> Result<Standing, StoreError> {
         let epoch = self.parts.leadership.borrow().may_act(&*self.parts.clock);
+        if let Some(epoch) = epoch {
+            self.parts.executor.begin_term(epoch).await;
+        }
         let now = self.parts.clock.now();
         let mut standing = settings::read(&self.parts.store, now).await?;
-        self.parts
+        standing.term = self
+            .parts
             .executor
             .fill(&mut standing.state, &mut standing.leaving);
         // The leader's own memory is the newest; a new leader and a follower take what was published.

@@ -11,6 +11,7 @@ use smartscale_planner::{
 };
 
 use crate::{
+    ids::Epoch,
     observe::snapshot,
     state::{
         SharedStore, StoreError,
@@ -32,6 +33,8 @@ pub struct Standing {
     pub floor: Option<Floor>,
     /// Items that could not be read, as sentences.
     pub warnings: Vec<String>,
+    /// The term whose open operations are in it; `None`: nothing may be done after it.
+    pub term: Option<Epoch>,
 }
 
 impl Standing {
@@ -69,6 +72,7 @@ pub(super) async fn read(store: &SharedStore, now: Timestamp) -> Result<Standing
         leaving: BTreeSet::new(),
         floor: floor.filter(|floor| floor.until > now),
         warnings,
+        term: None,
     })
 }
 
