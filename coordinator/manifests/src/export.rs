@@ -36,7 +36,7 @@ pub(crate) struct Originals(BTreeMap<(Kind, Key), Arc<str>>);
 
 impl Originals {
     pub(crate) fn keep(&mut self, key: Key, mut object: Object) {
-        let read = |name: &str| ANNOTATIONS.contains(&name) || storage::DEFAULT_CLASS.contains(&name);
+        let read = |name: &str| ANNOTATIONS.contains(&name) || storage::ANNOTATIONS.contains(&name);
         object.metadata_mut().annotations.retain(|name, _| read(name));
         let kind = object.kind();
         if let Some(json) = object.json() {

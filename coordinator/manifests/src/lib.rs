@@ -34,8 +34,8 @@ pub use pod::{
     Volume, VolumeClaimReference,
 };
 pub use storage::{
-    PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec, StorageClass,
-    TopologyRequirement, TopologyTerm, VolumeDriver, VolumeNodeAffinity,
+    ClaimReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec,
+    StorageClass, TopologyRequirement, TopologyTerm, VolumeDriver, VolumeNodeAffinity, VolumeStatus,
 };
 pub use workload::{
     DaemonSet, DaemonSetSpec, Deployment, Job, Namespace, PodDisruptionBudget, PodDisruptionBudgetSpec,

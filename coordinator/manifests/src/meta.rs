@@ -54,6 +54,9 @@ impl ObjectMeta {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OwnerReference {
+    /// Its identity.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub uid: String,
     /// Its kind.
     #[serde(deserialize_with = "or_default")]
     pub kind: String,

@@ -459,7 +459,7 @@ pub(crate) fn convert(pod: &Pod, at: &str) -> Result<model::Pod, Field> {
         volumes: spec
             .volumes
             .iter()
-            .map(|volume| self::volume(&name, volume))
+            .map(|volume| self::volume(&name, meta.uid.as_deref(), volume))
             .collect(),
         resource_claims: !spec.resource_claims.is_empty(),
         key: model::PodKey { namespace, name },
@@ -599,7 +599,7 @@ fn host_ports(at: &str, spec: &PodSpec) -> Result<Vec<model::HostPort>, Field> {
     Ok(ports)
 }
 
-fn volume(pod: &Arc<str>, volume: &Volume) -> model::PodVolume {
+fn volume(pod: &Arc<str>, uid: Option<&str>, volume: &Volume) -> model::PodVolume {
     let source = match volume {
         Volume {
             empty_dir: Some(EmptyDir { medium }),
@@ -617,7 +617,12 @@ fn volume(pod: &Arc<str>, volume: &Volume) -> model::PodVolume {
         } => model::VolumeSource::Claim(claim.claim_name.as_str().into()),
         Volume {
             ephemeral: Some(_), ..
-        } => model::VolumeSource::Claim(format!("{pod}-{}", volume.name).into()),
+        } => model::VolumeSource::OwnClaim {
+            name: format!("{pod}-{}", volume.name).into(),
+            pod: uid
+                .filter(|uid| !uid.is_empty())
+                .map_or_else(|| pod.clone(), Into::into),
+        },
         Volume { csi: Some(_), .. } => model::VolumeSource::Inline,
         _ => model::VolumeSource::Other,
     };

@@ -17,7 +17,7 @@ pub(super) fn could_be_taken(code: PendingCode) -> bool {
 
 impl<'a> Context<'a> {
     /// Every pod without a place, by name.
-    pub(super) fn pending(&self, world: &World<'a>, outcome: &Outcome<'a>) -> Vec<PendingPod> {
+    pub(super) fn pending(&self, world: &mut World<'a>, outcome: &Outcome<'a>) -> Vec<PendingPod> {
         let mut pending = Vec::new();
         for pod in &self.snapshot.cluster.pods {
             let alive = pod.node.is_none()
@@ -48,10 +48,10 @@ impl<'a> Context<'a> {
     }
 
     /// The filter that stopped the pod on the new node where it got furthest.
-    fn code(&self, world: &World<'a>, pod: &Pod, outcome: &Outcome<'a>) -> PendingCode {
+    fn code(&self, world: &mut World<'a>, pod: &Pod, outcome: &Outcome<'a>) -> PendingCode {
         self.offerings
             .iter()
-            .map(|offering| match world.check(pod, &offering.host) {
+            .map(|offering| match world.check_thought_of(pod, &offering.host) {
                 Err(code) => code,
                 Ok(()) if offering.backed_off => PendingCode::BackedOff,
                 Ok(()) if outcome.out_of_steps => PendingCode::MaxStep,

@@ -17,7 +17,9 @@ pub use pod::{
     TolerationOperator, VolumeSource,
 };
 pub use selector::{LabelOperator, LabelRequirement, LabelSelector, NodeOperator, NodeRequirement, NodeTerm};
-pub use storage::{BindingMode, Claim, PersistentVolume, StorageClass};
+pub use storage::{
+    AccessModes, BindingMode, Claim, ClaimPhase, PersistentVolume, StorageClass, VolumeTraits,
+};
 pub use workload::{DaemonSet, DisruptionBudget, Namespace};
 
 pub use crate::{
@@ -49,6 +51,13 @@ pub mod keys {
     pub const ZONE: &str = "topology.kubernetes.io/zone";
     /// Its region.
     pub const REGION: &str = "topology.kubernetes.io/region";
+    /// Labels that tie a volume to a place, with their older names.
+    pub const PLACES: [&str; 4] = [
+        ZONE,
+        REGION,
+        "failure-domain.beta.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region",
+    ];
     /// Its processor architecture.
     pub const ARCH: &str = "kubernetes.io/arch";
     /// Its operating system.

@@ -235,8 +235,15 @@ pub enum VolumeSource {
     EmptyDirInMemory,
     /// A folder of the node.
     HostPath,
-    /// A persistent volume claim in the pod's namespace. Those of ephemeral volumes are called `POD-VOLUME`.
+    /// A persistent volume claim in the pod's namespace.
     Claim(Arc<str>),
+    /// The claim that is made for this very pod's ephemeral volume.
+    OwnClaim {
+        /// It is called `POD-VOLUME`.
+        name: Arc<str>,
+        /// The pod that must own it: its uid, or its name where that is unknown.
+        pod: Arc<str>,
+    },
     /// A CSI driver's inline volume: nothing to place, nothing to lose.
     Inline,
     /// Config maps, secrets and the like.

@@ -97,8 +97,10 @@ struct Concern {
     near: Option<usize>,
     is_own_friend: bool,
     apart: Vec<usize>,
-    /// Terms of others that speak of it.
+    /// Terms of others that keep it away.
     repelled: Vec<usize>,
+    /// Terms for whose holders it is one to keep away from; all but [`loosely`] the same.
+    counted_apart: Vec<usize>,
     /// Spread constraints, and whether the pod counts in its own.
     spread: Vec<(usize, bool)>,
     counted_near: Vec<usize>,
@@ -210,7 +212,11 @@ impl<'a> Counts<'a> {
             index.add(term.selector.as_ref(), Counted::Apart(term, apart));
         }
         for (spread, of) in self.spread.iter().enumerate() {
-            index.add(of.constraint.selector.as_ref(), Counted::Spread(of, spread));
+            // kube-scheduler counts nobody by a selector without requirements (`countPodsMatchSelector`), though by the
+            // same selector the pod itself would count.
+            let selector = of.constraint.selector.as_ref();
+            let selector = selector.filter(|selector| !selector.is_empty());
+            index.add(selector, Counted::Spread(of, spread));
         }
         for (pod, concern) in classes.shapes.iter().copied().zip(concerns) {
             for counted in index.candidates(&pod.labels) {
@@ -218,8 +224,11 @@ impl<'a> Counts<'a> {
                     Counted::Near(terms, near) if all_match(terms, pod, cluster) => {
                         concern.counted_near.push(*near);
                     }
-                    Counted::Apart(term, apart) if matches(term, pod, cluster) => {
-                        concern.repelled.push(*apart);
+                    Counted::Apart(term, apart) if loosely(term, pod, cluster) => {
+                        concern.counted_apart.push(*apart);
+                        if matches(term, pod, cluster) {
+                            concern.repelled.push(*apart);
+                        }
                     }
                     Counted::Spread(of, spread)
                         if !pod.is_terminating()
@@ -297,7 +306,7 @@ impl<'a> Counts<'a> {
                 near.total += by * i64::from(host.domains[tally.key] != NOWHERE);
             }
         }
-        for index in &concern.repelled {
+        for index in &concern.counted_apart {
             self.apart[*index].matching.change(&host.domains, by);
         }
         for index in &concern.apart {
@@ -332,6 +341,15 @@ impl<'a> Counts<'a> {
                 .repelled
                 .iter()
                 .any(|index| self.apart[*index].holders > 0)
+    }
+
+    /// Whether such a pod, wherever it is, counts for anybody.
+    pub(super) fn concerns(&self, shape: ShapeId) -> bool {
+        let concern = &self.concerns[shape];
+        !(concern.counted_near.is_empty()
+            && concern.counted_spread.is_empty()
+            && concern.counted_apart.is_empty()
+            && concern.apart.is_empty())
     }
 
     /// Asks the three filters for one host.
@@ -456,7 +474,17 @@ fn selects(constraint: &SpreadConstraint, pod: &Pod) -> bool {
 }
 
 fn all_match(terms: &[PodAffinityTerm], pod: &Pod, cluster: &Cluster) -> bool {
-    terms.iter().all(|term| matches(term, pod, cluster))
+    terms.iter().all(|term| loosely(term, pod, cluster))
+}
+
+/// Whether the scheduler counts the pod for one that has the term and looks for a place. There it also holds the
+/// namespace selector against no labels at all (`mergeAffinityTermNamespacesIfNotEmpty` clears it in a copy only), so a
+/// selector that merely excludes means every namespace.
+fn loosely(term: &PodAffinityTerm, pod: &Pod, cluster: &Cluster) -> bool {
+    let excludes = |selector: &LabelSelector| selector.matches(&Labels::new());
+    matches(term, pod, cluster)
+        || (term.namespace_selector.as_ref().is_some_and(excludes)
+            && term.selector.as_ref().is_some_and(|s| s.matches(&pod.labels)))
 }
 
 fn matches(term: &PodAffinityTerm, pod: &Pod, cluster: &Cluster) -> bool {

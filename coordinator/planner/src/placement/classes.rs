@@ -108,7 +108,8 @@ impl<'a> ByShape<'a, '_> {
     }
 
     fn volumes(&self) -> impl Iterator<Item = &'a VolumeSource> {
-        let ties = |source: &&VolumeSource| matches!(source, VolumeSource::Claim(_) | VolumeSource::Inline);
+        let ties =
+            |source: &&VolumeSource| matches!(source, VolumeSource::Claim(_) | VolumeSource::OwnClaim { .. });
         self.pod.volumes.iter().map(|volume| &volume.source).filter(ties)
     }
 }

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 
 use affinity::{Counts, DomainId};
 pub(crate) use classes::{Classes, KindId, QuickMap, ShapeId};
+use volumes::Volumes;
 
 use crate::{
     PendingCode, Policy,
@@ -92,6 +93,7 @@ pub(crate) struct World<'a> {
     pub(crate) hosts: Vec<Host<'a>>,
     pub(crate) classes: Classes<'a>,
     counts: Counts<'a>,
+    volumes: Volumes<'a>,
     /// Hosts in the order in which they are tried: those on their way last, then the fullest first, then by index.
     order: Vec<usize>,
     /// What selector, taints and volumes said, by shape and kind: 0 is not known yet, 1 is yes.
@@ -143,6 +145,7 @@ impl<'a> World<'a> {
         }
         let mut world = Self {
             cluster,
+            volumes: Volumes::new(cluster, &classes.shapes),
             answers: RefCell::new(vec![Vec::new(); classes.shapes.len()]),
             classes,
             counts,
@@ -191,7 +194,7 @@ impl<'a> World<'a> {
             .iter()
             .any(|t| t.effect == TaintEffect::PreferNoSchedule);
         if !host.gone {
-            count(&mut self.counts, &self.classes, &host, 1);
+            count(&mut self.counts, &mut self.volumes, &self.classes, &host, 1);
         }
         self.hosts.push(host);
     }
@@ -201,7 +204,7 @@ impl<'a> World<'a> {
         self.order.retain(|index| *index < hosts);
         let dropped = self.hosts.split_off(hosts.min(self.hosts.len()));
         for host in dropped.iter().filter(|host| !host.gone) {
-            count(&mut self.counts, &self.classes, host, -1);
+            count(&mut self.counts, &mut self.volumes, &self.classes, host, -1);
         }
         dropped
     }
@@ -211,7 +214,8 @@ impl<'a> World<'a> {
         let host = &mut self.hosts[host];
         if host.gone != gone {
             host.gone = gone;
-            count(&mut self.counts, &self.classes, host, if gone { -1 } else { 1 });
+            let by = if gone { -1 } else { 1 };
+            count(&mut self.counts, &mut self.volumes, &self.classes, host, by);
         }
     }
 
@@ -222,6 +226,18 @@ impl<'a> World<'a> {
         self.counts.check(shape, host)
     }
 
+    /// As [`World::check`], for a host that is not in the world: what it would bring along counts too.
+    pub(crate) fn check_thought_of(&mut self, pod: &Pod, host: &Host<'a>) -> Result<(), PendingCode> {
+        let matters = |daemon: &&Pod| self.counts.concerns(self.classes.shape(daemon));
+        if !host.pods.iter().any(matters) {
+            return self.check(pod, host);
+        }
+        let index = self.push(host.clone());
+        let answer = self.check(pod, &self.hosts[index]);
+        self.truncate(index);
+        answer
+    }
+
     /// The first five filters alone, which do not look beyond the host.
     pub(crate) fn check_alone(&self, pod: &Pod, host: &Host<'_>) -> Result<(), PendingCode> {
         self.check_alone_as(self.classes.shape(pod), pod, host)
@@ -230,7 +246,7 @@ impl<'a> World<'a> {
     fn check_alone_as(&self, shape: ShapeId, pod: &Pod, host: &Host<'_>) -> Result<(), PendingCode> {
         self.check_kind(shape, pod, host)?;
         if !pod.volumes.is_empty() {
-            volumes::check(self, pod, host)?;
+            self.volumes.check(shape, host)?;
         }
         filters::resources(pod, host)?;
         filters::host_ports(pod, host)
@@ -336,7 +352,9 @@ impl<'a> World<'a> {
         };
         host.add(pod);
         if !host.gone {
-            self.counts.change(self.classes.shape(pod), host, 1);
+            let shape = self.classes.shape(pod);
+            self.counts.change(shape, host, 1);
+            self.volumes.change(shape, pod, host, 1);
         }
         self.move_in_order(place, index);
     }
@@ -348,7 +366,9 @@ impl<'a> World<'a> {
             return;
         };
         if host.take(pod) && !host.gone {
-            self.counts.change(self.classes.shape(pod), host, -1);
+            let shape = self.classes.shape(pod);
+            self.counts.change(shape, host, -1);
+            self.volumes.change(shape, pod, host, -1);
         }
         self.move_in_order(place, index);
     }
@@ -384,10 +404,18 @@ fn in_order(hosts: &[Host<'_>], a: usize, b: usize) -> Ordering {
 }
 
 /// Counts a host and what is on it in (1) or out (-1).
-fn count(counts: &mut Counts<'_>, classes: &Classes<'_>, host: &Host<'_>, by: i64) {
+fn count(
+    counts: &mut Counts<'_>,
+    volumes: &mut Volumes<'_>,
+    classes: &Classes<'_>,
+    host: &Host<'_>,
+    by: i64,
+) {
     counts.change_host(host, by);
     for pod in &host.pods {
-        counts.change(classes.shape(pod), host, by);
+        let shape = classes.shape(pod);
+        counts.change(shape, host, by);
+        volumes.change(shape, pod, host, by);
     }
 }
 
