@@ -1,0 +1,108 @@
+//! What the scheduler will see: the cluster's objects once what the plan counts on has happened, and nodes to come.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use smartscale_planner::{
+    Policy,
+    model::{Market, Zone},
+    policy::{Pool, TypeSpec},
+};
+
+use crate::cluster::now;
+
+/// Kinds that the scheduler's filters read.
+const KINDS: [&str; 9] = [
+    "Node",
+    "Pod",
+    "DaemonSet",
+    "Namespace",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "StorageClass",
+    "CSINode",
+    "CSIDriver",
+];
+
+/// A launched node as it will register, by FORMATS §1.
+pub(crate) fn new_node(name: &str, pool: &Pool, spec: &TypeSpec, zone: &Zone, market: Market) -> Value {
+    let room = pool.allocatable(spec);
+    let mut labels: BTreeMap<String, String> = pool
+        .labels
+        .iter()
+        .map(|(key, value)| (key.to_string(), value.to_string()))
+        .collect();
+    for (key, value) in [
+        ("smartscale.io/pool", pool.name.as_str()),
+        ("smartscale.io/market", market.as_str()),
+        ("node.kubernetes.io/instance-type", spec.name.as_str()),
+        ("topology.kubernetes.io/zone", zone.as_str()),
+        ("topology.kubernetes.io/region", "us-east-1"),
+        ("kubernetes.io/arch", &spec.arch),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/hostname", name),
+    ] {
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    let mut allocatable = json!({
+        "cpu": format!("{}m", room.cpu.0), "memory": room.memory.0.to_string(), "pods": room.pods.to_string(),
+        "ephemeral-storage": room.ephemeral_storage.0.to_string(),
+    });
+    for (resource, amount) in &room.extended {
+        allocatable[&**resource] = amount.to_string().into();
+    }
+    let taints: Vec<_> = pool
+        .taints
+        .iter()
+        .map(|taint| json!({ "key": &*taint.key, "value": &*taint.value, "effect": taint.effect }))
+        .collect();
+    json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels },
+            "spec": { "taints": taints }, "status": { "allocatable": allocatable, "capacity": allocatable } })
+}
+
+/// The object as the scheduler will see it by the time the plan counts on: taints of a start are gone where the
+/// contract of `plan` counts on it, and so are pods whose grace is long over.
+pub(crate) fn seen_by_scheduler(object: &Value, policy: &Policy) -> Option<Value> {
+    let kind = object["kind"].as_str().unwrap_or_default();
+    if !KINDS.contains(&kind) {
+        return None;
+    }
+    let time = |path: &str| {
+        object["metadata"][path]
+            .as_str()
+            .and_then(|text| text.parse::<Timestamp>().ok())
+    };
+    let age = |path: &str| time(path).map(|at| now().duration_since(at).as_secs());
+    if kind == "Pod" && age("deletionTimestamp").is_some_and(|over| over > 30) {
+        return None;
+    }
+    let mut object = object.clone();
+    if kind == "Node" && age("creationTimestamp").is_some_and(|age| age < 300) {
+        let ready = object["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|c| c["type"] == "Ready" && c["status"] == "True");
+        let pool = object["metadata"]["labels"]["smartscale.io/pool"]
+            .as_str()
+            .and_then(|name| policy.pool(name));
+        let control_plane = object["metadata"]["labels"]
+            .get("node-role.kubernetes.io/control-plane")
+            .is_some();
+        if let Some(taints) = object["spec"]["taints"].as_array_mut() {
+            taints.retain(|taint| {
+                let key = taint["key"].as_str().unwrap_or_default();
+                let of_start = [
+                    "node.kubernetes.io/not-ready",
+                    "node.kubernetes.io/unreachable",
+                    "node.cloudprovider.kubernetes.io/uninitialized",
+                ];
+                let of_pool = !control_plane
+                    && pool.is_some_and(|pool| pool.startup_taints.iter().any(|k| **k == *key));
+                (ready || !of_start.contains(&key)) && !of_pool
+            });
+        }
+    }
+    Some(object)
+}
