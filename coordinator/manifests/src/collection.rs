@@ -31,6 +31,7 @@ pub enum Object {
     PersistentVolume(storage::PersistentVolume),
     PersistentVolumeClaim(storage::PersistentVolumeClaim),
     StorageClass(storage::StorageClass),
+    CsiNode(storage::CsiNode),
     Namespace(workload::Namespace),
     PriorityClass(workload::PriorityClass),
 }
@@ -88,6 +89,7 @@ each_kind!(
     PersistentVolume: storage::PersistentVolume,
     PersistentVolumeClaim: storage::PersistentVolumeClaim,
     StorageClass: storage::StorageClass,
+    CsiNode: storage::CsiNode,
     Namespace: workload::Namespace,
     PriorityClass: workload::PriorityClass,
 );
@@ -114,6 +116,7 @@ pub struct Objects {
     claims: BTreeMap<Key, model::Claim>,
     volumes: BTreeMap<Key, model::PersistentVolume>,
     classes: BTreeMap<Key, model::StorageClass>,
+    attach_limits: BTreeMap<Key, model::AttachLimits>,
     priorities: BTreeMap<Key, workload::PriorityClass>,
     bad: BTreeMap<(Kind, Key), BadObject>,
     originals: Option<Originals>,
@@ -171,6 +174,7 @@ impl Objects {
             Kind::PersistentVolume => drop(self.volumes.remove(&key)),
             Kind::PersistentVolumeClaim => drop(self.claims.remove(&key)),
             Kind::StorageClass => drop(self.classes.remove(&key)),
+            Kind::CsiNode => drop(self.attach_limits.remove(&key)),
             Kind::Namespace => drop(self.namespaces.remove(&key)),
             Kind::PriorityClass => drop(self.priorities.remove(&key)),
             Kind::ReplicaSet | Kind::StatefulSet | Kind::Deployment | Kind::Job => {}
@@ -191,6 +195,7 @@ impl Objects {
             Kind::PersistentVolume => self.volumes.clear(),
             Kind::PersistentVolumeClaim => self.claims.clear(),
             Kind::StorageClass => self.classes.clear(),
+            Kind::CsiNode => self.attach_limits.clear(),
             Kind::Namespace => self.namespaces.clear(),
             Kind::PriorityClass => self.priorities.clear(),
             Kind::ReplicaSet | Kind::StatefulSet | Kind::Deployment | Kind::Job => {}
@@ -240,6 +245,7 @@ impl Objects {
             claims: self.claims.values().cloned().collect(),
             volumes: self.volumes.values().cloned().collect(),
             storage_classes: self.classes.values().cloned().collect(),
+            attach_limits: self.attach_limits.values().cloned().collect(),
         };
         (cluster, self.bad.values().cloned().collect())
     }
@@ -269,6 +275,7 @@ impl Objects {
             Kind::PersistentVolume => self.volumes.len(),
             Kind::PersistentVolumeClaim => self.claims.len(),
             Kind::StorageClass => self.classes.len(),
+            Kind::CsiNode => self.attach_limits.len(),
             Kind::Namespace => self.namespaces.len(),
             Kind::PriorityClass => self.priorities.len(),
             Kind::ReplicaSet | Kind::StatefulSet | Kind::Deployment | Kind::Job => 0,
@@ -307,6 +314,7 @@ impl Objects {
             Object::PersistentVolume(volume) => drop(self.volumes.insert(key, volume.try_into()?)),
             Object::PersistentVolumeClaim(claim) => drop(self.claims.insert(key, claim.try_into()?)),
             Object::StorageClass(class) => drop(self.classes.insert(key, class.try_into()?)),
+            Object::CsiNode(node) => drop(self.attach_limits.insert(key, node.try_into()?)),
             Object::Namespace(namespace) => drop(self.namespaces.insert(key, namespace.try_into()?)),
             Object::PriorityClass(class) => drop(self.priorities.insert(key, class.clone())),
             Object::ReplicaSet(_) | Object::StatefulSet(_) | Object::Deployment(_) | Object::Job(_) => {

@@ -27,13 +27,14 @@ pub enum Kind {
     PersistentVolume,
     PersistentVolumeClaim,
     StorageClass,
+    CsiNode,
     Namespace,
     PriorityClass,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Node,
         Self::Pod,
         Self::PodDisruptionBudget,
@@ -45,6 +46,7 @@ impl Kind {
         Self::PersistentVolume,
         Self::PersistentVolumeClaim,
         Self::StorageClass,
+        Self::CsiNode,
         Self::Namespace,
         Self::PriorityClass,
     ];
@@ -63,6 +65,7 @@ impl Kind {
             Self::PersistentVolume => "PersistentVolume",
             Self::PersistentVolumeClaim => "PersistentVolumeClaim",
             Self::StorageClass => "StorageClass",
+            Self::CsiNode => "CSINode",
             Self::Namespace => "Namespace",
             Self::PriorityClass => "PriorityClass",
         }
@@ -79,7 +82,7 @@ impl Kind {
             Self::PodDisruptionBudget => "policy",
             Self::DaemonSet | Self::ReplicaSet | Self::StatefulSet | Self::Deployment => "apps",
             Self::Job => "batch",
-            Self::StorageClass => "storage.k8s.io",
+            Self::StorageClass | Self::CsiNode => "storage.k8s.io",
             Self::PriorityClass => "scheduling.k8s.io",
         }
     }
@@ -107,7 +110,12 @@ impl Kind {
     pub fn is_namespaced(self) -> bool {
         !matches!(
             self,
-            Self::Node | Self::PersistentVolume | Self::StorageClass | Self::Namespace | Self::PriorityClass
+            Self::Node
+                | Self::PersistentVolume
+                | Self::StorageClass
+                | Self::CsiNode
+                | Self::Namespace
+                | Self::PriorityClass
         )
     }
 }

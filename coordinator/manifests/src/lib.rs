@@ -34,8 +34,9 @@ pub use pod::{
     Volume, VolumeClaimReference,
 };
 pub use storage::{
-    ClaimReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec,
-    StorageClass, TopologyRequirement, TopologyTerm, VolumeDriver, VolumeNodeAffinity, VolumeStatus,
+    ClaimReference, CsiDriver, CsiDriverRoom, CsiNode, CsiNodeSpec, PersistentVolume, PersistentVolumeClaim,
+    PersistentVolumeClaimSpec, PersistentVolumeSpec, StorageClass, TopologyRequirement, TopologyTerm,
+    VolumeDriver, VolumeNodeAffinity, VolumeStatus,
 };
 pub use workload::{
     DaemonSet, DaemonSetSpec, Deployment, Job, Namespace, PodDisruptionBudget, PodDisruptionBudgetSpec,

@@ -1,6 +1,10 @@
 //! Persistent volumes, claims and storage classes.
 
+mod csi;
+
 use std::{collections::BTreeMap, sync::Arc};
+
+pub use csi::{CsiDriver, CsiDriverRoom, CsiNode, CsiNodeSpec};
 
 use serde::{Deserialize, Serialize};
 use smartscale_planner::{

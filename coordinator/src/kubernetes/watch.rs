@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// What is watched, with its path and the selector of its fields.
-const WATCHED: [(Kind, &str, Option<&str>); 9] = [
+const WATCHED: [(Kind, &str, Option<&str>); 10] = [
     (Kind::Node, "/api/v1/nodes", None),
     // As the scheduler does: a pod that ends is told as deleted.
     (
@@ -60,6 +60,7 @@ const WATCHED: [(Kind, &str, Option<&str>); 9] = [
     ),
     (Kind::PersistentVolume, "/api/v1/persistentvolumes", None),
     (Kind::StorageClass, "/apis/storage.k8s.io/v1/storageclasses", None),
+    (Kind::CsiNode, "/apis/storage.k8s.io/v1/csinodes", None),
     (
         Kind::PriorityClass,
         "/apis/scheduling.k8s.io/v1/priorityclasses",

@@ -32,14 +32,16 @@ pub(crate) fn ago(seconds: i64) -> String {
 impl Case {
     pub(crate) fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
+        // A quiet cluster in which everything runs, so that nodes can go and their pods are moved.
+        let quiet = dice.chance(25);
         let mut objects = namespaces(&mut dice);
-        let policy = policy(&mut dice);
-        let names = nodes(&mut dice, &mut objects);
+        let policy = policy(&mut dice, quiet);
+        let names = nodes(&mut dice, quiet, &mut objects);
         volumes::add(&mut dice, &names, &mut objects);
         daemon_sets(&mut dice, &mut objects);
-        pods::add(&mut dice, &names, &mut objects);
-        let state = state(&mut dice);
-        let metrics = metrics(&mut dice, &names);
+        pods::add(&mut dice, quiet, &names, &mut objects);
+        let state = if quiet { json!({}) } else { state(&mut dice) };
+        let metrics = metrics(&mut dice, quiet, &names);
         Self {
             seed,
             objects,
@@ -96,10 +98,10 @@ const TYPES: [(&str, u32, u32, &str, &str, f64); 6] = [
     ("t.tiny", 1, 2, "amd64", "", 0.012),
 ];
 
-fn policy(dice: &mut Dice) -> String {
+fn policy(dice: &mut Dice, quiet: bool) -> String {
     let mut text = format!(
         "[cluster]\nid = \"k3s\"\n[limits]\nmin_nodes = {}\nmax_nodes = {}\n[scale_up]\nmax_step = {}\n",
-        dice.number(0, 2),
+        if quiet { 0 } else { dice.number(0, 2) },
         dice.number(4, 30),
         if dice.chance(10) { dice.number(1, 3) } else { 0 },
     );
@@ -167,9 +169,9 @@ fn policy(dice: &mut Dice) -> String {
     text
 }
 
-fn nodes(dice: &mut Dice, objects: &mut Vec<Value>) -> Vec<String> {
+fn nodes(dice: &mut Dice, quiet: bool, objects: &mut Vec<Value>) -> Vec<String> {
     let mut names = Vec::new();
-    for index in 0..dice.number(0, 8) {
+    for index in 0..dice.number(if quiet { 3 } else { 0 }, 8) {
         let name = format!("node-{index}");
         let mut labels = json!({
             "kubernetes.io/hostname": name, "kubernetes.io/arch": dice.one_of(&["amd64", "amd64", "arm64"]),
@@ -181,7 +183,7 @@ fn nodes(dice: &mut Dice, objects: &mut Vec<Value>) -> Vec<String> {
         if dice.chance(90) {
             label("topology.kubernetes.io/zone", dice.one_of(&ZONES));
         }
-        if dice.chance(70) {
+        if quiet || dice.chance(70) {
             label(
                 "smartscale.io/pool",
                 dice.one_of(&["workers", "workers", "special", "gone"]),
@@ -204,7 +206,7 @@ fn nodes(dice: &mut Dice, objects: &mut Vec<Value>) -> Vec<String> {
                 json!({ "key": "dedicated", "value": dice.one_of(&["batch", "web"]), "effect": effect }),
             );
         }
-        let young = dice.chance(25);
+        let young = !quiet && dice.chance(25);
         let ready = dice.chance(if young { 40 } else { 92 });
         if !ready || (young && dice.chance(20)) {
             taints.push(json!({ "key": "node.kubernetes.io/not-ready", "effect": "NoSchedule" }));
@@ -293,9 +295,9 @@ fn state(dice: &mut Dice) -> Value {
     state
 }
 
-/// A quiet cluster in some cases, so that nodes can go; unknown in the others.
-fn metrics(dice: &mut Dice, names: &[String]) -> Value {
-    if dice.chance(60) {
+/// Little use in a quiet cluster and in some others; unknown in the rest.
+fn metrics(dice: &mut Dice, quiet: bool, names: &[String]) -> Value {
+    if !quiet && dice.chance(60) {
         return json!({});
     }
     let reading = json!({ "time": ago(5), "cpu_percent": 5.0, "memory_percent": 5.0 });

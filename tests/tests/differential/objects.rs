@@ -106,3 +106,26 @@ pub(crate) fn seen_by_scheduler(object: &Value, policy: &Policy) -> Option<Value
     }
     Some(object)
 }
+
+/// What nodes to come can attach: as little as an existing node of their type. It stands in objects that come with them.
+pub(crate) fn attach_limits<'a>(existing: &[Value], coming: impl Iterator<Item = &'a Value>) -> Vec<Value> {
+    let kind = |kind: &'static str| existing.iter().filter(move |object| object["kind"] == kind);
+    let instance_type = |node: &Value| node["metadata"]["labels"]["node.kubernetes.io/instance-type"].clone();
+    let least = |of: &Value| {
+        let limits = kind("CSINode").filter(|csi| {
+            let node = kind("Node").find(|node| node["metadata"]["name"] == csi["metadata"]["name"]);
+            node.is_some_and(|node| instance_type(node) == *of)
+        });
+        limits
+            .min_by_key(|csi| csi["spec"]["drivers"][0]["allocatable"]["count"].as_i64())
+            .cloned()
+    };
+    let mut all = BTreeMap::new();
+    for node in coming {
+        if let Some(mut limits) = least(&instance_type(node)) {
+            limits["metadata"]["name"] = node["metadata"]["name"].clone();
+            all.insert(limits["metadata"]["name"].to_string(), limits);
+        }
+    }
+    all.into_values().collect()
+}

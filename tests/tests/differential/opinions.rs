@@ -23,14 +23,14 @@ use serde_json::{Value, json};
 use smartscale_manifests::{Objects, read};
 use smartscale_planner::{
     Destination, Launch, PendingCode, Plan, Policy, Snapshot,
-    model::{PodKey, keys},
+    model::{InstanceType, PodKey, keys},
     snapshot::{Launching, Metrics, State},
 };
 
 use crate::{
     cluster::{Case, NAMESPACES, now},
     judge::{Job, Judge, Refusal, Step, StepAnswer},
-    objects::{new_node, seen_by_scheduler},
+    objects::{attach_limits, new_node, seen_by_scheduler},
 };
 
 /// What an answer is about, beside its step.
@@ -181,6 +181,12 @@ pub(crate) fn differences(case: &Case, judge: &mut Judge, asks: &mut Asks) -> Ve
         json!({ "apiVersion": "v1", "kind": "Namespace",
                 "metadata": { "name": name, "labels": { "kubernetes.io/metadata.name": name } } })
     }));
+    let coming = steps.iter().flat_map(|(step, _)| match step {
+        Step::Add(node) => std::slice::from_ref(node),
+        Step::Ask { nodes, .. } => nodes,
+        _ => &[],
+    });
+    objects.extend(attach_limits(&case.objects, coming));
     let job = Job {
         id: case.seed,
         objects,
@@ -274,6 +280,18 @@ fn ask_for_pending(
         })
         .map(|node| node.name.to_string())
         .collect();
+    // Where types of several architectures would do, what EC2 gives may count elsewhere in spread domains and be free for
+    // other pods than the plan can rely on.
+    let arch = |name: &InstanceType| policy.types.get(name).map(|spec| spec.arch.clone());
+    let mixed = |launch: &Launch| {
+        launch
+            .instance_types
+            .iter()
+            .any(|name| arch(name) != arch(&launch.instance_types[0]))
+    };
+    if plan.launch.iter().any(mixed) {
+        return;
+    }
     if given_cheapest(case) {
         there.extend((0..plan.launch.len()).map(|index| format!("launch-{index}")));
     }

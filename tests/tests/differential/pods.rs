@@ -5,8 +5,12 @@ use serde_json::{Value, json};
 use crate::{cluster::ago, dice::Dice, template};
 
 /// Makes up workloads with their pods.
-pub(crate) fn add(dice: &mut Dice, nodes: &[String], objects: &mut Vec<Value>) {
-    let mut left = dice.number(5, 40);
+pub(crate) fn add(dice: &mut Dice, quiet: bool, nodes: &[String], objects: &mut Vec<Value>) {
+    let mut left = if quiet {
+        dice.number(3, 20)
+    } else {
+        dice.number(5, 40)
+    };
     let mut workload = 0;
     while left > 0 {
         let replicas = dice.number(1, 7).min(left);
@@ -14,7 +18,7 @@ pub(crate) fn add(dice: &mut Dice, nodes: &[String], objects: &mut Vec<Value>) {
         let namespace = dice.one_of(&["default", "default", "prod", "test"]);
         let app = format!("app-{}", workload % 6);
         let template = template::of(dice, namespace, &app);
-        let bound = dice.chance(50);
+        let bound = quiet || dice.chance(50);
         for replica in 0..replicas {
             let name = format!("{app}-{workload}-{replica}");
             let mut pod = json!({
@@ -23,7 +27,7 @@ pub(crate) fn add(dice: &mut Dice, nodes: &[String], objects: &mut Vec<Value>) {
                               "labels": template.labels, "creationTimestamp": ago(600) },
                 "spec": template.spec, "status": { "phase": "Pending" },
             });
-            let owner = dice.one_of(&[
+            let mut owner = dice.one_of(&[
                 "ReplicaSet",
                 "ReplicaSet",
                 "ReplicaSet",
@@ -31,12 +35,16 @@ pub(crate) fn add(dice: &mut Dice, nodes: &[String], objects: &mut Vec<Value>) {
                 "DaemonSet",
                 "",
             ]);
+            if quiet && dice.chance(80) {
+                // Others keep their node.
+                owner = "ReplicaSet";
+            }
             // Pods of a DaemonSet are neither placed nor pending; not too many of them.
             if !owner.is_empty() && (owner != "DaemonSet" || dice.chance(30)) {
                 pod["metadata"]["ownerReferences"] = json!([{ "apiVersion": "apps/v1", "kind": owner, "name": app,
                                                               "uid": app, "controller": true }]);
             }
-            if bound && !nodes.is_empty() && dice.chance(70) {
+            if bound && !nodes.is_empty() && (quiet || dice.chance(70)) {
                 bind(dice, nodes, &mut pod);
             }
             own_claims(dice, &pod, objects);
@@ -85,7 +93,7 @@ fn own_claims(dice: &mut Dice, pod: &Value, objects: &mut Vec<Value>) {
             volume["name"].as_str().unwrap_or_default()
         );
         // A claim of that name may be somebody else's.
-        let uid = if dice.chance(90) {
+        let uid = if pod["spec"].get("nodeName").is_some() || dice.chance(90) {
             meta["uid"].clone()
         } else {
             "another".into()

@@ -17,6 +17,16 @@ pub(crate) fn add(dice: &mut Dice, nodes: &[String], objects: &mut Vec<Value>) {
     for index in 0..dice.number(0, 3) {
         volume(dice, nodes, &format!("free-{index}"), Some("by-hand"), objects);
     }
+    for node in nodes {
+        if dice.chance(40) {
+            continue;
+        }
+        objects.push(json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": { "name": node },
+            "spec": { "drivers": [{ "name": "ebs.csi.aws.com", "nodeID": node, "topologyKeys": [],
+                                    "allocatable": { "count": dice.number(1, 3) } }] },
+        }));
+    }
     for namespace in NAMESPACES {
         for index in 0..CLAIMS - 1 {
             claim(dice, nodes, namespace, &format!("claim-{index}"), objects);

@@ -349,12 +349,15 @@ pub(super) fn types_for(
             shapes.push((shape, pod));
         }
     }
+    let with_volumes = shapes.iter().filter(|(_, pod)| !pod.volumes.is_empty());
+    let with_volumes: Vec<ShapeId> = with_volumes.map(|(shape, _)| *shape).collect();
     // One pod that asks for all of it at once, then one of each shape for what does not add up.
     let fits = |host: &Host<'_>| {
         (pods.is_empty()
             || (host.allocatable.fits(&host.used, &asked).is_ok()
                 && host.allocatable.short_extended(&host.used, &asked).is_none()))
             && shapes.iter().all(|(_, pod)| world.check_alone(pod, host).is_ok())
+            && (with_volumes.is_empty() || world.attaches(&with_volumes, host))
     };
     offerings
         .iter()

@@ -18,7 +18,7 @@ pub use pod::{
 };
 pub use selector::{LabelOperator, LabelRequirement, LabelSelector, NodeOperator, NodeRequirement, NodeTerm};
 pub use storage::{
-    AccessModes, BindingMode, Claim, ClaimPhase, PersistentVolume, StorageClass, VolumeTraits,
+    AccessModes, AttachLimits, BindingMode, Claim, ClaimPhase, PersistentVolume, StorageClass, VolumeTraits,
 };
 pub use workload::{DaemonSet, DisruptionBudget, Namespace};
 
@@ -83,6 +83,8 @@ pub struct Cluster {
     pub volumes: Vec<PersistentVolume>,
     /// Storage classes.
     pub storage_classes: Vec<StorageClass>,
+    /// How many volumes nodes can have attached; of a node that is not named nothing is known.
+    pub attach_limits: Vec<AttachLimits>,
 }
 
 impl Cluster {
@@ -104,5 +106,6 @@ impl Cluster {
             .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         self.volumes.sort_by(|a, b| a.name.cmp(&b.name));
         self.storage_classes.sort_by(|a, b| a.name.cmp(&b.name));
+        self.attach_limits.sort_by(|a, b| a.node.cmp(&b.node));
     }
 }

@@ -1,10 +1,10 @@
 //! Claims, volumes and storage classes, as far as they tie pods to places.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{Bytes, LabelSelector, Labels, NamespaceName, NodeTerm};
+use super::{Bytes, LabelSelector, Labels, NamespaceName, NodeName, NodeTerm};
 
 /// A persistent volume claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +133,15 @@ pub struct StorageClass {
     pub is_default: bool,
     /// When it was created.
     pub created: Option<Timestamp>,
+}
+
+/// How many volumes of each CSI driver can be attached to a node (`CSINode`). A driver that is not named has no limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachLimits {
+    /// The node.
+    pub node: NodeName,
+    /// Limits by driver.
+    pub volumes: BTreeMap<Arc<str>, i64>,
 }
 
 /// When a claim is bound to a volume.

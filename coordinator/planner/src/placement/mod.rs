@@ -246,10 +246,17 @@ impl<'a> World<'a> {
     fn check_alone_as(&self, shape: ShapeId, pod: &Pod, host: &Host<'_>) -> Result<(), PendingCode> {
         self.check_kind(shape, pod, host)?;
         if !pod.volumes.is_empty() {
-            self.volumes.check(shape, host)?;
+            self.volumes.check(shape, host, |pod| self.classes.shape(pod))?;
         }
         filters::resources(pod, host)?;
         filters::host_ports(pod, host)
+    }
+
+    /// Whether the host can have the volumes of pods of all these shapes attached.
+    pub(crate) fn attaches(&self, shapes: &[ShapeId], host: &Host<'_>) -> bool {
+        self.volumes
+            .attaches(shapes, host, |pod| self.classes.shape(pod))
+            .is_ok()
     }
 
     /// Node selector and taints, which all hosts of a kind have alike.

@@ -1,4 +1,4 @@
-//! `VolumeBinding`, `VolumeZone` and `VolumeRestrictions`: claims tie a pod to where their volumes are or can be.
+//! `VolumeBinding`, `VolumeZone`, `VolumeRestrictions` and `NodeVolumeLimits`: claims tie a pod to where their volumes are or can be.
 //!
 //! ```text
 //! claim ─▶ Bound   its volume's node affinity and place labels
@@ -9,11 +9,14 @@
 //! Placing a pod decides for its late claims: the volume is kept for the claim, or it is made where the pod is, and until
 //! it is there no other node will do for another pod (the scheduler notes both before it looks at the next pod).
 //!
-//! Storage capacity (CSIStorageCapacity) and attach limits (CSINode) are not asked for.
+//! Storage capacity (CSIStorageCapacity) is not asked for, nor are the disks that only older API versions know.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::{Host, QuickMap, ShapeId};
+use super::{Host, Place, QuickMap, ShapeId};
 use crate::{
     PendingCode,
     model::{
@@ -25,6 +28,7 @@ use crate::{
 /// The provisioner of classes whose volumes are made by hand.
 const BY_HAND: &str = "kubernetes.io/no-provisioner";
 
+type Limits = BTreeMap<Arc<str>, i64>;
 type ClaimId = usize;
 type VolumeId = usize;
 
@@ -44,6 +48,9 @@ enum Choice {
     /// This volume is its.
     Kept(VolumeId),
 }
+
+/// A CSI volume as it is attached: its driver and what tells it from others of that driver.
+type Attached<'a> = (&'a str, (&'a str, &'a str));
 
 /// One claim as a pod uses it.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +73,11 @@ struct Uses {
 pub(super) struct Volumes<'a> {
     of_shape: Vec<Uses>,
     bindings: Vec<Binding<'a>>,
+    /// What each claim's volume is to a node.
+    attached: Vec<Option<Attached<'a>>>,
+    /// Limits on attached volumes by node, and by instance type for nodes to come: the least that is known of it.
+    limits: QuickMap<&'a str, &'a Limits>,
+    limits_of_type: QuickMap<&'a str, Limits>,
     /// How many pods use each claim.
     users: Vec<usize>,
     /// What placed pods decided for each late claim, and how many of them.
@@ -94,6 +106,7 @@ impl<'a> Volumes<'a> {
                 .or_default()
                 .push(index);
         }
+        volumes.know_limits(cluster);
         let known = Known {
             claims: cluster
                 .claims
@@ -132,6 +145,7 @@ impl<'a> Volumes<'a> {
                 };
                 let id = *ids.entry((&claim.namespace, &claim.name)).or_insert_with(|| {
                     volumes.bindings.push(known.binding(claim));
+                    volumes.attached.push(known.attached(claim));
                     volumes.bindings.len() - 1
                 });
                 never |= matches!(volumes.bindings[id], Binding::Never);
@@ -152,13 +166,81 @@ impl<'a> Volumes<'a> {
     }
 
     /// Whether the pod's claims let it go there.
-    pub(super) fn check(&self, shape: ShapeId, host: &Host<'_>) -> Result<(), PendingCode> {
+    pub(super) fn check(
+        &self,
+        shape: ShapeId,
+        host: &Host<'_>,
+        shape_of: impl Fn(&Pod) -> ShapeId,
+    ) -> Result<(), PendingCode> {
         let Uses { claims: uses, never } = &self.of_shape[shape];
         let taken = uses.iter().any(|used| used.alone && self.users[used.claim] > 0);
         if *never || taken || !self.reaches_bound(uses, host) || self.choices(uses, host).is_none() {
             return Err(PendingCode::Volume);
         }
-        Ok(())
+        if uses.is_empty() {
+            Ok(())
+        } else {
+            self.attaches(&[shape], host, shape_of)
+        }
+    }
+
+    /// `NodeVolumeLimits`: whether the host can have the volumes of all these pods attached beside those that it has.
+    pub(super) fn attaches(
+        &self,
+        coming: &[ShapeId],
+        host: &Host<'_>,
+        shape_of: impl Fn(&Pod) -> ShapeId,
+    ) -> Result<(), PendingCode> {
+        let of_type = || self.limits_of_type.get(&**host.labels.get(keys::INSTANCE_TYPE)?);
+        let limits = match host.place {
+            Place::Existing(_) => self.limits.get(&*host.name).copied(),
+            Place::Launching(_) | Place::Planned => of_type(),
+        };
+        let Some(limits) = limits.filter(|limits| !limits.is_empty()) else {
+            return Ok(());
+        };
+        let attached = |shape: ShapeId| {
+            let uses = self.of_shape[shape].claims.iter();
+            uses.filter_map(|used| self.attached[used.claim])
+        };
+        let with_volumes = host.pods.iter().filter(|pod| !pod.volumes.is_empty());
+        let present: BTreeSet<Attached<'a>> = with_volumes.flat_map(|pod| attached(shape_of(pod))).collect();
+        let mut new: BTreeSet<Attached<'a>> = coming.iter().flat_map(|shape| attached(*shape)).collect();
+        new.retain(|volume| !present.contains(volume));
+        let fits = |(driver, limit): (&Arc<str>, &i64)| {
+            let of_driver =
+                |all: &BTreeSet<Attached<'_>>| all.iter().filter(|(name, _)| **name == **driver).count();
+            let more = of_driver(&new);
+            more == 0 || i64::try_from(of_driver(&present) + more).is_ok_and(|all| all <= *limit)
+        };
+        if limits.iter().all(fits) {
+            Ok(())
+        } else {
+            Err(PendingCode::Volume)
+        }
+    }
+
+    fn know_limits(&mut self, cluster: &'a Cluster) {
+        self.limits = cluster
+            .attach_limits
+            .iter()
+            .map(|limits| (limits.node.as_str(), &limits.volumes))
+            .collect();
+        for node in &cluster.nodes {
+            let (Some(limits), Some(of)) = (
+                self.limits.get(node.name.as_str()),
+                node.label(keys::INSTANCE_TYPE),
+            ) else {
+                continue;
+            };
+            let known = self.limits_of_type.entry(of).or_default();
+            for (driver, limit) in *limits {
+                known
+                    .entry(driver.clone())
+                    .and_modify(|least| *least = (*least).min(*limit))
+                    .or_insert(*limit);
+            }
+        }
     }
 
     /// A pod comes to a host (`by` 1) or goes (-1).
@@ -311,7 +393,14 @@ impl<'a> Known<'a> {
                 _ => Binding::Never,
             };
         }
-        let class = match &claim.storage_class {
+        match self.class(claim) {
+            Some(class) if class.binding == BindingMode::WaitForFirstConsumer => Binding::Late(claim, class),
+            _ => Binding::Never,
+        }
+    }
+
+    fn class(&self, claim: &Claim) -> Option<&'a StorageClass> {
+        match &claim.storage_class {
             Some(name) => self.classes.iter().find(|class| class.name == *name),
             // The volume controller gives it the newest of the default ones, even afterwards.
             None => self
@@ -319,10 +408,17 @@ impl<'a> Known<'a> {
                 .iter()
                 .filter(|class| class.is_default)
                 .min_by_key(|class| (std::cmp::Reverse(class.created), &class.name)),
-        };
-        match class {
-            Some(class) if class.binding == BindingMode::WaitForFirstConsumer => Binding::Late(claim, class),
-            _ => Binding::Never,
+        }
+    }
+
+    /// The CSI volume that the claim stands for; while there is none, one of the class's driver.
+    fn attached(&self, claim: &'a Claim) -> Option<Attached<'a>> {
+        match claim.volume.as_ref().and_then(|name| self.volumes.get(&**name)) {
+            Some(volume) => Some((volume.driver.as_deref()?, ("", &volume.handle))),
+            None => Some((
+                &self.class(claim)?.provisioner,
+                (claim.namespace.as_str(), &claim.name),
+            )),
         }
     }
 }
