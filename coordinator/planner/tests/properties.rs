@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use smartscale_planner::{
-    Action, Destination, Placement, Plan, Policy, Snapshot,
+    Action, Destination, Placement, Plan, Policy, RemovalReason, Snapshot,
     fixtures::{budget, node, now, pod, policy_of, reading, snapshot},
-    model::{Node, Pod, keys},
+    model::{Node, Phase, Pod, keys},
     plan,
     snapshot::Metrics,
 };
@@ -38,6 +38,22 @@ on_demand_base = 1
 spot_share_percent = 50
 "#
     ))
+}
+
+fn single_type() -> Policy {
+    policy_of(
+        r#"
+[cluster]
+id = "test"
+[limits]
+min_nodes = 0
+max_nodes = 1000
+[[pool]]
+name = "workers"
+instance_types = ["t3.medium"]
+zones = ["us-east-1a"]
+"#,
+    )
 }
 
 fn world(nodes: u8, shapes: &[Shape], cpu: f64) -> Snapshot {
@@ -146,6 +162,7 @@ fn check(snapshot: &Snapshot, policy: &Policy, plan: &Plan) {
             }
         }
     }
+    check_disruption(snapshot, policy, plan);
     for verdict in &plan.nodes {
         assert_eq!(verdict.candidate, verdict.blockers.is_empty());
         assert!(
@@ -158,6 +175,50 @@ fn check(snapshot: &Snapshot, policy: &Policy, plan: &Plan) {
     let costs: f64 = plan.launch.iter().map(|launch| launch.price_per_hour).sum();
     let saves: f64 = plan.remove.iter().map(|removal| removal.saves_per_hour).sum();
     assert!(!replaces || saves > costs, "a replacement that saves nothing");
+}
+
+/// Removals keep every limit on what goes at once.
+fn check_disruption(snapshot: &Snapshot, policy: &Policy, plan: &Plan) {
+    let down = &policy.scale_down;
+    let (empty, drained): (Vec<_>, Vec<_>) =
+        plan.remove.iter().partition(|r| r.reason == RemovalReason::Empty);
+    assert!(
+        drained.len() <= down.max_parallel_drains as usize,
+        "too many drains"
+    );
+    assert!(
+        empty.len() <= down.max_parallel_empty as usize,
+        "too many empty nodes"
+    );
+    let cluster = &snapshot.cluster;
+    for pool in &policy.pools {
+        let of_pool = |node: &&Node| policy.pool_of(node).is_some_and(|p| p.name == pool.name);
+        let members: Vec<&Node> = cluster.nodes.iter().filter(of_pool).collect();
+        let gone = plan
+            .remove
+            .iter()
+            .filter(|r| members.iter().any(|node| node.name == r.node))
+            .count();
+        assert!(
+            gone <= down.budget.of(members.len()),
+            "the pool's budget is overdrawn"
+        );
+    }
+    for budget in &cluster.disruption_budgets {
+        let mut left = budget.disruptions_allowed;
+        for removal in &plan.remove {
+            let evicted = cluster
+                .pods
+                .iter()
+                .filter(|pod| pod.node.as_ref() == Some(&removal.node) && budget.covers(pod));
+            let evicted = i32::try_from(evicted.count()).unwrap();
+            assert!(
+                evicted == 0 || left > 0,
+                "a disruption budget that is spent is spent again"
+            );
+            left -= evicted;
+        }
+    }
 }
 
 /// The cluster once the plan was carried out: new nodes Ready, removed ones gone, their pods where they were moved to.
@@ -177,6 +238,23 @@ fn carried_out(snapshot: &Snapshot, policy: &Policy, plan: &Plan, round: usize) 
             .nodes
             .insert(node.name.clone(), reading("2026-01-02T03:04:00Z", 5.0, 2.5));
         next.cluster.nodes.push(node);
+    }
+    // Pods that waited are bound.
+    for placement in plan.placements.iter().take(plan.pods.placed) {
+        let to = match &placement.to {
+            Destination::Node(to) => to.clone(),
+            Destination::Launch(index) => new(*index).into(),
+            Destination::Launching(_) => continue,
+        };
+        let pods = next
+            .cluster
+            .pods
+            .iter_mut()
+            .filter(|pod| pod.key == placement.pod);
+        pods.for_each(|pod| {
+            pod.node = Some(to.clone());
+            pod.phase = Phase::Running;
+        });
     }
     for removal in &plan.remove {
         next.cluster.nodes.retain(|node| node.name != removal.node);
@@ -235,6 +313,58 @@ proptest! {
                 prop_assert!(next.launch.is_empty());
                 return Ok(());
             }
+            current = carried_out(&current, &policy, &next, round);
+        }
+        prop_assert!(false, "it never came to rest");
+    }
+
+    #[test]
+    fn more_pods_never_mean_fewer_pods_placed(
+        nodes in 0_u8..4,
+        shapes in prop::collection::vec((any::<u8>(), prop::option::of(any::<u8>()), 3_u8..6), 1..40),
+        fewer in any::<prop::sample::Index>(),
+    ) {
+        let policy = policy(1000, 0, "thresholds");
+        let snapshot = world(nodes, &shapes, 50.0);
+        let mut less = snapshot.clone();
+        less.cluster.pods.retain(|pod| pod.node.is_some());
+        let waiting = snapshot.cluster.pods.iter().filter(|pod| pod.node.is_none());
+        let waiting: Vec<Pod> = waiting.cloned().collect();
+        less.cluster.pods.extend_from_slice(&waiting[..fewer.index(waiting.len() + 1)]);
+        let (less, more) = (plan(&less, &policy, now()), plan(&snapshot, &policy, now()));
+        prop_assert!(less.pods.placed <= more.pods.placed);
+    }
+
+    #[test]
+    fn more_pods_never_mean_fewer_nodes_of_a_single_type(
+        nodes in 0_u8..4,
+        shapes in prop::collection::vec((any::<u8>(), Just(None), 3_u8..6), 1..60),
+        fewer in any::<prop::sample::Index>(),
+    ) {
+        let policy = single_type();
+        let snapshot = world(nodes, &shapes, 50.0);
+        let mut less = snapshot.clone();
+        less.cluster.pods.truncate(fewer.index(shapes.len() + 1));
+        let (less, more) = (plan(&less, &policy, now()), plan(&snapshot, &policy, now()));
+        prop_assert!(less.launch.len() <= more.launch.len(), "{} {}", less.launch.len(), more.launch.len());
+    }
+
+    #[test]
+    fn with_constant_load_plans_come_to_rest_and_never_add_what_they_removed(
+        nodes in 0_u8..6,
+        shapes in prop::collection::vec((any::<u8>(), prop::option::of(any::<u8>()), any::<u8>()), 0..16),
+    ) {
+        let policy = policy(30, 0, "fits");
+        let mut current = world(nodes, &shapes, 5.0);
+        let mut removed = false;
+        for round in 0..60 {
+            let next = plan(&current, &policy, now());
+            check(&current, &policy, &next);
+            if next.action == Action::None {
+                return Ok(());
+            }
+            prop_assert!(next.action != Action::ScaleUp || !removed, "it adds again what it has removed");
+            removed |= !next.remove.is_empty();
             current = carried_out(&current, &policy, &next, round);
         }
         prop_assert!(false, "it never came to rest");
