@@ -6,6 +6,7 @@
 //!                                                     agents        ┘
 //! ```
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -110,6 +111,19 @@ impl Site {
         Ok(site)
     }
 
+    /// Changes a coordinator's configuration before its start.
+    ///
+    /// # Errors
+    /// The configuration does not have `from`, or cannot be written.
+    pub fn configure(&self, index: usize, from: &str, to: &str) -> anyhow::Result<()> {
+        let path = self.stack.home.join(format!("{}.toml", NAMES[index]));
+        let text = std::fs::read_to_string(&path).context("read the configuration")?;
+        if !text.contains(from) {
+            bail!("{} does not have {from:?}", path.display());
+        }
+        std::fs::write(&path, text.replace(from, to)).context("write the configuration")
+    }
+
     /// Starts a coordinator (0 or 1), for the first time or again.
     ///
     /// # Errors
@@ -118,6 +132,15 @@ impl Site {
         if let Some(process) = &mut self.coordinators[index] {
             return process.start();
         }
+        let program = self.coordinator_program(index)?;
+        self.run_coordinator(index, program)
+    }
+
+    /// What [`start_coordinator`](Self::start_coordinator) runs.
+    ///
+    /// # Errors
+    /// The program is not built.
+    pub fn coordinator_program(&self, index: usize) -> anyhow::Result<Program> {
         let name = NAMES[index];
         let mut program = Program::new(name, programs::path("smartscale-coordinator")?)
             .flag("config", self.stack.home.join(format!("{name}.toml")))
@@ -125,6 +148,14 @@ impl Site {
         for (name, value) in self.stack.environment() {
             program = program.env(&name, value);
         }
+        Ok(program)
+    }
+
+    /// Starts a coordinator for the first time, as `program`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn run_coordinator(&mut self, index: usize, program: Program) -> anyhow::Result<()> {
         self.coordinators[index] = Some(Process::spawn(program, self.stack.folder())?);
         Ok(())
     }
@@ -209,12 +240,10 @@ impl Site {
     }
 
     async fn say(&self, arguments: &[&str], more: &[&str]) -> anyhow::Result<String> {
-        let doors = self.stack.doors.map(|door| door.to_string()).join(",");
         let output = tokio::process::Command::new(programs::path("smartscale")?)
             .args(arguments)
             .args(more)
-            .env("SMARTSCALE_CREDENTIALS", &self.credentials)
-            .env("SMARTSCALE_ENDPOINT", doors)
+            .envs(self.of_a_person())
             .kill_on_drop(true)
             .output()
             .await
@@ -227,6 +256,29 @@ impl Site {
             );
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn of_a_person(&self) -> [(&'static str, OsString); 2] {
+        let doors = self.stack.doors.map(|door| door.to_string()).join(",");
+        [
+            (
+                "SMARTSCALE_CREDENTIALS",
+                self.credentials.clone().into_os_string(),
+            ),
+            ("SMARTSCALE_ENDPOINT", doors.into()),
+        ]
+    }
+
+    /// `smartscale watch`, as the first admin; what it says is in its log.
+    ///
+    /// # Errors
+    /// It is not built, or cannot be started.
+    pub fn watch(&self) -> anyhow::Result<Process> {
+        let mut program = Program::new("watch", programs::path("smartscale")?).arg("watch");
+        for (name, value) in self.of_a_person() {
+            program = program.env(name, value);
+        }
+        Process::spawn(program, self.stack.folder())
     }
 
     /// The operations, newest first, as `smartscale operations` gives them.

@@ -64,6 +64,18 @@ impl Program {
         self.arg(flag)
     }
 
+    /// Runs it through another program, which takes `arguments` and then this one's command line, and becomes it.
+    #[must_use]
+    pub fn through(mut self, path: impl Into<PathBuf>, arguments: &[impl AsRef<OsStr>]) -> Self {
+        let inner = std::mem::replace(&mut self.path, path.into());
+        let outer = arguments.iter().map(|argument| argument.as_ref().to_owned());
+        self.arguments = outer
+            .chain([inner.into_os_string()])
+            .chain(self.arguments)
+            .collect();
+        self
+    }
+
     /// Sets a variable of its environment.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {

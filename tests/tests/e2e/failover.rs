@@ -178,7 +178,7 @@ async fn a_leader_killed_in_any_phase_of_a_scale_down_is_followed_by_one_that_en
     let fault = Fault {
         action: "TerminateInstances".into(),
         when: When::After,
-        delay_ms: 2_000,
+        delay_ms: 8_000,
         times: Some(1),
         ..Fault::default()
     };
@@ -191,6 +191,29 @@ async fn a_leader_killed_in_any_phase_of_a_scale_down_is_followed_by_one_that_en
     site.stack.cluster.api_server().resume().unwrap();
     taken_over(&site, &removal).await;
     books_are_right(&site, 1, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_killed_while_a_removal_waits_for_its_replacement_is_followed_by_one_that_ends_both() {
+    let mut site = two_coordinators("failover-recycle", 1).await;
+    books_are_right(&site, 1, 1).await;
+    let former = site.ready_nodes(1).await.unwrap().remove(0);
+    // The new machine boots; its agent waits for the secrets of the join.
+    site.stack.account.process().pause().unwrap();
+    site.ask(&["recycle", &former]).await.unwrap();
+    let launch = reached(&site, "launch", "joining").await;
+    let removal = site
+        .operation("a removal that waits", |operation| {
+            operation["phase"] == "planned" && operation["nodes"][0] == former.as_str()
+        })
+        .await
+        .unwrap();
+    site.fail_over(0).await.unwrap();
+    site.stack.account.process().resume().unwrap();
+    taken_over(&site, &launch).await;
+    taken_over(&site, &removal).await;
+    books_are_right(&site, 1, 2).await;
+    assert_ne!(site.ready_nodes(1).await.unwrap(), [former]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,4 +275,27 @@ async fn a_leader_killed_in_mid_drain_is_followed_by_one_that_evicts_no_terminat
             .all(|eviction| eviction.user == format!("system:node:{node}")),
         "by the node's own agent: {evictions:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_asked_to_end_hands_its_lease_over_and_leaves_nothing_undone() {
+    let mut site = two_coordinators("handover", 0).await;
+    let watching = site.watch().unwrap();
+    // The machine boots; its agent waits for the secrets of the join.
+    site.stack.account.process().pause().unwrap();
+    workload(&site, "one").await;
+    let launch = reached(&site, "launch", "joining").await;
+    let ended = site.coordinator(0).unwrap().stop().await.unwrap();
+    assert!(ended.success(), "{ended}");
+    assert!(site.logged(0, &["handing the lease over"]).unwrap());
+    site.stack.account.process().resume().unwrap();
+    taken_over(&site, &launch).await;
+    site.running("one", 1).await.unwrap();
+    books_are_right(&site, 1, 1).await;
+    // Who watches goes on with the successor.
+    wait::until_true("the watch to tell the launch's end", DEADLINE, || async {
+        Ok(std::fs::read_to_string(watching.log())?.contains("is a Ready node"))
+    })
+    .await
+    .unwrap();
 }

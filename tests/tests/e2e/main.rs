@@ -5,6 +5,7 @@
 )]
 
 mod agents;
+mod bad_input;
 mod certificates;
 mod failover;
 mod metrics;

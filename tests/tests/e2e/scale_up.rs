@@ -146,3 +146,37 @@ async fn an_event_says_why(site: &Site, pod: &str) {
     .await
     .unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_observes_says_what_it_would_launch_and_launches_nothing() {
+    let mut site = Site::new("observe", &policy("[limits]\nmin_nodes = 0\n"))
+        .await
+        .unwrap();
+    site.configure(0, "mode = \"act\"", "mode = \"observe\"").unwrap();
+    site.start_coordinator(0).unwrap();
+    site.leader().await.unwrap();
+    site.create(&deployment("web", 2, pod("web").requests("1500m", "256Mi")))
+        .await
+        .unwrap();
+    let record = wait::until("a decision to launch", DEADLINE, || async {
+        let decisions = site.ask(&["decisions", "--limit", "100"]).await?;
+        let records = decisions["decisions"].as_array().cloned().unwrap_or_default();
+        Ok(records.into_iter().find(|record| record["action"] == "scale_up"))
+    })
+    .await
+    .unwrap();
+    let explained = site
+        .ask(&["explain", record["id"].as_str().unwrap()])
+        .await
+        .unwrap();
+    assert!(
+        explained["lines"]
+            .to_string()
+            .contains("nothing of it was done. It would cost 0.0416 USD"),
+        "{explained:#}"
+    );
+    site.decisions(3).await.unwrap();
+    assert_eq!(site.ask(&["status"]).await.unwrap()["mode"], "observe");
+    assert_eq!(site.launched().await.unwrap(), Vec::<String>::new());
+    assert_eq!(site.operations().await.unwrap(), Vec::<Value>::new());
+}

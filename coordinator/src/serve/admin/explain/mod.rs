@@ -3,7 +3,10 @@
 mod sentences;
 
 use jiff::Timestamp;
-use smartscale_planner::model::{Node, Pod, PodKey};
+use smartscale_planner::{
+    Action,
+    model::{Node, Pod, PodKey},
+};
 use smartscale_proto::{
     time::age,
     v1::{ExplainRequest, ExplainResponse, explain_request::Subject},
@@ -16,6 +19,7 @@ use self::sentences::{
 use super::{AdminDesk, blockers::remedy, decisions, names, nodes, unavailable};
 use crate::{
     act::agents::Agents as _,
+    config::Mode,
     ids::{DecisionId, InstanceId, OperationId},
     serve::{sessions::words, view::Latest},
     state::records::{DecisionRecord, Record as _},
@@ -110,6 +114,14 @@ impl AdminDesk {
                 String::new()
             }
         )];
+        if record.mode == Mode::Observe.as_str() && record.plan.action != Action::None {
+            let change = record.cost_change_per_hour;
+            let verb = if change < 0.0 { "save" } else { "cost" };
+            lines.push(format!(
+                "Only observed: nothing of it was done. It would {verb} {:.4} USD an hour.",
+                change.abs()
+            ));
+        }
         lines.extend(plan_lines(&record.plan));
         for (source, age) in &record.sources {
             lines.push(match age {
