@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize as _;
+use serde_json::Value;
 use smartscale_proto::tls::{Anchors, client::Expected};
 
 use crate::{
@@ -169,9 +171,12 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let deserializer =
             toml::Deserializer::parse(text).map_err(|error| ConfigError::at("line", error.to_string()))?;
-        let raw: Raw = serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        // By way of a tree: serde's code for each table is then in the program for JSON alone, not for TOML too.
+        let document =
+            Value::deserialize(deserializer).map_err(|error| ConfigError::at("line", error.to_string()))?;
+        let raw: Raw = serde_path_to_error::deserialize(document).map_err(|error| {
             let path = error.path().to_string();
-            ConfigError::at(path, error.into_inner().message())
+            ConfigError::at(path, error.into_inner().to_string())
         })?;
         Self::check(raw)
     }

@@ -5,6 +5,7 @@
 
 mod client;
 mod kubeconfig;
+mod yaml;
 
 use std::{
     path::{Path, PathBuf},

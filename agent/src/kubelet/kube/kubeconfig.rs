@@ -13,9 +13,10 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::Uri;
 use rustls::{ClientConfig, RootCertStore};
-use serde::Deserialize;
+use serde_json::Value;
 use smartscale_proto::tls::{self, keys};
 
+use super::yaml;
 use crate::http::{HttpError, https::Server};
 
 /// The API server as the kubeconfig's holder reaches it.
@@ -63,61 +64,6 @@ fn unusable<E: Into<Box<dyn Error + Send + Sync>>>(what: &'static str) -> impl F
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Kubeconfig {
-    #[serde(default)]
-    current_context: String,
-    #[serde(default)]
-    contexts: Vec<NamedContext>,
-    #[serde(default)]
-    clusters: Vec<NamedCluster>,
-    #[serde(default)]
-    users: Vec<NamedUser>,
-}
-
-#[derive(Deserialize)]
-struct NamedContext {
-    name: String,
-    context: Context,
-}
-
-#[derive(Deserialize)]
-struct Context {
-    cluster: String,
-    user: String,
-}
-
-#[derive(Deserialize)]
-struct NamedCluster {
-    name: String,
-    cluster: Cluster,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Cluster {
-    server: String,
-    tls_server_name: Option<String>,
-    certificate_authority: Option<PathBuf>,
-    certificate_authority_data: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct NamedUser {
-    name: String,
-    user: User,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct User {
-    client_certificate: Option<PathBuf>,
-    client_certificate_data: Option<String>,
-    client_key: Option<PathBuf>,
-    client_key_data: Option<String>,
-}
-
 impl Access {
     /// Reads the kubeconfig at `path` and the files it names.
     pub(super) fn read(path: &Path) -> Result<Self, KubeconfigError> {
@@ -127,23 +73,12 @@ impl Access {
         };
         let text = files.read(path)?;
         let (cluster, user) = choose(&text)?;
-        let uri: Uri = cluster.server.parse().map_err(unusable("server"))?;
-        let server = Server::new(&uri, cluster.tls_server_name.as_deref(), || {
-            let authority = files.material(
-                "certificate-authority",
-                cluster.certificate_authority_data.as_deref(),
-                cluster.certificate_authority.as_deref(),
-            )?;
-            let certificate = files.material(
-                "client-certificate",
-                user.client_certificate_data.as_deref(),
-                user.client_certificate.as_deref(),
-            )?;
-            let key = files.material(
-                "client-key",
-                user.client_key_data.as_deref(),
-                user.client_key.as_deref(),
-            )?;
+        let address = text_of(&cluster, "server").ok_or(KubeconfigError::Missing("server"))?;
+        let uri: Uri = address.parse().map_err(unusable("server"))?;
+        let server = Server::new(&uri, text_of(&cluster, "tls-server-name"), || {
+            let authority = files.material(&cluster, "certificate-authority")?;
+            let certificate = files.material(&user, "client-certificate")?;
+            let key = files.material(&user, "client-key")?;
             client_config(&authority, &certificate, &key).map(Arc::new)
         })?;
         Ok(Self {
@@ -174,14 +109,9 @@ impl Files<'_> {
         })
     }
 
-    /// What is given as data or else as a file, relative to the kubeconfig's folder.
-    fn material(
-        &mut self,
-        what: &'static str,
-        data: Option<&str>,
-        file: Option<&Path>,
-    ) -> Result<Vec<u8>, KubeconfigError> {
-        match (data.filter(|data| !data.is_empty()), file) {
+    /// What `holder` gives as data (`WHAT-data`) or else as a file (`WHAT`), relative to the kubeconfig's folder.
+    fn material(&mut self, holder: &Value, what: &'static str) -> Result<Vec<u8>, KubeconfigError> {
+        match (text_of(holder, &format!("{what}-data")), text_of(holder, what)) {
             (Some(data), _) => STANDARD.decode(data).map_err(unusable(what)),
             (None, Some(file)) => self.read(&self.folder.join(file)),
             (None, None) => Err(KubeconfigError::Missing(what)),
@@ -194,28 +124,39 @@ fn stamp_of(path: &Path) -> Option<(SystemTime, u64)> {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
+/// A text that is there and not empty.
+fn text_of<'a>(holder: &'a Value, key: &str) -> Option<&'a str> {
+    holder.get(key)?.as_str().filter(|text| !text.is_empty())
+}
+
 /// Cluster and user of the current context.
-fn choose(text: &[u8]) -> Result<(Cluster, User), KubeconfigError> {
-    let bad = |error: &dyn std::fmt::Display| KubeconfigError::Text(error.to_string());
-    let text = std::str::from_utf8(text).map_err(|error| bad(&error))?;
-    let options = serde_saphyr::options! { with_snippet: false };
-    let all: Kubeconfig = serde_saphyr::from_str_with_options(text, options).map_err(|error| bad(&error))?;
-    let context = all
-        .contexts
-        .into_iter()
-        .find(|named| named.name == all.current_context)
-        .ok_or(KubeconfigError::Missing("context that is its current-context"))?
-        .context;
-    let cluster = all
-        .clusters
-        .into_iter()
-        .find(|named| named.name == context.cluster);
-    let user = all.users.into_iter().find(|named| named.name == context.user);
+fn choose(text: &[u8]) -> Result<(Value, Value), KubeconfigError> {
+    let text = std::str::from_utf8(text).map_err(|error| KubeconfigError::Text(error.to_string()))?;
+    let all = yaml::read(text).map_err(KubeconfigError::Text)?;
+    // Contexts, clusters and users are lists of `{name: NAME, KIND: {…}}`.
+    let named = |list: &str, name: Option<&str>, kind: &str, missing: &'static str| {
+        let entries = all.get(list).and_then(Value::as_array);
+        entries
+            .and_then(|entries| {
+                entries
+                    .iter()
+                    .find(|entry| name.is_some() && text_of(entry, "name") == name)
+            })
+            .and_then(|entry| entry.get(kind).cloned())
+            .ok_or(KubeconfigError::Missing(missing))
+    };
+    let current = text_of(&all, "current-context");
+    let context = named(
+        "contexts",
+        current,
+        "context",
+        "context that is its current-context",
+    )?;
+    let cluster = text_of(&context, "cluster");
+    let user = text_of(&context, "user");
     Ok((
-        cluster
-            .ok_or(KubeconfigError::Missing("cluster of its context"))?
-            .cluster,
-        user.ok_or(KubeconfigError::Missing("user of its context"))?.user,
+        named("clusters", cluster, "cluster", "cluster of its context")?,
+        named("users", user, "user", "user of its context")?,
     ))
 }
 
