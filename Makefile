@@ -71,11 +71,14 @@ light-programs:
 	if grep -E '^(aws-sdk-ec2|kube-client) ' <<<"$$tree"; then \
 		echo "'smartscale-agent' must build without the EC2 SDK and without a Kubernetes client" >&2; exit 1; fi
 
-## bench: benchmarks and the figures of a release build, with the machine's description
+## bench: benchmarks and the figures of a release build, with the machine's description (docs/figures.md)
 .PHONY: bench
+bench: export SMARTSCALE_AGENT = $(CARGO_TARGET_DIR)/agent/smartscale-agent
 bench: tools
-	@echo "machine: $$(nproc) × $$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $$(free -h | awk '/^Mem/ {print $$2}'), $$(uname -sr), $$(rustc --version)"
-	$(call part,benchmarks,cargo bench --workspace --benches)
+	$(call part,agent,cargo build --quiet --profile agent --package smartscale-agent)
+	$(call part,release programs,cargo build --quiet --release --workspace --bins --bench planner --bench figures)
+	$(call part,benchmarks,cargo bench --quiet --workspace --bench planner)
+	$(call part,figures,cargo bench --quiet --workspace --bench figures)
 
 ## rig: brings the real servers up for a person, prints the environment to use them, ends them with Ctrl-C
 .PHONY: rig

@@ -27,6 +27,7 @@ import sys
 import threading
 import time
 import uuid
+from datetime import datetime, timezone
 from urllib.parse import parse_qsl, urlencode
 from xml.etree import ElementTree
 
@@ -128,7 +129,8 @@ class Rig:
     # One EC2 call: log, fault before, effect (with token), fault after.
 
     def call(self, environ, action, parameters):
-        entry = {"action": action, "client_token": parameters.get("ClientToken"), "parameters": parameters}
+        now = datetime.now(timezone.utc).isoformat()
+        entry = {"at": now, "action": action, "client_token": parameters.get("ClientToken"), "parameters": parameters}
         with self.lock:
             self.calls.append(entry)
         before = self.take_fault(action, parameters, "before")

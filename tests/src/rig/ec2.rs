@@ -10,6 +10,7 @@ use aws_sdk_ec2::types::{
     AttributeBooleanValue, InstanceType, LaunchTemplateIamInstanceProfileSpecificationRequest,
     RequestLaunchTemplateData,
 };
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::process::{Process, Program};
@@ -82,6 +83,8 @@ pub struct Fault {
 /// One call that arrived.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Call {
+    /// When it arrived.
+    pub at: Timestamp,
     /// Such as `CreateFleet`.
     pub action: String,
     /// Its client token.

@@ -22,3 +22,18 @@ pub fn path(name: &str) -> anyhow::Result<PathBuf> {
     };
     Ok(found)
 }
+
+/// The agent that runs on the rig's machines: the one beside this program, or another build of it that the variable
+/// `SMARTSCALE_AGENT` names.
+///
+/// # Errors
+/// It has not been built.
+pub fn agent() -> anyhow::Result<PathBuf> {
+    match std::env::var_os("SMARTSCALE_AGENT").filter(|path| !path.is_empty()) {
+        Some(given) => std::path::absolute(&given)
+            .ok()
+            .filter(|path| path.is_file())
+            .with_context(|| format!("SMARTSCALE_AGENT: {} is not there", given.display())),
+        None => path("smartscale-agent"),
+    }
+}

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::super::Folder;
@@ -22,6 +23,8 @@ rules:
 /// An eviction that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Eviction {
+    /// When the request arrived.
+    pub at: Timestamp,
     /// Who asked, for example `system:node:i-1`.
     pub user: String,
     /// The pod's name.
@@ -33,6 +36,7 @@ pub struct Eviction {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Line {
+    request_received_timestamp: Timestamp,
     user: User,
     object_ref: ObjectRef,
     response_status: Status,
@@ -67,6 +71,7 @@ pub(super) fn evictions(folder: &Folder) -> anyhow::Result<Vec<Eviction>> {
         .map(|line| {
             let line: Line = serde_json::from_str(line).with_context(|| format!("read {line}"))?;
             Ok(Eviction {
+                at: line.request_received_timestamp,
                 user: line.user.username,
                 pod: line.object_ref.name,
                 code: line.response_status.code,

@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// What all machines have in common.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The agent's program ([`super::programs::path`]).
+    /// The agent's program ([`super::programs::agent`]).
     pub agent: PathBuf,
     /// The agent's configuration for instances without user-data.
     pub agent_config: String,
@@ -61,7 +61,7 @@ impl Settings {
     /// The agent has not been built.
     pub fn new(join_token: &str) -> anyhow::Result<Self> {
         Ok(Self {
-            agent: super::programs::path("smartscale-agent")?,
+            agent: super::programs::agent()?,
             agent_config: String::new(),
             join_token: join_token.to_owned(),
             role: None,
