@@ -6,9 +6,15 @@
 //! rules on averages ───────────────────────────────────────▶ launches ─┘
 //! ```
 
+mod bound;
+mod budgets;
+mod company;
+mod drafts;
 mod headroom;
 mod launches;
+mod lots;
 mod offerings;
+mod one_by_one;
 mod packing;
 mod pending;
 mod removals;
@@ -24,9 +30,10 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     Action, Hold, Plan, Pods, Policy, Rule, RuleName, Snapshot,
     model::{Pod, PoolName, SETTLING},
-    placement::World,
+    placement::{Host, QuickMap, World},
     snapshot::{Launching, State},
 };
+use budgets::Covering;
 use offerings::{Offering, PoolCount};
 use rules::Averages;
 
@@ -39,6 +46,7 @@ struct Context<'a> {
     now: Timestamp,
     offerings: Vec<Offering<'a>>,
     counts: BTreeMap<PoolName, PoolCount>,
+    covering: Covering,
     averages: Averages,
     /// Nothing at all is done: an operation runs, or somebody paused.
     frozen: bool,
@@ -84,6 +92,7 @@ pub fn plan(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
         now,
         offerings,
         counts: offerings::counts(&snapshot.cluster, policy, &launching),
+        covering: Covering::new(&snapshot.cluster, &world.classes),
         averages: Averages::of(&snapshot.metrics, policy, now),
         frozen: state.paused || state.scaling_in_progress,
         cooldown_up: state.last_scale_action == Some(Action::ScaleUp)
@@ -94,6 +103,20 @@ pub fn plan(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
             && recent(state, policy.scale_down.cooldown, now),
     };
     context.decide(&mut world)
+}
+
+/// What the pods that wait cost per hour at least, in USD, beside the room on the cluster's nodes: no plan can be cheaper,
+/// most must be dearer, because nodes and pods come whole. For benchmarks.
+pub fn least_cost(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> f64 {
+    let mut world = World::new(&snapshot.cluster, &[], policy, now);
+    let offerings = offerings::all(&mut world, policy, &snapshot.state, now);
+    let waiting: Vec<&Pod> = snapshot
+        .cluster
+        .pods
+        .iter()
+        .filter(|pod| pod.wants_place())
+        .collect();
+    bound::of(&world, &offerings, &waiting, true).cost
 }
 
 /// Whether the last action is less than `cooldown` ago. One that claims to lie ahead counts as just done.
@@ -115,7 +138,7 @@ impl<'a> Context<'a> {
         }
         holds.extend(self.averages.holds(self.asks_averages_below()));
 
-        let waiting = self.waiting_pods();
+        let waiting = self.waiting_pods(world);
         let (found, unplaced) = place_on_nodes(world, &waiting);
         let mut placements = self.placements(world, &found);
         let outcome = self.launch(world, &unplaced, &mut holds);
@@ -157,14 +180,15 @@ impl<'a> Context<'a> {
         plan
     }
 
-    /// Pods that wait for a place, the most urgent first, then the largest, then by name.
-    fn waiting_pods(&self) -> Vec<&'a Pod> {
+    /// Pods that wait for a place, the most urgent first, then the largest, those alike together, then by name.
+    fn waiting_pods(&self, world: &World<'a>) -> Vec<&'a Pod> {
         let cluster = &self.snapshot.cluster;
         let mut pods: Vec<&Pod> = cluster
             .pods
             .iter()
             .filter(|pod| pod.wants_place() && !pod.resource_claims)
             .collect();
+        pods.sort_by(|a, b| a.key.cmp(&b.key));
         let largest =
             |pick: fn(&Offering<'_>) -> f64| self.offerings.iter().map(pick).fold(1.0_f64, f64::max);
         let (cpu, memory) = (
@@ -172,13 +196,21 @@ impl<'a> Context<'a> {
             largest(|o| o.host.allocatable.memory.as_f64()),
         );
         let size = |pod: &Pod| (pod.requests.cpu.as_f64() / cpu).max(pod.requests.memory.as_f64() / memory);
-        pods.sort_by(|a, b| {
-            b.priority
-                .cmp(&a.priority)
-                .then_with(|| size(b).total_cmp(&size(a)))
-                .then_with(|| a.key.cmp(&b.key))
+        let mut first: QuickMap<usize, usize> = QuickMap::default();
+        let mut ranked: Vec<_> = pods
+            .into_iter()
+            .enumerate()
+            .map(|(index, pod)| {
+                let class = *first.entry(world.classes.class(pod)).or_insert(index);
+                (std::cmp::Reverse(pod.priority), size(pod), class, pod)
+            })
+            .collect();
+        ranked.sort_by(|a, b| {
+            a.0.cmp(&b.0)
+                .then_with(|| b.1.total_cmp(&a.1))
+                .then(a.2.cmp(&b.2))
         });
-        pods
+        ranked.into_iter().map(|(.., pod)| pod).collect()
     }
 
     fn rules(&self, waiting: usize) -> Vec<Rule> {
@@ -242,46 +274,45 @@ type Placed<'a> = (Vec<(&'a Pod, usize)>, Vec<&'a Pod>);
 /// Places pods on nodes that exist or are on their way, again until a pass places none.
 fn place_on_nodes<'a>(world: &mut World<'a>, waiting: &[&'a Pod]) -> Placed<'a> {
     let mut left: Vec<&Pod> = waiting.to_vec();
-    let mut found = Vec::new();
+    let mut found: Vec<(&'a Pod, usize)> = Vec::new();
+    // How many had been placed when one of the class was refused; `None` if no host has room, whatever is on others.
+    let mut refused: QuickMap<usize, Option<usize>> = QuickMap::default();
+    let mut last: Option<(usize, usize)> = None;
     loop {
-        let before = left.len();
-        let mut refused: Option<&Pod> = None;
-        left.retain(|pod| {
-            // A plain pod like the one just refused is refused as well.
-            let alike = refused.is_some_and(|other| is_alike(other, pod));
-            if alike {
-                return true;
+        let before = found.len();
+        for pod in std::mem::take(&mut left) {
+            let class = world.classes.class(pod);
+            let looks_around = world.looks_around(pod);
+            let placed = found.len();
+            if refused
+                .get(&class)
+                .is_some_and(|then| then.is_none_or(|then| then == placed))
+            {
+                left.push(pod);
+                continue;
             }
-            match world.find(pod, |host| host.accepts) {
-                Some(host) => {
-                    world.put(pod, host);
-                    found.push((*pod, host));
-                    false
-                }
-                None => {
-                    refused = Some(pod);
-                    true
-                }
+            // Where the one before it went is now fuller than before: still the best, as long as there is room.
+            let same = last
+                .filter(|(of, host)| {
+                    *of == class
+                        && !looks_around
+                        && !world.prefers(pod)
+                        && world.check(pod, &world.hosts[*host]).is_ok()
+                })
+                .map(|(_, host)| host);
+            if let Some(host) = same.or_else(|| world.find(pod, |host| host.accepts)) {
+                world.put(pod, host);
+                found.push((pod, host));
+                last = Some((class, host));
+            } else {
+                let has_room = |host: &Host<'_>| host.accepts && world.check_alone(pod, host).is_ok();
+                let may_change = looks_around && world.hosts.iter().any(has_room);
+                refused.insert(class, may_change.then_some(placed));
+                left.push(pod);
             }
-        });
-        if left.len() == before || left.is_empty() {
+        }
+        if found.len() == before || left.is_empty() {
             return (found, left);
         }
     }
-}
-
-/// Whether two pods differ in nothing that a filter asks for.
-fn is_alike(a: &Pod, b: &Pod) -> bool {
-    a.requests == b.requests
-        && a.controller == b.controller
-        && a.key.namespace == b.key.namespace
-        && a.labels == b.labels
-        && a.node_selector == b.node_selector
-        && a.node_affinity == b.node_affinity
-        && a.tolerations == b.tolerations
-        && a.pod_affinity == b.pod_affinity
-        && a.pod_anti_affinity == b.pod_anti_affinity
-        && a.spread == b.spread
-        && a.host_ports == b.host_ports
-        && a.volumes == b.volumes
 }

@@ -26,6 +26,8 @@ pub(super) struct Offering<'a> {
     /// USD per hour.
     pub(super) price: f64,
     pub(super) backed_off: bool,
+    /// A number that those of the same pool, zone and market share.
+    pub(super) group: usize,
     /// The node with the pods of its DaemonSets.
     pub(super) host: Host<'a>,
     /// Another offering of the same pool, zone and market has at least as much of everything for no more.
@@ -40,9 +42,11 @@ pub(super) fn all<'a>(
     now: Timestamp,
 ) -> Vec<Offering<'a>> {
     let mut offerings = Vec::new();
+    let mut group = 0;
     for (index, pool) in policy.pools.iter().enumerate() {
         for zone in &pool.zones {
             for market in &pool.markets {
+                group += 1;
                 let of_group = Template::new(pool, zone, *market);
                 for spec in &pool.types {
                     let Some(price) = pool.price(spec, zone, *market) else {
@@ -62,6 +66,7 @@ pub(super) fn all<'a>(
                         market: *market,
                         price,
                         backed_off,
+                        group,
                         dominated: false,
                     });
                 }

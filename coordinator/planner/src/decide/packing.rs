@@ -1,16 +1,22 @@
 //! Packing pods that wait onto new nodes: cheapest total first, then fewer nodes, then names.
 //!
-//! Several packings are made and the best one taken. Each adds one node after another, the one that holds its pods at
-//! the best price compared with what those pods would cost at least; one packing may use every type, the others a single
-//! type each. The price of a node is that of the cheapest type that holds the pods it was given.
+//! Several packings are considered and the best one taken. Most are drafts for the whole batch ([`drafts`](super::drafts)),
+//! which the world then judges pod by pod; what a draft does not place, and small batches as a whole, are packed node by
+//! node: always the node that holds its pods at the best price compared with what those pods would cost at least.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::offerings::{Offering, PoolCount, named};
+use super::{
+    bound,
+    drafts::{Drafting, Drafts, Style},
+    lots::Lots,
+    offerings::{Offering, PoolCount, named},
+    one_by_one::{next_node, references, thin},
+};
 use crate::{
     Policy,
-    model::{Market, Pod, PoolName, Resources},
-    placement::{Host, ShapeId, World},
+    model::{Pod, PoolName, Resources},
+    placement::{Host, QuickMap, QuickSet, ShapeId, World},
     policy::TypeSpec,
 };
 
@@ -63,8 +69,8 @@ impl Packing<'_> {
     }
 }
 
-/// Work bound: so many pod-against-offering trials for all alternative packings together.
-const TRIALS: usize = 400_000;
+/// Work bound of packing node by node: so many pods against offerings.
+const TRIALS: usize = 20_000;
 
 /// The best packing of those considered. The world is left as it was; so is `room`.
 pub(super) fn best<'a>(
@@ -89,247 +95,357 @@ pub(super) fn best<'a>(
     let usable: Vec<usize> = (0..offerings.len())
         .filter(|i| !offerings[*i].backed_off && (names_types || !offerings[*i].dominated))
         .collect();
-    let mut best = pack(world, offerings, policy, pods, room.clone(), &usable);
+    let packer = Packer {
+        offerings,
+        policy,
+        pods,
+        room,
+    };
+    let plan = drafted(world, &packer, &usable);
+    let mut best = packer.pack(world, &usable, plan);
+    let mut trials = pods.len() * usable.len() * (1 + best.nodes.len());
+    if trials > TRIALS {
+        return best;
+    }
+    let mut consider = |world: &mut World<'a>, usable: &[usize]| {
+        let other = packer.pack(world, usable, Start::default());
+        if other.is_better_than(&best) {
+            best = other;
+        }
+        best.nodes.len()
+    };
+    let mut nodes = consider(world, &usable);
     let mut types: Vec<&crate::model::InstanceType> = Vec::new();
     for index in &usable {
         if !types.contains(&&offerings[*index].spec.name) {
             types.push(&offerings[*index].spec.name);
         }
     }
-    let mut trials = 0;
     for name in types {
         let only: Vec<usize> = usable
             .iter()
             .copied()
             .filter(|i| offerings[*i].spec.name == *name)
             .collect();
-        trials += pods.len() * only.len() * (1 + best.nodes.len());
+        trials += pods.len() * only.len() * (1 + nodes);
         if trials > TRIALS {
             break;
         }
-        let other = pack(world, offerings, policy, pods, room.clone(), &only);
-        if other.is_better_than(&best) {
-            best = other;
-        }
+        nodes = consider(world, &only);
     }
     best
 }
 
-/// Adds nodes of these offerings until nothing more can be placed.
-fn pack<'a>(
-    world: &mut World<'a>,
-    offerings: &[Offering<'a>],
-    policy: &Policy,
-    pods: &[&'a Pod],
-    mut room: Room,
-    usable: &[usize],
-) -> Packing<'a> {
-    let existing = world.hosts.len();
-    let mut left: Vec<&'a Pod> = pods.to_vec();
-    let mut elsewhere: Vec<(&'a Pod, usize)> = Vec::new();
-    let mut order: Vec<(&'a Pod, usize)> = Vec::new();
-    let mut chosen: Vec<usize> = Vec::new();
-    let references = references(offerings, usable, pods);
-    loop {
-        // What has just been placed may have made room for others: affinity is met, a domain is no longer the fullest.
-        let mut placed = true;
-        while placed {
-            placed = false;
-            left.retain(|pod| {
-                if !world.looks_around(pod) {
-                    return true;
-                }
-                let Some(host) = world.find(pod, |host| host.accepts) else {
-                    return true;
-                };
-                world.put(pod, host);
-                order.push((pod, host));
-                if host < existing {
-                    elsewhere.push((pod, host));
-                }
-                placed = true;
-                false
-            });
-        }
-        if left.is_empty() || chosen.len() >= room.nodes {
+/// The best draft, as nodes with pods, and the order in which these can be placed.
+fn drafted<'a>(world: &mut World<'a>, packer: &Packer<'_, 'a>, usable: &[usize]) -> Start<'a> {
+    let Packer {
+        offerings,
+        policy,
+        pods,
+        room,
+    } = *packer;
+    let bound = bound::of(world, offerings, pods, false);
+    let worth = bound.softened();
+    let lots = Lots::new(world, offerings, usable, pods, worth);
+    let mut drafting = Drafting::new(world, offerings, policy, &lots);
+    let mut best: Option<Drafts> = None;
+    // The first answer comes at once; whether others are tried is a matter of work done, not of the clock.
+    let steps = usize::try_from(policy.scale_up.think.as_millis()).unwrap_or(usize::MAX);
+    let steps = steps.saturating_mul(STEPS);
+    for style in STYLES {
+        if best.is_some() && drafting.steps >= steps {
             break;
         }
-        let Some((offering, taken)) = next_node(world, offerings, policy, &left, &room, usable, &references)
-        else {
-            break;
-        };
-        let host = named(&offerings[offering].host, &format!("launch[{}]", chosen.len()));
-        let last = world.push(host);
-        for pod in &taken {
-            world.put(pod, last);
-            order.push((pod, last));
+        let drafts = drafting.draft(style, room);
+        let better = best.as_ref().is_none_or(|other| {
+            let (mine, theirs) = (drafts.left, other.left);
+            mine.cmp(&theirs)
+                .then(drafts.cost.total_cmp(&other.cost))
+                .then(drafts.nodes.len().cmp(&other.nodes.len()))
+                .is_lt()
+        });
+        if better {
+            best = Some(drafts);
         }
-        left.retain(|pod| !taken.iter().any(|other| std::ptr::eq(*other, *pod)));
-        let offering_ref = &offerings[offering];
-        if let Some(count) = room.pools.get_mut(&policy.pools[offering_ref.pool].name) {
-            count.add(Some(offering_ref.zone.clone()), offering_ref.market);
-        }
-        chosen.push(offering);
     }
-    let launched = world.truncate(existing);
-    let nodes = chosen
-        .iter()
-        .zip(launched)
-        .map(|(offering, host)| {
-            let daemons = offerings[*offering].host.pods.len();
-            let pods: Vec<&'a Pod> = host.pods.iter().skip(daemons).copied().collect();
-            PackedNode {
-                offering: *offering,
-                types: types_for(world, offerings, *offering, &pods),
-                pods,
-            }
-        })
-        .collect();
-    for (pod, host) in &elsewhere {
-        world.take(pod, *host);
-    }
-    Packing {
-        nodes,
-        elsewhere,
-        order,
-        left,
-    }
-}
-
-/// What each pod costs at least: its largest share of a node times the node's price, on the offering where that is least.
-fn references(offerings: &[Offering<'_>], usable: &[usize], pods: &[&Pod]) -> BTreeMap<*const Pod, f64> {
-    let mut known: Vec<(crate::model::Resources, f64)> = Vec::new();
-    pods.iter()
-        .map(|pod| {
-            let request = &pod.requests;
-            if let Some((_, cost)) = known.iter().find(|(other, _)| other == request) {
-                return (std::ptr::from_ref(*pod), *cost);
-            }
-            let share = |asked: f64, free: f64| {
-                if asked <= 0.0 {
-                    0.0
-                } else if free <= 0.0 {
-                    f64::INFINITY
+    let mut start = Start::default();
+    let mut next = vec![0; lots.all.len()];
+    let mut by_address: QuickMap<*const Pod, usize> = QuickMap::default();
+    for (node, draft) in best.iter().flat_map(|drafts| &drafts.nodes).enumerate() {
+        start.nodes.push(draft.offering);
+        for (lot, number) in &draft.content {
+            let (lot, next) = (&lots.all[*lot], &mut next[*lot]);
+            for pod in lot.pods.iter().skip(*next).take(*number) {
+                if lot.cell.is_some() {
+                    by_address.insert(std::ptr::from_ref(*pod), node);
                 } else {
-                    asked / free
-                }
-            };
-            let cost = usable
-                .iter()
-                .map(|index| {
-                    let (host, price) = (&offerings[*index].host, offerings[*index].price);
-                    let (have, used) = (&host.allocatable, &host.used);
-                    let largest = share(request.cpu.as_f64(), have.cpu.minus(used.cpu).as_f64()).max(share(
-                        request.memory.as_f64(),
-                        have.memory.minus(used.memory).as_f64(),
-                    ));
-                    price.max(1e-6) * largest.max(1e-3)
-                })
-                .fold(f64::INFINITY, f64::min);
-            known.push((request.clone(), cost));
-            (std::ptr::from_ref(*pod), cost)
-        })
-        .collect()
-}
-
-/// The next node: the offering whose price is lowest against the least cost of the pods that it would hold. Ties: more
-/// pods' worth, then the zone with the fewest nodes of the pool, then by name.
-fn next_node<'a>(
-    world: &mut World<'a>,
-    offerings: &[Offering<'a>],
-    policy: &Policy,
-    left: &[&'a Pod],
-    room: &Room,
-    usable: &[usize],
-    references: &BTreeMap<*const Pod, f64>,
-) -> Option<(usize, Vec<&'a Pod>)> {
-    let mut best: Option<(usize, Vec<&'a Pod>, f64, f64, usize)> = None;
-    for (pool_index, pool) in policy.pools.iter().enumerate() {
-        let count = room.pools.get(&pool.name)?;
-        if count.nodes >= pool.max_nodes as usize {
-            continue;
-        }
-        let wanted = count.wanted(pool);
-        let other = if wanted == Market::Spot {
-            Market::OnDemand
-        } else {
-            Market::Spot
-        };
-        for market in [wanted, other] {
-            let mut found = false;
-            for index in usable.iter().copied() {
-                let offering = &offerings[index];
-                if offering.pool != pool_index || offering.market != market {
-                    continue;
-                }
-                let taken = fill(world, offering, left);
-                let worth: f64 = taken
-                    .iter()
-                    .map(|pod| references.get(&std::ptr::from_ref(*pod)).copied().unwrap_or(0.0))
-                    .sum();
-                if taken.is_empty() {
-                    continue;
-                }
-                found = true;
-                let score = offering.price / worth.max(1e-12);
-                let zone = count.zones.get(&offering.zone).copied().unwrap_or(0);
-                let better = best
-                    .as_ref()
-                    .is_none_or(|(_, _, other_score, other_worth, other_zone)| {
-                        if (score - other_score).abs() > 1e-9 * other_score.abs() {
-                            return score < *other_score;
-                        }
-                        if (worth - other_worth).abs() > 1e-9 * other_worth.abs() {
-                            return worth > *other_worth;
-                        }
-                        zone < *other_zone
-                    });
-                if better {
-                    best = Some((index, taken, score, worth, zone));
+                    start.pods.push((pod, node));
                 }
             }
-            // Without an offering of the wanted market the other allowed one is used.
-            if found {
+            *next += number;
+        }
+    }
+    // Those whose cell was settled first, in that order: what settled it holds only then.
+    let settled = lots.settled.iter();
+    let mut first: Vec<(&'a Pod, usize)> = settled
+        .filter_map(|pod| Some((*pod, *by_address.get(&std::ptr::from_ref(*pod))?)))
+        .collect();
+    first.append(&mut start.pods);
+    start.pods = first;
+    start
+}
+
+/// Steps of drafting that a millisecond of `scale_up.think` stands for.
+const STEPS: usize = 50_000;
+
+/// How drafts are made, one after another.
+const STYLES: [Style; 3] = [
+    Style {
+        slack: 1.25,
+        per_node: 0.0,
+        balance: 1,
+    },
+    Style {
+        slack: 1.0,
+        per_node: 0.0,
+        balance: 2,
+    },
+    Style {
+        slack: 3.0,
+        per_node: 0.0,
+        balance: 1,
+    },
+];
+
+/// Nodes that a packing begins with, by offering, and the pods for them, in an order in which they can be placed.
+#[derive(Clone, Debug, Default)]
+struct Start<'a> {
+    nodes: Vec<usize>,
+    pods: Vec<(&'a Pod, usize)>,
+}
+
+/// What every packing of a batch reads.
+#[derive(Clone, Copy)]
+struct Packer<'p, 'a> {
+    offerings: &'p [Offering<'a>],
+    policy: &'p Policy,
+    pods: &'p [&'a Pod],
+    room: &'p Room,
+}
+
+impl<'a> Packer<'_, 'a> {
+    /// Begins with the given nodes, then adds nodes of the usable offerings until nothing more can be placed.
+    fn pack(&self, world: &mut World<'a>, usable: &[usize], start: Start<'a>) -> Packing<'a> {
+        let mut work = Work {
+            packer: self,
+            room: self.room.clone(),
+            existing: world.hosts.len(),
+            chosen: Vec::new(),
+            elsewhere: Vec::new(),
+            order: Vec::new(),
+            left: Vec::new(),
+        };
+        for offering in &start.nodes {
+            work.launch(world, *offering);
+        }
+        let mut placed: QuickSet<*const Pod> = QuickSet::default();
+        let mut taken = vec![false; start.nodes.len()];
+        for (pod, node) in &start.pods {
+            let host = work.existing + node;
+            // The filters have the last word.
+            if world.check(pod, &world.hosts[host]).is_ok() {
+                work.put(world, pod, host);
+                placed.insert(std::ptr::from_ref(*pod));
+                taken[*node] = true;
+            }
+        }
+        if taken.contains(&false) {
+            // A node for nobody is left out, and its number with it.
+            work.undo(world);
+            let mut number = 0;
+            let renumbered: Vec<usize> = taken
+                .iter()
+                .map(|taken| {
+                    number += usize::from(*taken);
+                    number.saturating_sub(1)
+                })
+                .collect();
+            let of_taken = |(pod, node): (&'a Pod, usize)| taken[node].then(|| (pod, renumbered[node]));
+            let kept = start.nodes.iter().zip(&taken).filter(|(_, taken)| **taken);
+            let start = Start {
+                nodes: kept.map(|(offering, _)| *offering).collect(),
+                pods: start.pods.into_iter().filter_map(of_taken).collect(),
+            };
+            return self.pack(world, usable, start);
+        }
+        let is_left = |pod: &&&'a Pod| !placed.contains(&std::ptr::from_ref(**pod));
+        work.left = self.pods.iter().filter(is_left).copied().collect();
+        if !start.nodes.is_empty() {
+            work.place_on_hosts(world, true);
+        }
+        work.add_nodes(world, usable);
+        work.finish(world)
+    }
+}
+
+/// A packing in progress; what it places stands in the world until it is finished.
+struct Work<'w, 'p, 'a> {
+    packer: &'w Packer<'p, 'a>,
+    room: Room,
+    /// Hosts from here on are new.
+    existing: usize,
+    chosen: Vec<usize>,
+    elsewhere: Vec<(&'a Pod, usize)>,
+    order: Vec<(&'a Pod, usize)>,
+    left: Vec<&'a Pod>,
+}
+
+impl<'a> Work<'_, '_, 'a> {
+    fn launch(&mut self, world: &mut World<'a>, index: usize) -> usize {
+        let offering = &self.packer.offerings[index];
+        let pool = &self.packer.policy.pools[offering.pool].name;
+        if let Some(count) = self.room.pools.get_mut(pool) {
+            count.add(Some(offering.zone.clone()), offering.market);
+        }
+        let host = named(&offering.host, &format!("launch[{}]", self.chosen.len()));
+        self.chosen.push(index);
+        world.push(host)
+    }
+
+    fn put(&mut self, world: &mut World<'a>, pod: &'a Pod, host: usize) {
+        world.put(pod, host);
+        self.order.push((pod, host));
+        if host < self.existing {
+            self.elsewhere.push((pod, host));
+        }
+    }
+
+    /// What has just been placed may have made room for others: affinity is met, a domain is no longer the fullest. With
+    /// `all`, for those too that look at no other host.
+    fn place_on_hosts(&mut self, world: &mut World<'a>, all: bool) {
+        // A pod like one that was refused is refused as well, until something is placed.
+        let mut refused: QuickMap<usize, usize> = QuickMap::default();
+        loop {
+            let before = self.order.len();
+            for pod in std::mem::take(&mut self.left) {
+                let class = world.classes.class(pod);
+                let tried = refused.get(&class) == Some(&self.order.len());
+                if tried || !(all || world.looks_around(pod)) {
+                    self.left.push(pod);
+                } else if let Some(host) = world.find(pod, |host| host.accepts) {
+                    self.put(world, pod, host);
+                } else {
+                    refused.insert(class, self.order.len());
+                    self.left.push(pod);
+                }
+            }
+            if self.order.len() == before || self.left.is_empty() {
                 break;
             }
         }
     }
-    best.map(|(index, taken, ..)| (index, taken))
-}
 
-/// The pods that such a node would take, tried in order, again until none fits.
-fn fill<'a>(world: &mut World<'a>, offering: &Offering<'a>, left: &[&'a Pod]) -> Vec<&'a Pod> {
-    let index = world.push(offering.host.clone());
-    let mut taken: Vec<&'a Pod> = Vec::new();
-    loop {
-        let before = taken.len();
-        // A pod like one that has just been refused is refused as well.
-        let mut refused: Option<&Pod> = None;
-        for pod in left {
-            if taken.iter().any(|other| std::ptr::eq(*other, *pod))
-                || refused.is_some_and(|other| super::is_alike(other, pod))
+    /// Adds one node after another.
+    fn add_nodes(&mut self, world: &mut World<'a>, usable: &[usize]) {
+        let Packer {
+            offerings,
+            policy,
+            pods,
+            ..
+        } = *self.packer;
+        if self.left.is_empty() {
+            return;
+        }
+        // Without an offering that holds it a pod need not be tried on each.
+        let mut held: QuickMap<usize, bool> = QuickMap::default();
+        let mut hopeless = Vec::new();
+        let mut hopeful = Vec::new();
+        for pod in &self.left {
+            let holds = |index: &usize| world.check_alone(pod, &offerings[*index].host).is_ok();
+            let class = world.classes.class(pod);
+            if *held
+                .entry(class)
+                .or_insert_with(|| usable.iter().rev().any(holds))
             {
-                continue;
-            }
-            let fits = match world.check_alone(pod, &world.hosts[index]) {
-                Err(_) => false,
-                Ok(()) if world.looks_around(pod) => world.check(pod, &world.hosts[index]).is_ok(),
-                Ok(()) => true,
-            };
-            if fits {
-                world.put(pod, index);
-                taken.push(pod);
+                hopeful.push(*pod);
             } else {
-                refused = Some(pod);
+                hopeless.push(*pod);
             }
         }
-        let again = taken.len() > before && taken.iter().any(|pod| world.looks_around(pod));
-        if !again || taken.len() == left.len() {
-            break;
+        self.left = hopeful;
+        let thinned = if self.left.len() * usable.len() > TRIALS {
+            thin(offerings, usable)
+        } else {
+            usable.to_vec()
+        };
+        let references = references(offerings, &thinned, pods);
+        loop {
+            self.place_on_hosts(world, false);
+            if self.left.is_empty() || self.chosen.len() >= self.room.nodes {
+                break;
+            }
+            let next = next_node(
+                world,
+                offerings,
+                policy,
+                &self.left,
+                &self.room,
+                &thinned,
+                &references,
+            );
+            let Some((offering, taken)) = next else { break };
+            let host = self.launch(world, offering);
+            let taken: QuickSet<*const Pod> = taken
+                .into_iter()
+                .map(|pod| {
+                    self.put(world, pod, host);
+                    std::ptr::from_ref(pod)
+                })
+                .collect();
+            self.left.retain(|pod| !taken.contains(&std::ptr::from_ref(*pod)));
+        }
+        if !hopeless.is_empty() {
+            let hopeless: QuickSet<*const Pod> = hopeless.into_iter().map(std::ptr::from_ref).collect();
+            let left: QuickSet<*const Pod> = self.left.iter().map(|pod| std::ptr::from_ref(*pod)).collect();
+            let remains = |pod: &&&'a Pod| {
+                let address = std::ptr::from_ref(**pod);
+                left.contains(&address) || hopeless.contains(&address)
+            };
+            self.left = pods.iter().filter(remains).copied().collect();
         }
     }
-    world.truncate(index);
-    taken
+
+    fn undo(&mut self, world: &mut World<'a>) -> Vec<Host<'a>> {
+        for (pod, host) in &self.elsewhere {
+            world.take(pod, *host);
+        }
+        world.truncate(self.existing)
+    }
+
+    fn finish(mut self, world: &mut World<'a>) -> Packing<'a> {
+        let launched = self.undo(world);
+        let offerings = self.packer.offerings;
+        let nodes = self
+            .chosen
+            .iter()
+            .zip(launched)
+            .map(|(offering, host)| {
+                let daemons = offerings[*offering].host.pods.len();
+                let pods: Vec<&'a Pod> = host.pods.iter().skip(daemons).copied().collect();
+                PackedNode {
+                    offering: *offering,
+                    types: types_for(world, offerings, *offering, &pods),
+                    pods,
+                }
+            })
+            .collect();
+        Packing {
+            nodes,
+            elsewhere: self.elsewhere,
+            order: self.order,
+            left: self.left,
+        }
+    }
 }
 
 /// Every type of the offering's pool, zone and market that holds all these pods, cheapest first.
@@ -361,7 +477,7 @@ pub(super) fn types_for(
     };
     offerings
         .iter()
-        .filter(|o| o.pool == like.pool && o.market == like.market && o.zone == like.zone && !o.backed_off)
+        .filter(|o| o.group == like.group && !o.backed_off)
         .filter(|offering| fits(&offering.host))
         .map(|offering| (Arc::clone(&offering.spec), offering.price))
         .collect()

@@ -4,7 +4,7 @@ use super::{Context, launches::Outcome};
 use crate::{
     PendingCode, PendingPod,
     model::{DEFAULT_SCHEDULER, Pod},
-    placement::World,
+    placement::{QuickMap, World},
 };
 
 /// Whether some existing or launchable node could take a pod with this code: then nothing is removed.
@@ -34,13 +34,12 @@ impl<'a> Context<'a> {
             pending.push(self.entry(pod, code));
         }
         pending.extend(outcome.held.iter().map(|pod| self.entry(pod, PendingCode::Held)));
-        let mut last: Option<(&Pod, PendingCode)> = None;
+        let mut codes: QuickMap<usize, PendingCode> = QuickMap::default();
         for pod in &outcome.left {
-            let code = match last {
-                Some((other, code)) if super::is_alike(other, pod) => code,
-                _ => self.code(world, pod, outcome),
-            };
-            last = Some((pod, code));
+            let class = world.classes.class(pod);
+            let code = *codes
+                .entry(class)
+                .or_insert_with(|| self.code(world, pod, outcome));
             pending.push(self.entry(pod, code));
         }
         pending.sort_by(|a, b| a.pod.cmp(&b.pod));

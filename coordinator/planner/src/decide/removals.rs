@@ -80,7 +80,7 @@ impl<'a> Context<'a> {
 
         let allowed = self.may_remove(launches, somebody_could, holds);
         let mut left = self.left();
-        let order = self.order(&verdicts, &left);
+        let order = self.order(world, &verdicts, &left);
         let mut remove = Vec::new();
         let mut placements = Vec::new();
         let mut destinations: BTreeSet<usize> = BTreeSet::new();
@@ -104,7 +104,7 @@ impl<'a> Context<'a> {
             if destinations.contains(&verdict.host) {
                 blockers.push(Blocker::of_node(BlockerCode::Budget));
             }
-            blockers.extend(self.spent_budgets(verdict, &left.budgets));
+            blockers.extend(self.spent_budgets(world, verdict, &left.budgets));
             if blockers.is_empty() && self.overloads(verdict, &left, (0.0, 0.0)) {
                 blockers.push(Blocker::of_node(BlockerCode::Utilised));
             }
@@ -135,12 +135,12 @@ impl<'a> Context<'a> {
                 continue;
             }
             destinations.extend(moves.iter().map(|(_, to)| *to));
-            self.accept(verdict, &mut left);
+            self.accept(world, verdict, &mut left);
             remove.push(self.removal(world, verdict, &moves));
             moves.retain(|(pod, _)| !is_headroom(pod));
             placements.extend(self.placements(world, &moves));
         }
-        let launch = self.replace(&mut verdicts, &left, allowed, &mut remove, &mut placements);
+        let launch = self.replace(world, &mut verdicts, &left, allowed, &mut remove, &mut placements);
         let nodes = verdicts
             .into_iter()
             .map(|mut verdict| {
@@ -165,6 +165,7 @@ impl<'a> Context<'a> {
     /// Replaces one node, if nothing goes without a replacement: the one that saves most per moved pod.
     fn replace(
         &self,
+        world: &World<'a>,
         verdicts: &mut [Verdict<'a>],
         left: &Left,
         allowed: bool,
@@ -205,7 +206,7 @@ impl<'a> Context<'a> {
                 codes.push(BlockerCode::Budget);
             }
             let mut blockers: Vec<Blocker> = codes.into_iter().map(Blocker::of_node).collect();
-            blockers.extend(self.spent_budgets(verdict, &left.budgets));
+            blockers.extend(self.spent_budgets(world, verdict, &left.budgets));
             if self.overloads(verdict, left, self.brings(replacement)) {
                 blockers.push(Blocker::of_node(BlockerCode::Utilised));
             }
@@ -283,7 +284,7 @@ impl<'a> Context<'a> {
 
     /// Unblocked nodes: empty first, then those within the disruption budgets, then by money per moved pod, then the
     /// fuller zone, then by name.
-    fn order(&self, verdicts: &[Verdict<'a>], left: &Left) -> Vec<usize> {
+    fn order(&self, world: &World<'a>, verdicts: &[Verdict<'a>], left: &Left) -> Vec<usize> {
         let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
         let zone = |verdict: &Verdict<'a>| verdict.node.label(crate::model::keys::ZONE).unwrap_or_default();
         for verdict in verdicts.iter().filter(|verdict| verdict.ours) {
@@ -298,7 +299,7 @@ impl<'a> Context<'a> {
             let per_pod =
                 self.policy.price_of(verdict.node).unwrap_or(0.0) / verdict.movers.len().max(1) as f64;
             let short = self
-                .spending(verdict)
+                .spending(world, verdict)
                 .iter()
                 .any(|(b, n)| left.budgets.get(b).is_some_and(|left| left < n));
             (
@@ -308,9 +309,10 @@ impl<'a> Context<'a> {
                 zones.get(zone(verdict)).copied().unwrap_or(0),
             )
         };
+        let ranks: BTreeMap<usize, _> = order.iter().map(|index| (*index, rank(index))).collect();
         order.sort_by(|a, b| {
             let ((moves_a, short_a, saves_a, zone_a), (moves_b, short_b, saves_b, zone_b)) =
-                (rank(a), rank(b));
+                (ranks[a], ranks[b]);
             moves_a
                 .cmp(&moves_b)
                 .then(short_a.cmp(&short_b))
@@ -322,10 +324,10 @@ impl<'a> Context<'a> {
     }
 
     /// How much each budget loses by the node's evictions.
-    fn spending(&self, verdict: &Verdict<'a>) -> BTreeMap<usize, i32> {
+    fn spending(&self, world: &World<'a>, verdict: &Verdict<'a>) -> BTreeMap<usize, i32> {
         let mut spending = BTreeMap::new();
         for pod in &verdict.evicted {
-            for (index, budget) in self.covering(pod) {
+            for (index, budget) in self.covering(world, pod) {
                 if !drainability::spares_unhealthy(budget, pod) {
                     *spending.entry(index).or_default() += 1;
                 }
@@ -335,9 +337,9 @@ impl<'a> Context<'a> {
     }
 
     /// Budgets that earlier removals of this plan have used up.
-    fn spent_budgets(&self, verdict: &Verdict<'a>, left: &BudgetsLeft) -> Vec<Blocker> {
+    fn spent_budgets(&self, world: &World<'a>, verdict: &Verdict<'a>, left: &BudgetsLeft) -> Vec<Blocker> {
         let spent = |pod: &&&'a Pod| {
-            self.covering(pod).any(|(index, budget)| {
+            self.covering(world, pod).any(|(index, budget)| {
                 !drainability::spares_unhealthy(budget, pod) && left.get(&index).is_some_and(|left| *left < 1)
             })
         };
@@ -401,7 +403,7 @@ impl<'a> Context<'a> {
             )
     }
 
-    fn accept(&self, verdict: &Verdict<'a>, left: &mut Left) {
+    fn accept(&self, world: &World<'a>, verdict: &Verdict<'a>, left: &mut Left) {
         left.capacity = staying_capacity(verdict, left);
         left.nodes -= 1;
         if verdict.movers.is_empty() {
@@ -409,7 +411,7 @@ impl<'a> Context<'a> {
         } else {
             left.drains -= 1;
         };
-        for (index, pods) in self.spending(verdict) {
+        for (index, pods) in self.spending(world, verdict) {
             if let Some(left) = left.budgets.get_mut(&index) {
                 *left = (*left - pods).max(0);
             }

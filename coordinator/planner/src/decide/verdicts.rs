@@ -44,14 +44,12 @@ impl<'a> Context<'a> {
     }
 
     /// The budgets that cover a pod.
-    pub(super) fn covering(&self, pod: &Pod) -> impl Iterator<Item = (usize, &'a DisruptionBudget)> {
-        let budgets = &self.snapshot.cluster.disruption_budgets;
-        let covering: Vec<_> = budgets
-            .iter()
-            .enumerate()
-            .filter(|(_, budget)| budget.covers(pod))
-            .collect();
-        covering.into_iter()
+    pub(super) fn covering(
+        &self,
+        world: &World<'a>,
+        pod: &Pod,
+    ) -> impl Iterator<Item = (usize, &'a DisruptionBudget)> {
+        self.covering.of(&self.snapshot.cluster, world.classes.shape(pod))
     }
 
     /// Judges every existing node; nodes in order of their names.
@@ -85,7 +83,7 @@ impl<'a> Context<'a> {
             .filter(|pod| pod.node.as_ref() == Some(&node.name))
             .collect();
         for pod in bound {
-            let covered = self.covering(pod).next().is_some();
+            let covered = self.covering(world, pod).next().is_some();
             let codes = match drainability::classify(pod, policy.scale_down.strictness, Some(covered), now) {
                 Evictability::Skip(_) | Evictability::Leaving { needs_place: false } => continue,
                 Evictability::Leaving { needs_place: true } => {
@@ -95,8 +93,8 @@ impl<'a> Context<'a> {
                 Evictability::Evict(_) => Vec::new(),
                 Evictability::Block(codes, _) => codes,
             };
-            let budget =
-                drainability::pdb_blocker(pod, &cluster.disruption_budgets, |b| b.disruptions_allowed);
+            let covering = self.covering(world, pod).map(|(_, budget)| budget);
+            let budget = drainability::pdb_blocker(pod, covering, |b| b.disruptions_allowed);
             blockers.extend(
                 codes
                     .into_iter()

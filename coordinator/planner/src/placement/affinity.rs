@@ -107,6 +107,31 @@ struct Concern {
     counted_spread: Vec<usize>,
 }
 
+/// What of a pod's constraints can be told before any node is there: which of them its cell (pool and zone) decides, and
+/// which the node itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Profile {
+    /// Something depends on the cell.
+    pub(crate) zonal: bool,
+    /// Some cells may refuse it.
+    pub(crate) choosy: bool,
+    /// Something depends on neither cell nor node alone.
+    pub(crate) odd: bool,
+    /// Anti-affinity by hostname that it has, and such that speaks of it.
+    pub(crate) holds: Vec<usize>,
+    pub(crate) matched: Vec<usize>,
+    /// Spread by hostname that it asks for, each with its skew, and such that it counts in.
+    pub(crate) spread: Vec<(usize, i64)>,
+    pub(crate) counted: Vec<usize>,
+}
+
+impl Profile {
+    /// Whether pods of the shape go beside any number of any others, as far as affinity and spread say.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.holds.is_empty() && self.matched.is_empty() && self.spread.is_empty() && self.counted.is_empty()
+    }
+}
+
 /// All counts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts<'a> {
@@ -274,6 +299,16 @@ impl<'a> Counts<'a> {
         domains
     }
 
+    /// The same for a node that differs from one of these domains only by its hostname.
+    pub(super) fn rename(&mut self, domains: &mut [DomainId], labels: &Labels) {
+        let (Some(key), Some(value)) = (self.keys.get(keys::HOSTNAME), labels.get(keys::HOSTNAME)) else {
+            return;
+        };
+        let values = &mut self.values[*key];
+        let next = DomainId::try_from(values.len()).unwrap_or(NOWHERE);
+        domains[*key] = *values.entry(value.clone()).or_insert(next);
+    }
+
     /// Opens the domains of nodes that a pool could launch.
     pub(super) fn open(&mut self, common: &Labels, nodes: &[(Arc<Labels>, Arc<[Taint]>)]) {
         let domains = self.domains(common);
@@ -331,6 +366,16 @@ impl<'a> Counts<'a> {
         }
     }
 
+    /// Whether two pods of the shape cannot be on one host.
+    pub(super) fn keeps_apart(&self, shape: ShapeId) -> bool {
+        let concern = &self.concerns[shape];
+        let hostname = self.keys.get(keys::HOSTNAME);
+        concern
+            .repelled
+            .iter()
+            .any(|index| concern.apart.contains(index) && Some(&self.apart[*index].holding.key) == hostname)
+    }
+
     /// Whether placing such a pod depends, now, on what is on other hosts.
     pub(super) fn looks_around(&self, shape: ShapeId) -> bool {
         let concern = &self.concerns[shape];
@@ -352,8 +397,95 @@ impl<'a> Counts<'a> {
             && concern.apart.is_empty())
     }
 
+    /// The topology keys whose domain is the same on all of these hosts.
+    pub(super) fn alike(&self, hosts: &[&Host<'_>]) -> Vec<bool> {
+        let alike = |key: usize| {
+            hosts
+                .windows(2)
+                .all(|pair| pair[0].domains[key] == pair[1].domains[key])
+        };
+        (0..self.values.len()).map(alike).collect()
+    }
+
+    /// How many anti-affinity terms and spread constraints there are.
+    pub(super) fn terms(&self) -> (usize, usize) {
+        (self.apart.len(), self.spread.len())
+    }
+
+    /// See [`Profile`]. `decided` are the topology keys that all nodes of a cell have alike.
+    pub(super) fn profile(&self, shape: ShapeId, decided: &[bool]) -> Profile {
+        let hostname = self.keys.get(keys::HOSTNAME).copied();
+        let concern = &self.concerns[shape];
+        let mut profile = Profile::default();
+        let is_host = |key: usize| Some(key) == hostname;
+        if let Some(near) = concern.near {
+            profile.zonal = true;
+            profile.choosy = true;
+            profile.odd |= self.near[near]
+                .tallies
+                .iter()
+                .any(|t| is_host(t.key) || !decided[t.key]);
+        }
+        for (terms, of_host) in [
+            (&concern.apart, &mut profile.holds),
+            (&concern.counted_apart, &mut profile.matched),
+        ] {
+            for term in terms {
+                let key = self.apart[*term].holding.key;
+                if is_host(key) {
+                    of_host.push(*term);
+                } else {
+                    profile.zonal = true;
+                    profile.choosy = true;
+                    profile.odd |= !decided[key];
+                }
+            }
+        }
+        for (index, _) in &concern.spread {
+            let spread = &self.spread[*index];
+            if spread.is_hostname {
+                profile
+                    .spread
+                    .push((*index, i64::from(spread.constraint.max_skew)));
+            } else {
+                profile.zonal = true;
+                profile.choosy = true;
+                profile.odd |= !decided[spread.pods.key];
+            }
+        }
+        for index in &concern.counted_spread {
+            if self.spread[*index].is_hostname {
+                profile.counted.push(*index);
+            } else {
+                profile.zonal = true;
+            }
+        }
+        profile.zonal |= !concern.counted_near.is_empty();
+        profile
+    }
+
+    /// How many pods stand where the pod would count, in the domains that its cell decides.
+    pub(super) fn crowd(&self, shape: ShapeId, host: &Host<'_>) -> i64 {
+        let concern = &self.concerns[shape];
+        let own = concern.spread.iter().map(|(index, _)| index);
+        own.chain(&concern.counted_spread)
+            .map(|index| &self.spread[*index])
+            .filter(|spread| !spread.is_hostname && host.domains[spread.pods.key] != NOWHERE)
+            .map(|spread| spread.pods.at(host.domains[spread.pods.key]))
+            .sum()
+    }
+
     /// Asks the three filters for one host.
     pub(super) fn check(&self, shape: ShapeId, host: &Host<'_>) -> Result<(), PendingCode> {
+        self.check_but(shape, host, None)
+    }
+
+    /// Asks them for a cell, by a host of it: hostnames are not looked at.
+    pub(super) fn check_cell(&self, shape: ShapeId, host: &Host<'_>) -> Result<(), PendingCode> {
+        self.check_but(shape, host, self.keys.get(keys::HOSTNAME).copied())
+    }
+
+    fn check_but(&self, shape: ShapeId, host: &Host<'_>, but: Option<usize>) -> Result<(), PendingCode> {
         let concern = &self.concerns[shape];
         if let Some(near) = concern.near {
             let near = &self.near[near];
@@ -365,7 +497,7 @@ impl<'a> Counts<'a> {
                 return Err(PendingCode::PodAffinity);
             }
         }
-        let is_near = |tally: &Tally| tally.at(host.domains[tally.key]) > 0;
+        let is_near = |tally: &Tally| Some(tally.key) != but && tally.at(host.domains[tally.key]) > 0;
         if concern
             .apart
             .iter()
@@ -379,6 +511,9 @@ impl<'a> Counts<'a> {
         }
         for (index, counts_itself) in &concern.spread {
             let spread = &self.spread[*index];
+            if Some(spread.pods.key) == but {
+                continue;
+            }
             let domain = host.domains[spread.pods.key];
             if domain == NOWHERE {
                 return Err(PendingCode::TopologySpread);

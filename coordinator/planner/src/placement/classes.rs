@@ -66,6 +66,9 @@ impl Hasher for Quick {
 /// A map by the fast hash.
 pub(crate) type QuickMap<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
 
+/// A set by the fast hash.
+pub(crate) type QuickSet<K> = HashSet<K, BuildHasherDefault<Quick>>;
+
 /// Number of a class.
 pub(crate) type ClassId = usize;
 /// Number of a shape.
@@ -84,6 +87,8 @@ pub(crate) struct Classes<'a> {
     shape_of: Vec<ShapeId>,
     /// One pod of each shape.
     pub(crate) shapes: Vec<&'a Pod>,
+    /// Whether pods of the shape have volumes that tie them to something.
+    pub(super) ties: Vec<bool>,
     /// Labels of nodes that anybody asks for.
     node_keys: HashSet<Arc<str>>,
     names_nodes: bool,
@@ -96,7 +101,7 @@ type KindKey = (Vec<(Arc<str>, Arc<str>)>, Arc<[Taint]>, Option<Arc<str>>);
 /// A pod seen as its shape: equal if no filter can tell the two apart but by their requests.
 struct ByShape<'a, 'k> {
     pod: &'a Pod,
-    pod_keys: &'k HashSet<&'a str, BuildHasherDefault<Quick>>,
+    pod_keys: &'k QuickSet<&'a str>,
 }
 
 impl<'a> ByShape<'a, '_> {
@@ -105,12 +110,6 @@ impl<'a> ByShape<'a, '_> {
             .labels
             .iter()
             .filter(|(key, _)| self.pod_keys.contains(&***key))
-    }
-
-    fn volumes(&self) -> impl Iterator<Item = &'a VolumeSource> {
-        let ties =
-            |source: &&VolumeSource| matches!(source, VolumeSource::Claim(_) | VolumeSource::OwnClaim { .. });
-        self.pod.volumes.iter().map(|volume| &volume.source).filter(ties)
     }
 }
 
@@ -126,7 +125,7 @@ impl Hash for ByShape<'_, '_> {
         pod.pod_anti_affinity.hash(state);
         pod.spread.hash(state);
         pod.host_ports.hash(state);
-        self.volumes().for_each(|volume| volume.hash(state));
+        volumes(pod).for_each(|volume| volume.hash(state));
     }
 }
 
@@ -145,7 +144,7 @@ impl PartialEq for ByShape<'_, '_> {
             && a.host_ports == b.host_ports
             && a.is_terminating() == b.is_terminating()
             && a.resource_claims == b.resource_claims
-            && self.volumes().eq(other.volumes())
+            && volumes(a).eq(volumes(b))
     }
 }
 
@@ -160,7 +159,7 @@ impl<'a> Classes<'a> {
                 .chain(cluster.daemon_sets.iter().map(|set| &set.template))
         };
         let all = || cluster.pods.iter().chain(further());
-        let mut pod_keys: HashSet<&'a str, BuildHasherDefault<Quick>> = HashSet::default();
+        let mut pod_keys: QuickSet<&'a str> = HashSet::default();
         let mut node_keys: HashSet<Arc<str>> = HashSet::new();
         let mut names_nodes = false;
         for pod in all() {
@@ -208,7 +207,9 @@ impl<'a> Classes<'a> {
         };
         let of_pod = cluster.pods.iter().map(&mut class).collect();
         let others = further().map(|pod| (address(pod), class(pod))).collect();
+        let ties = shapes.iter().map(|pod| volumes(pod).next().is_some()).collect();
         Self {
+            ties,
             first: cluster.pods.first().map_or(0, address),
             of_pod,
             others,
@@ -233,6 +234,16 @@ impl<'a> Classes<'a> {
         self.shape_of[self.class(pod)]
     }
 
+    /// Whether any pod or volume tells nodes apart by name or hostname.
+    pub(super) fn names_nodes(&self) -> bool {
+        self.names_nodes || self.node_keys.contains(crate::model::keys::HOSTNAME)
+    }
+
+    /// How many kinds of nodes there are so far.
+    pub(super) fn kinds(&self) -> usize {
+        self.kinds.len()
+    }
+
     /// The kind of a node.
     pub(super) fn kind(&mut self, name: &Arc<str>, labels: &Labels, taints: &Arc<[Taint]>) -> KindId {
         let asked = labels
@@ -244,6 +255,13 @@ impl<'a> Classes<'a> {
         let next = self.kinds.len();
         *self.kinds.entry(key).or_insert(next)
     }
+}
+
+/// Volumes that may tie a pod to a place.
+fn volumes(pod: &Pod) -> impl Iterator<Item = &VolumeSource> {
+    let ties =
+        |source: &&VolumeSource| matches!(source, VolumeSource::Claim(_) | VolumeSource::OwnClaim { .. });
+    pod.volumes.iter().map(|volume| &volume.source).filter(ties)
 }
 
 fn address(pod: &Pod) -> usize {

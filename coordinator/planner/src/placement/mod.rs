@@ -12,12 +12,13 @@ mod classes;
 mod filters;
 mod volumes;
 
-use std::{cell::RefCell, cmp::Ordering, sync::Arc};
+use std::{cell::Cell, cmp::Ordering, sync::Arc};
 
 use jiff::Timestamp;
 
+pub(crate) use affinity::Profile;
 use affinity::{Counts, DomainId};
-pub(crate) use classes::{Classes, KindId, QuickMap, ShapeId};
+pub(crate) use classes::{Classes, KindId, QuickMap, QuickSet, ShapeId};
 use volumes::Volumes;
 
 use crate::{
@@ -96,8 +97,8 @@ pub(crate) struct World<'a> {
     volumes: Volumes<'a>,
     /// Hosts in the order in which they are tried: those on their way last, then the fullest first, then by index.
     order: Vec<usize>,
-    /// What selector, taints and volumes said, by shape and kind: 0 is not known yet, 1 is yes.
-    answers: RefCell<Vec<Vec<u8>>>,
+    /// What selector and taints said, by kind and shape: 0 is not known yet, 1 is yes.
+    answers: Vec<Cell<u8>>,
     /// Some host has taints that only discourage.
     discourages: bool,
 }
@@ -111,8 +112,8 @@ pub(crate) struct DomainGroup {
     pub(crate) nodes: Vec<(Arc<Labels>, Arc<[Taint]>)>,
 }
 
-/// The answers of the filters that ask for a kind of host, as numbers above 1.
-const REFUSALS: [PendingCode; 2] = [PendingCode::NodeSelector, PendingCode::Taints];
+/// The refusals of the filters that ask for a kind of host, as numbers.
+const REFUSALS: [(u8, PendingCode); 2] = [(2, PendingCode::NodeSelector), (3, PendingCode::Taints)];
 
 impl<'a> World<'a> {
     /// The existing nodes with their bound pods. `others` are pods beside those of the cluster that will be asked for.
@@ -146,7 +147,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             cluster,
             volumes: Volumes::new(cluster, &classes.shapes),
-            answers: RefCell::new(vec![Vec::new(); classes.shapes.len()]),
+            answers: Vec::new(),
             classes,
             counts,
             hosts: Vec::with_capacity(hosts.len()),
@@ -168,6 +169,8 @@ impl<'a> World<'a> {
     pub(crate) fn enroll(&mut self, host: &mut Host<'_>) {
         host.kind = self.classes.kind(&host.name, &host.labels, &host.taints);
         host.domains = self.counts.domains(&host.labels);
+        self.answers
+            .resize(self.classes.kinds() * self.classes.shapes.len(), Cell::new(0));
     }
 
     /// Opens the spread domains of nodes that each pool could launch, a group for every pool × zone.
@@ -179,8 +182,12 @@ impl<'a> World<'a> {
 
     /// Takes up a host with what is on it. Returns its index.
     pub(crate) fn push(&mut self, mut host: Host<'a>) -> usize {
-        host.measure();
-        self.enroll(&mut host);
+        // One like it was enrolled before, and nobody asks for its name.
+        if host.domains.is_empty() || self.classes.names_nodes() {
+            self.enroll(&mut host);
+        } else {
+            self.counts.rename(&mut host.domains, &host.labels);
+        }
         let index = self.hosts.len();
         self.add(host);
         let place = self.place_in_order(index);
@@ -245,7 +252,7 @@ impl<'a> World<'a> {
 
     fn check_alone_as(&self, shape: ShapeId, pod: &Pod, host: &Host<'_>) -> Result<(), PendingCode> {
         self.check_kind(shape, pod, host)?;
-        if !pod.volumes.is_empty() {
+        if self.classes.ties[shape] {
             self.volumes.check(shape, host, |pod| self.classes.shape(pod))?;
         }
         filters::resources(pod, host)?;
@@ -261,30 +268,68 @@ impl<'a> World<'a> {
 
     /// Node selector and taints, which all hosts of a kind have alike.
     pub(crate) fn check_kind(&self, shape: ShapeId, pod: &Pod, host: &Host<'_>) -> Result<(), PendingCode> {
-        let mut answers = self.answers.borrow_mut();
-        let known = &mut answers[shape];
-        if known.len() <= host.kind {
-            known.resize(host.kind + 1, 0);
-        }
-        if known[host.kind] == 0 {
-            let answer = filters::node_selector(pod, host).and_then(|()| filters::taints(pod, host));
-            let number = match answer {
-                Ok(()) => Some(1),
-                Err(code) => REFUSALS.iter().position(|c| *c == code).map(|i| i + 2),
-            };
-            // A code that has no number is asked for each time.
-            known[host.kind] = number.and_then(|number| u8::try_from(number).ok()).unwrap_or(0);
-            return answer;
-        }
-        match known[host.kind] {
+        let known = &self.answers[host.kind * self.classes.shapes.len() + shape];
+        match known.get() {
+            0 => {
+                let answer = filters::node_selector(pod, host).and_then(|()| filters::taints(pod, host));
+                // A code that has no number is asked for each time.
+                known.set(match answer {
+                    Ok(()) => 1,
+                    Err(code) => REFUSALS
+                        .iter()
+                        .find(|(_, c)| *c == code)
+                        .map_or(0, |(number, _)| *number),
+                });
+                answer
+            }
             1 => Ok(()),
-            refusal => Err(REFUSALS[usize::from(refusal) - 2]),
+            number => Err(REFUSALS
+                .iter()
+                .find(|(known, _)| *known == number)
+                .map_or(PendingCode::NodeSelector, |(_, code)| *code)),
         }
     }
 
     /// Whether a DaemonSet puts its pod onto such a node: selectors and taints, nothing else.
     pub(crate) fn is_daemon_for(&self, pod: &Pod, host: &Host<'_>) -> bool {
         self.check_kind(self.classes.shape(pod), pod, host).is_ok()
+    }
+
+    /// Whether no host takes two pods of the shape because they keep apart.
+    pub(crate) fn keeps_apart(&self, shape: ShapeId) -> bool {
+        self.counts.keeps_apart(shape)
+    }
+
+    /// Which constraints of each shape a cell decides, and which a node. `cells` are the nodes that each could launch.
+    pub(crate) fn profiles(&self, cells: &[Vec<&Host<'_>>]) -> Vec<Profile> {
+        let mut decided: Vec<bool> = Vec::new();
+        for hosts in cells {
+            let alike = self.counts.alike(hosts);
+            decided.resize(alike.len(), true);
+            decided.iter_mut().zip(alike).for_each(|(all, here)| *all &= here);
+        }
+        let shapes = 0..self.classes.shapes.len();
+        shapes.map(|shape| self.counts.profile(shape, &decided)).collect()
+    }
+
+    /// How many anti-affinity terms and spread constraints a [`Profile`] may speak of.
+    pub(crate) fn terms(&self) -> (usize, usize) {
+        self.counts.terms()
+    }
+
+    /// Whether a cell may take a pod of the shape, by a host of it: hostnames are not looked at.
+    pub(crate) fn cell_takes(&self, shape: ShapeId, host: &Host<'_>) -> bool {
+        self.counts.check_cell(shape, host).is_ok()
+    }
+
+    /// How many pods stand where one of the shape would count.
+    pub(crate) fn crowd(&self, shape: ShapeId, host: &Host<'_>) -> i64 {
+        self.counts.crowd(shape, host)
+    }
+
+    /// Counts a pod of the shape as if it were in the host's cell (1), or no longer (-1).
+    pub(crate) fn count_in_cell(&mut self, shape: ShapeId, host: &Host<'_>, by: i64) {
+        self.counts.change(shape, host, by);
     }
 
     /// Whether placing it depends on what is on other hosts.
@@ -296,8 +341,10 @@ impl<'a> World<'a> {
     pub(crate) fn find(&self, pod: &Pod, wanted: impl Fn(&Host<'_>) -> bool) -> Option<usize> {
         let shape = self.classes.shape(pod);
         let does = |host: &Host<'_>| {
+            // What is cheap to ask for and often says no comes first.
             !host.gone
                 && wanted(host)
+                && host.allocatable.fits(&host.used, &pod.requests).is_ok()
                 && self.check_alone_as(shape, pod, host).is_ok()
                 && self.counts.check(shape, host).is_ok()
         };
