@@ -234,14 +234,15 @@ fn selector(dice: &mut Dice, app: &str) -> Value {
 }
 
 fn topology_key(dice: &mut Dice) -> &'static str {
-    dice.one_of(&[
-        ZONE,
-        ZONE,
-        HOSTNAME,
-        HOSTNAME,
-        "tier",
-        "topology.kubernetes.io/region",
-    ])
+    match dice.number(0, 19) {
+        0..=6 => ZONE,
+        7..=13 => HOSTNAME,
+        14..=15 => "tier",
+        16 => "topology.kubernetes.io/region",
+        17 => "smartscale.io/pool",
+        18 => "smartscale.io/market",
+        _ => dice.one_of(&["node.kubernetes.io/instance-type", "kubernetes.io/arch"]),
+    }
 }
 
 fn pod_affinity(dice: &mut Dice, app: &str, namespace: &str) -> Value {

@@ -474,6 +474,8 @@ pub(super) fn types_for(
                 && host.allocatable.short_extended(&host.used, &asked).is_none()))
             && shapes.iter().all(|(_, pod)| world.check_alone(pod, host).is_ok())
             && (with_volumes.is_empty() || world.attaches(&with_volumes, host))
+            // Another type would be another domain, for which nothing was tried.
+            && (pods.is_empty() || world.is_in_domains_of(host, &like.host))
     };
     offerings
         .iter()

@@ -388,6 +388,11 @@ impl<'a> Counts<'a> {
                 .any(|index| self.apart[*index].holders > 0)
     }
 
+    /// Whether the values of this label are anybody's domains.
+    pub(super) fn is_topology(&self, key: &str) -> bool {
+        self.keys.contains_key(key)
+    }
+
     /// Whether such a pod, wherever it is, counts for anybody.
     pub(super) fn concerns(&self, shape: ShapeId) -> bool {
         let concern = &self.concerns[shape];

@@ -23,7 +23,7 @@ use volumes::Volumes;
 
 use crate::{
     PendingCode, Policy,
-    model::{Cluster, Labels, Node, Pod, Resources, SETTLING, Taint, TaintEffect},
+    model::{Cluster, Labels, Node, Pod, Resources, SETTLING, Taint, TaintEffect, keys},
 };
 
 /// What a host is.
@@ -257,6 +257,14 @@ impl<'a> World<'a> {
         }
         filters::resources(pod, host)?;
         filters::host_ports(pod, host)
+    }
+
+    /// Whether a host like the other is in the same domains but of its hostname, as far as its type decides.
+    pub(crate) fn is_in_domains_of(&self, host: &Host<'_>, other: &Host<'_>) -> bool {
+        [keys::INSTANCE_TYPE, keys::ARCH]
+            .iter()
+            .filter(|key| self.counts.is_topology(key))
+            .all(|key| host.labels.get(*key) == other.labels.get(*key))
     }
 
     /// Whether the host can have the volumes of pods of all these shapes attached.
