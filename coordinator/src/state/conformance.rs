@@ -170,6 +170,9 @@ pub async fn items_are_listed_by_prefix_in_both_orders(factory: &dyn Factory) {
     assert_eq!(keys("op#", true, 10).await, ["op#3", "op#2", "op#1"]);
     assert_eq!(keys("op#", true, 2).await, ["op#3", "op#2"]);
     assert_eq!(keys("none#", true, 2).await, Vec::<String>::new());
+    lead(&*store, 1).await;
+    let all = ["node#1", "op", "op#1", "op#2", "op#3", "oq#1"];
+    assert_eq!(keys("", false, 10).await, all, "all but the lease");
 }
 
 /// Readers filter; a new item may take an expired one's place.

@@ -108,6 +108,16 @@ pub enum StoreError {
     /// The store refused or could not be reached before anything was written.
     #[error("the store is not available: {0}")]
     Unavailable(String),
+    /// More than the store takes. Nothing was written, and trying again is of no use.
+    #[error("item `{key}` has {bytes} bytes where the store takes {limit} at most; nothing was written")]
+    TooLarge {
+        /// Its key.
+        key: String,
+        /// How large it is, as it would be stored.
+        bytes: usize,
+        /// How large it may be.
+        limit: usize,
+    },
     /// Nobody knows whether the write took place; read again.
     #[error("the store did not answer: {0}")]
     Unknown(String),

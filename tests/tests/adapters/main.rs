@@ -6,4 +6,5 @@
 
 mod contention;
 mod fleet;
+mod large_items;
 mod store;

@@ -11,13 +11,13 @@ use smartscale_coordinator::state::{Attributes, SharedStore, StateStore as _, St
 use smartscale_proto::time::{SharedClock, SystemClock};
 use smartscale_tests::rig::{DynamoDb, Folder, aws};
 
-const TABLE: &str = "smartscale";
+pub(super) const TABLE: &str = "smartscale";
 
 /// Connections to one server, each with a client of its own.
-struct Connections<'a>(&'a DynamoDb);
+pub(super) struct Connections<'a>(pub(super) &'a DynamoDb);
 
 impl Connections<'_> {
-    async fn connect(&self, cluster: &str, clock: SharedClock) -> DynamoStore {
+    pub(super) async fn connect(&self, cluster: &str, clock: SharedClock) -> DynamoStore {
         let config = aws::config(&self.0.url(), &aws::Key::root()).await;
         DynamoStore::new(&config, TABLE, cluster.into(), clock)
     }
