@@ -58,14 +58,14 @@ macro_rules! each_kind {
                 match self { $(Self::$kind(object) => export::json(Kind::$kind, object),)+ }
             }
 
-            /// The object of this kind in a value, as a watch gets it.
+            /// The object of this kind in a value (or a reference to one), as a watch gets it.
             ///
             /// # Errors
             /// Names the path of the field whose type is another.
-            pub fn from_value(
+            pub fn from_value<'de, V: serde::Deserializer<'de>>(
                 kind: Kind,
-                value: serde_json::Value,
-            ) -> Result<Self, serde_path_to_error::Error<serde_json::Error>> {
+                value: V,
+            ) -> Result<Self, serde_path_to_error::Error<V::Error>> {
                 Ok(match kind { $(Kind::$kind => Self::$kind(serde_path_to_error::deserialize(value)?),)+ })
             }
         }
@@ -156,6 +156,40 @@ impl Objects {
         {
             originals.keep(key, object);
         }
+    }
+
+    /// Takes note of an object that [`Object::from_value`] refused, with the field's path and what is wrong with it. What
+    /// it stands for is held still, as for one that cannot be understood ([`to_cluster`](Self::to_cluster)). It is not
+    /// exported: nothing could read it.
+    pub fn hold(&mut self, kind: Kind, value: &serde_json::Value, path: String, message: String) {
+        let Some(outline) = outline(kind, value) else {
+            return;
+        };
+        let key = key(kind, outline.metadata());
+        self.remove(kind, &key.0, &key.1);
+        match &outline {
+            Object::Node(node) => drop(self.nodes.insert(key.clone(), node::placeholder(node))),
+            Object::Pod(pod) => {
+                let held = pod::placeholder(pod).map(|pod| StoredPod {
+                    pod,
+                    priority_class: None,
+                    has_priority: true,
+                });
+                self.pods.extend(held.map(|held| (key.clone(), held)));
+            }
+            Object::PodDisruptionBudget(budget) => {
+                drop(self.budgets.insert(key.clone(), workload::placeholder(budget)));
+            }
+            _ => {}
+        }
+        let bad = BadObject {
+            kind,
+            namespace: kind.is_namespaced().then(|| key.0.clone()),
+            name: key.1.clone(),
+            path,
+            message,
+        };
+        self.bad.insert((kind, key), bad);
     }
 
     /// Drops an object; the namespace of kinds without one is ignored. It is no error if it is not there.
@@ -337,6 +371,30 @@ fn or_placeholder<T>(
         Ok(object) => (Some(object), Ok(())),
         Err(bad) => (placeholder(), Err(bad)),
     }
+}
+
+/// What an object says of who and where it is, as far as that is text.
+fn outline(kind: Kind, value: &serde_json::Value) -> Option<Object> {
+    let text = |path: &str| value.pointer(path).and_then(serde_json::Value::as_str);
+    let mut labels = serde_json::Map::new();
+    if let Some(all) = value
+        .pointer("/metadata/labels")
+        .and_then(serde_json::Value::as_object)
+    {
+        let written = all.iter().filter(|(_, value)| value.is_string());
+        labels.extend(written.map(|(name, value)| (name.clone(), value.clone())));
+    }
+    let outline = serde_json::json!({
+        "metadata": {
+            "name": text("/metadata/name")?,
+            "namespace": text("/metadata/namespace"),
+            "uid": text("/metadata/uid"),
+            "deletionTimestamp": text("/metadata/deletionTimestamp"),
+            "labels": labels,
+        },
+        "spec": { "nodeName": text("/spec/nodeName"), "providerID": text("/spec/providerID") },
+    });
+    Object::from_value(kind, outline).ok()
 }
 
 fn key(kind: Kind, meta: &ObjectMeta) -> Key {

@@ -1,7 +1,8 @@
 //! What `kubectl` prints becomes the planner's cluster, and what it cannot mean is named.
 #![allow(clippy::unwrap_used, reason = "a failed test should stop at its line")]
 
-use smartscale_manifests::{Kind, Objects, read};
+use serde_json::json;
+use smartscale_manifests::{Kind, Object, Objects, read};
 use smartscale_planner::{
     drainability,
     model::{Bytes, Cluster, MilliCpu, VolumeSource},
@@ -217,6 +218,77 @@ fn a_quantity_or_time_that_does_not_parse_names_object_and_path() {
         objects.apply(object);
     }
     assert!(objects.to_cluster(NOW.parse().unwrap()).1.is_empty());
+}
+
+#[test]
+fn what_a_watch_cannot_read_at_all_is_named_and_held_still_until_it_can_be_read() {
+    let mut objects = Objects::exportable();
+    let broken = [
+        (
+            Kind::Node,
+            json!({
+                "metadata": { "name": "n", "labels": { "smartscale.io/pool": "workers", "odd": 7 } },
+                "spec": { "providerID": "aws:///z/i-1", "taints": "none" },
+            }),
+        ),
+        (
+            Kind::Pod,
+            json!({ "metadata": { "name": "web", "namespace": "shop" }, "spec": { "nodeName": "n", "containers": 3 } }),
+        ),
+        (
+            Kind::PodDisruptionBudget,
+            json!({ "metadata": { "name": "b", "namespace": "shop" }, "spec": [] , "status": { "disruptionsAllowed": "3" } }),
+        ),
+        (
+            Kind::StorageClass,
+            json!({ "metadata": { "name": "fast" }, "provisioner": 1 }),
+        ),
+    ];
+    for (kind, object) in &broken {
+        let error = Object::from_value(*kind, object).unwrap_err();
+        objects.hold(*kind, object, error.path().to_string(), error.inner().to_string());
+    }
+    let (cluster, bad) = objects.to_cluster(NOW.parse().unwrap());
+    let named: Vec<_> = bad
+        .iter()
+        .map(|bad| (bad.kind, &*bad.name, bad.namespace.as_deref()))
+        .collect();
+    assert_eq!(
+        named,
+        [
+            (Kind::Node, "n", None),
+            (Kind::Pod, "web", Some("shop")),
+            (Kind::PodDisruptionBudget, "b", Some("shop")),
+            (Kind::StorageClass, "fast", None),
+        ]
+    );
+    let node = cluster.node("n").unwrap();
+    assert!(node.unschedulable && node.annotations.contains_key(drainability::SCALE_DOWN_DISABLED));
+    assert_eq!(
+        node.labels.get("smartscale.io/pool").map(|pool| &**pool),
+        Some("workers")
+    );
+    assert_eq!(node.provider_id.as_deref(), Some("aws:///z/i-1"));
+    assert_eq!(cluster.pods.len(), 1, "it fills its node");
+    assert_eq!(cluster.disruption_budgets[0].disruptions_allowed, 0);
+    assert!(
+        read::objects(&objects.to_list_json().unwrap(), read::Format::Json)
+            .unwrap()
+            .is_empty()
+    );
+
+    let healed = Object::from_value(Kind::Node, json!({ "metadata": { "name": "n" } })).unwrap();
+    objects.apply(healed);
+    for (kind, namespace, name) in [
+        (Kind::Pod, "shop", "web"),
+        (Kind::PodDisruptionBudget, "shop", "b"),
+        (Kind::StorageClass, "", "fast"),
+    ] {
+        objects.remove(kind, namespace, name);
+    }
+    let (cluster, bad) = objects.to_cluster(NOW.parse().unwrap());
+    assert!(bad.is_empty() && cluster.pods.is_empty());
+    assert!(!cluster.node("n").unwrap().unschedulable);
 }
 
 #[test]

@@ -177,7 +177,7 @@ async fn build(config: &Config, policy: watch::Receiver<PolicyInForce>) -> anyho
         sinks.push(Sink::for_counting(Arc::new(cloudwatch), *period));
     }
     let (hub, couriers) = Hub::new(gauges, &clock, sinks);
-    let watching = Watch::new(Api::new(kube.clone(), Arc::clone(&clock)), hub.clone());
+    let watching = Watch::new(Api::new(kube.clone(), Arc::clone(&clock)));
     let watch_task: OutsideTask = ("the watch", {
         let watching = Arc::clone(&watching);
         Box::new(move |stop| Box::pin(watching.run(stop)))

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod client;
 pub mod events;
+mod gist;
 pub mod nodes;
 pub mod watch;
 

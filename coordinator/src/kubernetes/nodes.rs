@@ -26,6 +26,8 @@ use crate::{
 const NOTICE: &str = "notice/";
 /// Conflicting writes of others to the same node are waited out so often.
 const CONFLICTS: u32 = 5;
+/// How a conflict over a UID reads: of the eviction itself, and of the deletion behind it.
+const OTHER_UID: [&str; 2] = ["UID in the precondition", "UID in precondition"];
 
 /// Nodes behind the Kubernetes API.
 #[derive(Debug, Clone)]
@@ -258,7 +260,7 @@ impl Nodes for KubeNodes {
             Err(error) => match error.code() {
                 Some(404) => Ok(Eviction::Gone),
                 // Of the precondition; without these words it is a race for the budget's status.
-                Some(409) if error.says("Precondition failed") => Ok(Eviction::Gone),
+                Some(409) if OTHER_UID.iter().any(|words| error.says(words)) => Ok(Eviction::Gone),
                 Some(429) if error.is_caused_by("DisruptionBudget") => Ok(Eviction::Budget),
                 Some(500) if error.says("more than one PodDisruptionBudget") => Ok(Eviction::MultipleBudgets),
                 Some(403) if error.is_caused_by("NamespaceTerminating") => Ok(Eviction::NamespaceTerminating),

@@ -180,7 +180,9 @@ async fn the_api_servers_refusals_are_told_apart() {
     let budget = "Cannot evict pod as it would violate the pod's disruption budget.";
     let two =
         "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-    let uid = "Precondition failed: UID in precondition: u-1, UID in object meta: u-2";
+    let uid = "Operation cannot be fulfilled on Pod \"web-1\": the UID in the precondition (u-1) does not match the UID in \
+               record (u-2). The object might have been deleted and then recreated";
+    let stored_uid = "Precondition failed: UID in precondition: u-1, UID in object meta: u-2";
     let cause = Some("NamespaceTerminating");
     assert_eq!(
         evict(status(429, budget, Some("DisruptionBudget"))).await,
@@ -193,6 +195,7 @@ async fn the_api_servers_refusals_are_told_apart() {
     );
     assert_eq!(evict(status(404, "not found", None)).await, Ok(Eviction::Gone));
     assert_eq!(evict(status(409, uid, None)).await, Ok(Eviction::Gone));
+    assert_eq!(evict(status(409, stored_uid, None)).await, Ok(Eviction::Gone));
     for passing in [
         status(429, "too many requests", None),
         status(

@@ -6,14 +6,14 @@
 //!                 └── 410, too far behind ─┘ breaks: error kept, back-off, watch on
 //! ```
 //!
-//! Objects are read field by field ([`smartscale_manifests`]) and kept as the planner's model, so that 20,000 pods
-//! take tens of megabytes and not hundreds; pods that have ended are left out by the server. A watch is known to be
-//! in step when something arrives and when it ends in its own time; watches are short, because an API server sends
-//! no bookmarks for a kind that never changed.
+//! Objects are read field by field ([`smartscale_manifests`]) and kept as the planner's model, with the fields that
+//! were read as compact JSON beside it for who asks for a snapshot: 20,000 pods take tens of megabytes and not
+//! hundreds. Pods that have ended are left out by the server. An object that cannot be read stops nothing: it is held
+//! still, and whoever assembles a snapshot says so. A watch is known to be in step when something arrives and when it
+//! ends in its own time; watches are short, because an API server sends no bookmarks for a kind that never changed.
 
 use std::{
     collections::{BTreeMap, HashSet},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -31,11 +31,11 @@ use smartscale_proto::{backoff::Backoff, time::within};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Api, ApiError, request};
-use crate::{
-    observe::{ClusterView, Observed, web::form},
-    tell::{Event, Happening, Severity, SharedTell},
+use super::{
+    api::{Api, ApiError, request},
+    gist::gist,
 };
+use crate::observe::{ClusterView, Observed, web::form};
 
 /// What is watched, with its path and the selector of its fields.
 const WATCHED: [(Kind, &str, Option<&str>); 10] = [
@@ -82,7 +82,6 @@ const TOO_SHORT: Duration = Duration::from_secs(1);
 /// Objects, watched.
 pub struct Watch {
     api: Api,
-    tell: SharedTell,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -129,11 +128,13 @@ struct PageMeta {
 impl Watch {
     /// A watch that begins with [`run`](Self::run).
     #[must_use]
-    pub fn new(api: Api, tell: SharedTell) -> Arc<Self> {
+    pub fn new(api: Api) -> Arc<Self> {
         Arc::new(Self {
             api,
-            tell,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                objects: Arc::new(Objects::exportable()),
+                ..State::default()
+            }),
             changed: Notify::new(),
         })
     }
@@ -196,7 +197,7 @@ impl Watch {
                 ApiError::Unavailable(format!("the list of {kind} cannot be read: {error}"))
             })?;
             for item in page.items.unwrap_or_default() {
-                if let Some((key, _)) = self.apply(kind, item) {
+                if let Some((key, _)) = self.apply(kind, &item) {
                     seen.insert(key);
                 }
             }
@@ -281,7 +282,7 @@ impl Watch {
             let matters = if deleted {
                 self.delete(kind, &object)
             } else {
-                self.change(kind, object)
+                self.change(kind, &object)
             };
             self.in_step(kind);
             if matters {
@@ -306,7 +307,7 @@ impl Watch {
     }
 
     /// Takes an object of an event up. Whether it bears on a decision.
-    fn change(&self, kind: Kind, object: Value) -> bool {
+    fn change(&self, kind: Kind, object: &Value) -> bool {
         let Some((key, matters)) = self.apply(kind, object) else {
             return false;
         };
@@ -315,9 +316,9 @@ impl Watch {
     }
 
     /// Takes an object up; its key, and whether it bears on a decision. One whose fields are of other types than
-    /// Kubernetes' is told, and what was known of it stays.
-    fn apply(&self, kind: Kind, object: Value) -> Option<((String, String), bool)> {
-        let key = key(&object)?;
+    /// Kubernetes' is held still.
+    fn apply(&self, kind: Kind, object: &Value) -> Option<((String, String), bool)> {
+        let key = key(object)?;
         let matters = match kind {
             Kind::Pod => {
                 object
@@ -328,30 +329,17 @@ impl Watch {
                     && object.pointer("/metadata/deletionTimestamp").is_none()
             }
             Kind::Node => {
-                let gist = gist(&object);
+                let gist = gist(object);
                 self.locked().nodes.insert(key.1.clone(), gist) != Some(gist)
             }
             _ => false,
         };
-        match Object::from_value(kind, object) {
-            Ok(object) => Arc::make_mut(&mut self.locked().objects).apply(object),
-            Err(error) => {
-                let message = format!(
-                    "{kind} {}/{} cannot be read: {}: {}",
-                    key.0,
-                    key.1,
-                    error.path(),
-                    error.inner()
-                );
-                self.tell.tell(Happening {
-                    time: self.api.clock.now(),
-                    severity: Severity::Warning,
-                    message,
-                    event: Event::Trouble {
-                        error_type: "bad_object".to_owned(),
-                    },
-                });
-            }
+        let read = Object::from_value(kind, object);
+        let mut state = self.locked();
+        let objects = Arc::make_mut(&mut state.objects);
+        match read {
+            Ok(object) => objects.apply(object),
+            Err(error) => objects.hold(kind, object, error.path().to_string(), error.inner().to_string()),
         }
         Some((key, matters))
     }
@@ -377,30 +365,6 @@ fn key(object: &Value) -> Option<(String, String)> {
     let text = |path| object.pointer(path).and_then(Value::as_str);
     let name = text("/metadata/name")?.to_owned();
     Some((text("/metadata/namespace").unwrap_or_default().to_owned(), name))
-}
-
-/// What of a node bears on a decision: not its heartbeats, images or addresses.
-fn gist(node: &Value) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for path in [
-        "/metadata/uid",
-        "/metadata/labels",
-        "/metadata/deletionTimestamp",
-        "/spec/unschedulable",
-        "/spec/taints",
-        "/status/allocatable",
-    ] {
-        node.pointer(path).map(Value::to_string).hash(&mut hasher);
-    }
-    let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
-    let ready = conditions
-        .into_iter()
-        .flatten()
-        .find(|condition| condition.get("type").and_then(Value::as_str) == Some("Ready"))
-        .and_then(|condition| condition.get("status"))
-        .and_then(Value::as_str);
-    ready.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[async_trait]

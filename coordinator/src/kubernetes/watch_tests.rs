@@ -78,19 +78,9 @@ async fn serve(Shared(server): Shared<Server>, uri: Uri, RawQuery(query): RawQue
     Response::new(Body::from_stream(lines))
 }
 
-#[derive(Default)]
-struct Told(Mutex<Vec<String>>);
-
-impl crate::tell::Tell for Told {
-    fn tell(&self, happening: Happening) {
-        self.0.lock().unwrap().push(happening.message);
-    }
-}
-
 struct Running {
     server: Server,
     watch: Arc<Watch>,
-    told: Arc<Told>,
     stop: CancellationToken,
 }
 
@@ -114,16 +104,10 @@ async fn run(lists: Vec<(u16, Value)>) -> Running {
     let mut config = Config::new(url.parse().unwrap());
     config.default_retry = false;
     let api = Api::new(Client::try_from(config).unwrap(), Arc::new(SystemClock));
-    let told = Arc::new(Told::default());
-    let watch = Watch::new(api, Arc::clone(&told) as _);
+    let watch = Watch::new(api);
     let stop = CancellationToken::new();
     tokio::spawn(Arc::clone(&watch).run(stop.clone()));
-    Running {
-        server,
-        watch,
-        told,
-        stop,
-    }
+    Running { server, watch, stop }
 }
 
 impl Running {
@@ -317,27 +301,56 @@ async fn nothing_is_shown_before_everything_was_listed() {
     running.until_pods(&["a"]).await;
 }
 
-#[tokio::test]
-async fn an_object_that_is_none_is_told_and_the_others_count() {
-    let mut broken = pod("a", "1", None);
-    broken["spec"]["containers"] = json!("none");
-    let running = run(vec![list("5", "", &[broken, pod("b", "2", None)])]).await;
-    running.until_pods(&["b"]).await;
-    let told = running.told.0.lock().unwrap().clone();
-    assert!(
-        told[0].contains("Pod shop/a") && told[0].contains("spec.containers"),
-        "{told:?}"
-    );
+/// What cannot be read, as it is named.
+fn bad(running: &Running) -> Vec<String> {
+    let objects = running.watch.latest().value;
+    objects.map_or_else(Vec::new, |objects| {
+        objects.bad().map(ToString::to_string).collect()
+    })
 }
 
-#[test]
-fn heartbeats_of_a_node_do_not_bear_on_decisions() {
-    let node = |heartbeat: &str, ready: &str| {
-        json!({
-            "metadata": { "name": "i-1", "resourceVersion": heartbeat },
-            "status": { "conditions": [ { "type": "Ready", "status": ready, "lastHeartbeatTime": heartbeat } ] },
-        })
+#[tokio::test]
+async fn an_object_of_another_shape_is_named_and_held_still_and_the_others_count() {
+    let broken = |name: &str, version: &str| {
+        let mut pod = pod(name, version, Some("i-1"));
+        pod["spec"]["containers"] = json!("none");
+        pod
     };
-    assert_eq!(gist(&node("1", "True")), gist(&node("2", "True")));
-    assert_ne!(gist(&node("1", "True")), gist(&node("1", "False")));
+    let running = run(vec![list("5", "", &[broken("a", "1"), pod("b", "2", None)])]).await;
+    // What it asks for is unknown, so it fills its node.
+    running.until_pods(&["a", "b"]).await;
+    let named = bad(&running);
+    assert!(
+        named.len() == 1 && named[0].starts_with("Pod shop/a: spec.containers: "),
+        "{named:?}"
+    );
+    // New ones are neither lost, and a version that can be read heals the object.
+    running
+        .feed(json!({ "type": "ADDED", "object": broken("c", "6") }))
+        .await;
+    running.until_pods(&["a", "b", "c"]).await;
+    running
+        .feed(json!({ "type": "MODIFIED", "object": pod("a", "7", Some("i-1")) }))
+        .await;
+    running
+        .until("the second alone", |running| {
+            let named = bad(running);
+            named.len() == 1 && named[0].starts_with("Pod shop/c: ")
+        })
+        .await;
+    running
+        .feed(json!({ "type": "DELETED", "object": broken("c", "8") }))
+        .await;
+    running.until_pods(&["a", "b"]).await;
+    assert!(bad(&running).is_empty());
+}
+
+#[tokio::test]
+async fn what_was_seen_can_be_exported() {
+    let running = run(vec![list("5", "", &[pod("a", "1", Some("i-1"))])]).await;
+    running.until_pods(&["a"]).await;
+    let objects = running.watch.latest().value.unwrap();
+    let text = crate::observe::export::objects_json(&objects).unwrap();
+    let exported: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(exported["items"][0]["metadata"]["name"], "a", "{text}");
 }
