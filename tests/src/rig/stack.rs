@@ -39,6 +39,8 @@ pub struct Stack {
     pub doors: [SocketAddr; 2],
     /// The coordinators' folder (`ca.crt` must come to lie there before an agent can enrol).
     pub home: PathBuf,
+    /// The coordinators' way into the cluster.
+    kubeconfig: PathBuf,
     folder: Folder,
 }
 
@@ -53,6 +55,7 @@ impl Stack {
         let doors = [port::free()?, port::free()?];
         // On two cores the control plane alone is as fast as all at once.
         let cluster = Kubernetes::start(folder).await?;
+        let kubeconfig = cluster.coordinator_kubeconfig().await?;
         let (dynamodb, ec2, account, prometheus) = tokio::try_join!(
             DynamoDb::start(folder),
             Ec2::start(folder),
@@ -95,6 +98,7 @@ impl Stack {
             prometheus,
             doors,
             home,
+            kubeconfig,
             folder,
         })
     }
@@ -190,7 +194,7 @@ version = "$Latest"
 "#,
             name = names[index],
             peer = names[1 - index],
-            kubeconfig = self.cluster.admin_kubeconfig().display(),
+            kubeconfig = self.kubeconfig.display(),
             prometheus = self.prometheus.url(),
             region = aws::REGION,
             secrets = self.home.join("secrets").display(),

@@ -6,5 +6,6 @@
 
 mod contention;
 mod fleet;
+mod kubernetes;
 mod large_items;
 mod store;

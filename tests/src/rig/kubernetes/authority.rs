@@ -127,7 +127,34 @@ impl Authority {
         identity: &Identity,
     ) -> anyhow::Result<PathBuf> {
         let pair = self.client(identity)?;
-        let base64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        let user = serde_json::json!({
+            "client-certificate-data": base64(&pair.certificate),
+            "client-key-data": base64(&pair.key),
+        });
+        self.kubeconfig_of(folder, file, url, &user)
+    }
+
+    /// Writes a kubeconfig of a bearer token.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn token_kubeconfig(
+        &self,
+        folder: &Folder,
+        file: &str,
+        url: &str,
+        token: &str,
+    ) -> anyhow::Result<PathBuf> {
+        self.kubeconfig_of(folder, file, url, &serde_json::json!({ "token": token }))
+    }
+
+    fn kubeconfig_of(
+        &self,
+        folder: &Folder,
+        file: &str,
+        url: &str,
+        user: &serde_json::Value,
+    ) -> anyhow::Result<PathBuf> {
         // JSON is YAML.
         let config = serde_json::json!({
             "apiVersion": "v1",
@@ -138,10 +165,7 @@ impl Authority {
                 "server": url,
                 "certificate-authority-data": base64(&self.certificate),
             }}],
-            "users": [{"name": "rig", "user": {
-                "client-certificate-data": base64(&pair.certificate),
-                "client-key-data": base64(&pair.key),
-            }}],
+            "users": [{"name": "rig", "user": user}],
         });
         folder.write(&format!("kubernetes/{file}.kubeconfig"), format!("{config:#}\n"))
     }
@@ -164,6 +188,10 @@ impl Authority {
             key: key.serialize_pem(),
         })
     }
+}
+
+fn base64(text: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(text)
 }
 
 fn name(common_name: &str, organisations: &[String]) -> DistinguishedName {

@@ -7,6 +7,7 @@
 //!  test, agent ┘
 //! ```
 
+mod accounts;
 mod audit;
 mod authority;
 mod objects;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use kube::Client;
 
-pub use audit::Eviction;
+pub use audit::{Call, Eviction};
 pub use authority::{Authority, Identity, Pair};
 pub use objects::{NodeBuilder, PodBuilder, budget, deployment, node, pod};
 
@@ -73,6 +74,11 @@ impl Access {
         let file = identity.user.replace([':', '/'], "-");
         self.authority
             .kubeconfig(&self.folder, &file, &self.url, identity)
+    }
+
+    fn token_kubeconfig(&self, file: &str, token: &str) -> anyhow::Result<PathBuf> {
+        self.authority
+            .token_kubeconfig(&self.folder, file, &self.url, token)
     }
 }
 
@@ -204,6 +210,15 @@ impl Kubernetes {
         audit::evictions(&self.access.folder)
     }
 
+    /// Every call of the coordinator's service account that the API server has answered so far. A watch is there from
+    /// its first answer on.
+    ///
+    /// # Errors
+    /// Its audit log cannot be read.
+    pub fn coordinators_calls(&self) -> anyhow::Result<Vec<Call>> {
+        audit::coordinators_calls(&self.access.folder)
+    }
+
     /// The API server's process, for outages: stop it, start it again, wait with [`Kubernetes::serving`].
     pub fn api_server(&mut self) -> &mut Process {
         &mut self.api_server
@@ -323,7 +338,7 @@ async fn start_api_server(
     let authority_file = folder.write("kubernetes/ca.crt", authority.certificate())?;
     let certificate_file = folder.write("kubernetes/apiserver.crt", &server.certificate)?;
     let key_file = folder.write("kubernetes/apiserver.key", &server.key)?;
-    let audit_policy = folder.write("kubernetes/audit.yaml", audit::POLICY)?;
+    let audit_policy = folder.write("kubernetes/audit.yaml", audit::policy())?;
     let accounts_key = folder.write("kubernetes/service-account.key", accounts.serialize_pem())?;
     let accounts_public = folder.write("kubernetes/service-account.pub", accounts.public_key_pem())?;
     let attempt = || {

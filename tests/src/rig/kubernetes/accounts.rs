@@ -1,0 +1,65 @@
+//! Manifests applied as `kubectl apply --server-side` does it, and kubeconfigs of service accounts.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use http::Request;
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::{Kubernetes, audit};
+
+/// The rights that a coordinator is given.
+fn coordinators_rights() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/kubernetes/rbac.yaml")
+}
+
+impl Kubernetes {
+    /// Applies every object of a YAML file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the API server refuses an object.
+    pub async fn apply(&self, file: &Path) -> anyhow::Result<()> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+        let objects: Vec<DynamicObject> =
+            serde_saphyr::from_multiple(&text).with_context(|| format!("read {}", file.display()))?;
+        for object in objects {
+            let types = object.types.clone().context("an object without kind")?;
+            let name = object.metadata.name.clone().context("an object without name")?;
+            let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(&types)?);
+            let api: Api<DynamicObject> = match &object.metadata.namespace {
+                Some(namespace) => Api::namespaced_with(self.client(), namespace, &resource),
+                None => Api::all_with(self.client(), &resource),
+            };
+            api.patch(&name, &PatchParams::apply("rig").force(), &Patch::Apply(&object))
+                .await
+                .with_context(|| format!("apply {} {name}", types.kind))?;
+        }
+        Ok(())
+    }
+
+    /// A kubeconfig of the coordinator's service account, with the rights of `packaging/kubernetes/rbac.yaml` and no
+    /// others. Its token is good for a day.
+    ///
+    /// # Errors
+    /// The rights cannot be applied, or the API server gives no token.
+    pub async fn coordinator_kubeconfig(&self) -> anyhow::Result<PathBuf> {
+        self.apply(&coordinators_rights()).await?;
+        let (namespace, name) = audit::COORDINATOR;
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
+        let body = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": { "expirationSeconds": 86_400 },
+        });
+        let request = Request::post(path)
+            .header("content-type", "application/json")
+            .body(body.to_string().into_bytes())
+            .context("build a request")?;
+        let answer: Value = self.client().request(request).await.context("ask for a token")?;
+        let token = answer
+            .pointer("/status/token")
+            .and_then(Value::as_str)
+            .context("an answer without a token")?;
+        self.access.token_kubeconfig(name, token)
+    }
+}
