@@ -171,6 +171,8 @@ pub struct PendingPod {
 pub enum PendingCode {
     /// It waits for its scheduling gates.
     SchedulingGated,
+    /// Its priority is below `scale_up.priority_cutoff`: no node is launched for it.
+    PriorityCutoff,
     /// It uses dynamic resource allocation.
     ResourceClaim,
     /// Node selector or affinity, or a zone or architecture that no pool has.

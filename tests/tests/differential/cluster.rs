@@ -105,6 +105,9 @@ fn policy(dice: &mut Dice, quiet: bool) -> String {
         dice.number(4, 30),
         if dice.chance(10) { dice.number(1, 3) } else { 0 },
     );
+    if dice.chance(10) {
+        text += "priority_cutoff = 0\n";
+    }
     text += &format!(
         "[scale_down]\nwhen = \"fits\"\nsustained = \"0s\"\nmin_age = \"0s\"\nmax_parallel_drains = {}\nlocal_storage = \"move\"\n",
         dice.number(1, 4)

@@ -299,7 +299,8 @@ fn ask_for_pending(
         let (pod, code) = (pending.pod.to_string(), pending.code);
         // Of a pod that would have had a node, were anything launched now, nothing can be asked: its companions have none.
         let held = snapshot.state.paused && code == PendingCode::Held;
-        if held || matches!(code, PendingCode::SchedulingGated | PendingCode::ResourceClaim) {
+        // Nor do gates, resource claims and a cutoff name a filter.
+        if held || code < PendingCode::NodeSelector {
             continue;
         }
         *asks.pending.entry(code.to_string()).or_default() += 1;

@@ -141,10 +141,13 @@ impl<'a> Context<'a> {
         let waiting = self.waiting_pods(world);
         let (found, unplaced) = place_on_nodes(world, &waiting);
         let mut placements = self.placements(world, &found);
+        let (unplaced, expendable): (Vec<&Pod>, Vec<&Pod>) = unplaced
+            .into_iter()
+            .partition(|pod| pod.priority >= self.policy.scale_up.priority_cutoff);
         let outcome = self.launch(world, &unplaced, &mut holds);
         placements.extend(outcome.placed.iter().cloned());
         let placed = placements.len();
-        let pending = self.pending(world, &outcome);
+        let pending = self.pending(world, &outcome, &expendable);
         if pending
             .iter()
             .any(|pod| pod.code == crate::PendingCode::AtMaxNodes)

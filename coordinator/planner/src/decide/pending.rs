@@ -17,7 +17,12 @@ pub(super) fn could_be_taken(code: PendingCode) -> bool {
 
 impl<'a> Context<'a> {
     /// Every pod without a place, by name.
-    pub(super) fn pending(&self, world: &mut World<'a>, outcome: &Outcome<'a>) -> Vec<PendingPod> {
+    pub(super) fn pending(
+        &self,
+        world: &mut World<'a>,
+        outcome: &Outcome<'a>,
+        expendable: &[&Pod],
+    ) -> Vec<PendingPod> {
         let mut pending = Vec::new();
         for pod in &self.snapshot.cluster.pods {
             let alive = pod.node.is_none()
@@ -33,6 +38,10 @@ impl<'a> Context<'a> {
             };
             pending.push(self.entry(pod, code));
         }
+        let below = expendable
+            .iter()
+            .map(|pod| self.entry(pod, PendingCode::PriorityCutoff));
+        pending.extend(below);
         pending.extend(outcome.held.iter().map(|pod| self.entry(pod, PendingCode::Held)));
         let mut codes: QuickMap<usize, PendingCode> = QuickMap::default();
         for pod in &outcome.left {
@@ -85,6 +94,13 @@ impl<'a> Context<'a> {
         let limits = &self.policy.limits;
         match code {
             PendingCode::SchedulingGated => "it waits for its scheduling gates to be lifted".to_owned(),
+            PendingCode::PriorityCutoff => {
+                let cutoff = self.policy.scale_up.priority_cutoff;
+                format!(
+                    "its priority {} is below scale_up.priority_cutoff = {cutoff}, so no node is launched for it",
+                    pod.priority
+                )
+            }
             PendingCode::ResourceClaim => {
                 "it uses dynamic resource claims, of which nothing can be said beforehand".to_owned()
             }

@@ -69,6 +69,8 @@ pub struct ScaleUp {
     pub think: Duration,
     /// Most nodes launched in one decision; 0 is no bound.
     pub max_step: u32,
+    /// No node is launched for a pod of a priority below; the least number is no cutoff.
+    pub priority_cutoff: i32,
 }
 
 /// What must hold for any removal.

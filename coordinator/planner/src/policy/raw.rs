@@ -58,6 +58,7 @@ pub(super) struct ScaleUp {
     pub(super) cooldown: String,
     pub(super) think: String,
     pub(super) max_step: u32,
+    pub(super) priority_cutoff: Option<i32>,
 }
 
 impl Default for ScaleUp {
@@ -70,6 +71,7 @@ impl Default for ScaleUp {
             cooldown: "5m".into(),
             think: "200ms".into(),
             max_step: 0,
+            priority_cutoff: None,
         }
     }
 }

@@ -139,6 +139,7 @@ fn scale_up(raw: &raw::ScaleUp) -> Result<ScaleUp> {
         cooldown: duration("scale_up.cooldown", &raw.cooldown)?,
         think: duration("scale_up.think", &raw.think)?,
         max_step: raw.max_step,
+        priority_cutoff: raw.priority_cutoff.unwrap_or(i32::MIN),
     })
 }
 
