@@ -310,10 +310,10 @@ impl<'a> World<'a> {
 
     /// Which constraints of each shape a cell decides, and which a node. `cells` are the nodes that each could launch.
     pub(crate) fn profiles(&self, cells: &[Vec<&Host<'_>>]) -> Vec<Profile> {
-        let mut decided: Vec<bool> = Vec::new();
+        // Without any cell nothing speaks against it.
+        let mut decided = self.counts.alike(&[]);
         for hosts in cells {
             let alike = self.counts.alike(hosts);
-            decided.resize(alike.len(), true);
             decided.iter_mut().zip(alike).for_each(|(all, here)| *all &= here);
         }
         let shapes = 0..self.classes.shapes.len();
