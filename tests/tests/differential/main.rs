@@ -18,9 +18,12 @@ mod pods;
 mod template;
 mod volumes;
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use cluster::Case;
@@ -59,7 +62,10 @@ fn the_scheduler_agrees_with_every_plan() {
                         break;
                     }
                     let case = Case::new(seed);
-                    let found = differences(&case, &mut judge, &mut own);
+                    // A seed is named whatever happens to it.
+                    let all = || differences(&case, &mut judge, &mut own);
+                    let found = catch_unwind(AssertUnwindSafe(all))
+                        .unwrap_or_else(|_| vec!["it panicked, as told above".to_owned()]);
                     if !found.is_empty() {
                         failed.lock().expect("no panic before").push((seed, found));
                     }

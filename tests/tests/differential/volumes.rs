@@ -16,6 +16,11 @@ pub(crate) fn add(dice: &mut Dice, nodes: &[String], objects: &mut Vec<Value>) {
     classes(dice, objects);
     for index in 0..dice.number(0, 3) {
         volume(dice, nodes, &format!("free-{index}"), Some("by-hand"), objects);
+        // All of different sizes: among equal ones the scheduler takes any.
+        let size = format!("{}Gi", dice.one_of(&[2, 10]) + index);
+        if let Some(volume) = objects.last_mut() {
+            volume["spec"]["capacity"]["storage"] = size.into();
+        }
     }
     for node in nodes {
         if dice.chance(40) {

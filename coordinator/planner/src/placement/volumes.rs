@@ -154,7 +154,6 @@ impl<'a> Volumes<'a> {
                     alone: own.is_none() && claim.is_for_one_pod(),
                 });
             }
-            uses.sort_by_key(|used| used.claim);
             volumes.of_shape.push(Uses {
                 claims: uses.into(),
                 never,
