@@ -80,6 +80,13 @@ bench: tools
 	$(call part,benchmarks,cargo bench --quiet --workspace --bench planner)
 	$(call part,figures,cargo bench --quiet --workspace --bench figures)
 
+## bench-planner: how fast plans are made, what they cost against the least possible, and what the program needs
+.PHONY: bench-planner
+bench-planner: export SMARTSCALE_PROGRAM = $(CARGO_TARGET_DIR)/release/smartscale
+bench-planner:
+	cargo build --quiet --release --package smartscale
+	cargo bench --quiet --package smartscale-planner --bench batches
+
 ## rig: brings the real servers up for a person, prints the environment to use them, ends them with Ctrl-C
 .PHONY: rig
 rig: tools

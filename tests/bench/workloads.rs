@@ -1,6 +1,6 @@
 //! Seeded workloads in the shapes that other autoscalers publish, as the very files that `smartscale plan` reads.
 //!
-//! Included by the planner's benchmark (`coordinator/planner/benches/planner.rs`), which writes them below the target folder.
+//! Included by the planner's benchmark (`coordinator/planner/benches/batches.rs`), which writes them below the target folder.
 //! The same shape and seed give the same bytes on every machine.
 
 use std::fmt::Write as _;

@@ -145,7 +145,7 @@ pub(crate) fn decide(args: &PlanArgs, stdin: &mut impl Read) -> Result<Decided, 
             .map_err(|error| BadInput::new(shown(path), error))?,
         None => State::default(),
     };
-    let (cluster, _) = objects.to_cluster(now);
+    let cluster = objects.into_cluster(now);
     let plan = smartscale_planner::plan(
         &Snapshot {
             cluster,
@@ -197,14 +197,26 @@ fn take_up(path: &Path, stdin: &mut impl Read, objects: &mut Objects) -> Result<
         return files.iter().try_for_each(|file| take_up(file, stdin, objects));
     }
     let format = format_of(path).unwrap_or(read::Format::Unknown);
-    apply(&path.display().to_string(), &text(path)?, format, objects)
+    let place = path.display().to_string();
+    if format == read::Format::Json
+        && let Ok(file) = std::fs::File::open(path)
+        && read::each_of_json(io::BufReader::new(file), |object| objects.apply(object)).is_ok()
+    {
+        return refuse_bad(&place, objects);
+    }
+    // What could not be read object by object is read as a whole, which says best what is wrong.
+    apply(&place, &text(path)?, format, objects)
 }
 
 fn apply(place: &str, text: &str, format: read::Format, objects: &mut Objects) -> Result<(), BadInput> {
     for object in read::objects(text, format).map_err(|error| BadInput::new(place, error))? {
         objects.apply(object);
     }
-    // What is wrong is wrong in this file: what came before was fine.
+    refuse_bad(place, objects)
+}
+
+/// What is wrong is wrong in this file: what came before was fine.
+fn refuse_bad(place: &str, objects: &Objects) -> Result<(), BadInput> {
     objects
         .bad()
         .next()

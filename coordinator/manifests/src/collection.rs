@@ -244,29 +244,12 @@ impl Objects {
     /// node counts, takes no pods and is never removed; a bad pod fills and keeps its node; a bad disruption budget
     /// covers its namespace with nothing left. Pods whose grace ended long before `now` are left out.
     pub fn to_cluster(&self, now: Timestamp) -> (model::Cluster, Vec<BadObject>) {
-        let default_priority = self
-            .priorities
-            .values()
-            .find(|class| class.global_default)
-            .map_or(0, |class| class.value);
-        let priority = |stored: &StoredPod| match &stored.priority_class {
-            _ if stored.has_priority => stored.pod.priority,
-            Some(name) => match name.as_str() {
-                "system-node-critical" => 2_000_001_000,
-                "system-cluster-critical" => 2_000_000_000,
-                name => self
-                    .priorities
-                    .get(&(String::new(), name.to_owned()))
-                    .map_or(0, |class| class.value),
-            },
-            None => default_priority,
-        };
         let pods = self
             .pods
             .values()
             .filter(|stored| !stored.pod.is_gone(now))
             .map(|stored| model::Pod {
-                priority: priority(stored),
+                priority: self.priority(stored),
                 ..stored.pod.clone()
             })
             .collect();
@@ -282,6 +265,45 @@ impl Objects {
             attach_limits: self.attach_limits.values().cloned().collect(),
         };
         (cluster, self.bad.values().cloned().collect())
+    }
+
+    /// As [`to_cluster`](Self::to_cluster), where the objects are not needed any more: a large cluster is then in memory
+    /// only once.
+    #[must_use]
+    pub fn into_cluster(mut self, now: Timestamp) -> model::Cluster {
+        let stored = std::mem::take(&mut self.pods);
+        let pods = stored
+            .into_values()
+            .filter(|stored| !stored.pod.is_gone(now))
+            .map(|stored| model::Pod {
+                priority: self.priority(&stored),
+                ..stored.pod
+            })
+            .collect();
+        model::Cluster {
+            pods,
+            ..self.to_cluster(now).0
+        }
+    }
+
+    /// The priority of a pod: its own once it was admitted, otherwise that of its class or the default.
+    fn priority(&self, stored: &StoredPod) -> i32 {
+        match &stored.priority_class {
+            _ if stored.has_priority => stored.pod.priority,
+            Some(name) => match name.as_str() {
+                "system-node-critical" => 2_000_001_000,
+                "system-cluster-critical" => 2_000_000_000,
+                name => self
+                    .priorities
+                    .get(&(String::new(), name.to_owned()))
+                    .map_or(0, |class| class.value),
+            },
+            None => self
+                .priorities
+                .values()
+                .find(|class| class.global_default)
+                .map_or(0, |class| class.value),
+        }
     }
 
     /// A node by its name.

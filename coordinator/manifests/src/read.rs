@@ -54,13 +54,40 @@ pub fn objects(text: &str, format: Format) -> Result<Vec<Object>, ReadError> {
 fn json(text: &str) -> Result<Vec<Object>, ReadError> {
     let mut all = Vec::new();
     for document in serde_json::Deserializer::from_str(text).into_iter::<Document>() {
-        let document = document.map_err(|error| ReadError {
-            position: Some((error.line() as u64, error.column() as u64)).filter(|_| error.line() > 0),
-            message: without_position(&error.to_string()),
-        })?;
-        all.extend(document.0);
+        all.extend(document.map_err(|error| of_json(&error))?.0);
     }
     Ok(all)
+}
+
+/// Reads JSON, one value or several, and hands over each object as soon as it is complete: neither the text nor the
+/// objects are ever held as a whole.
+///
+/// # Errors
+/// As [`objects`]; what came before was handed over.
+pub fn each_of_json(reader: impl std::io::Read, mut take: impl FnMut(Object)) -> Result<(), ReadError> {
+    let mut json = serde_json::Deserializer::from_reader(reader);
+    // What follows a value is looked at, not taken.
+    while json.end().is_err() {
+        let seed = ObjectSeed {
+            inherited: None,
+            take: &mut take,
+        };
+        let untyped = seed.deserialize(&mut json).and_then(|untyped| match untyped {
+            Some(_) => Err(de::Error::custom(WITHOUT_KIND)),
+            None => Ok(()),
+        });
+        untyped.map_err(|error| of_json(&error))?;
+    }
+    Ok(())
+}
+
+const WITHOUT_KIND: &str = "an object without `kind`";
+
+fn of_json(error: &serde_json::Error) -> ReadError {
+    ReadError {
+        position: Some((error.line() as u64, error.column() as u64)).filter(|_| error.line() > 0),
+        message: without_position(&error.to_string()),
+    }
 }
 
 /// serde_json ends its messages with the position, which is said in front already.
@@ -94,11 +121,11 @@ impl<'de> Deserialize<'de> for Document {
         let mut objects = Vec::new();
         let untyped = ObjectSeed {
             inherited: None,
-            objects: &mut objects,
+            take: &mut |object| objects.push(object),
         }
         .deserialize(deserializer)?;
         if untyped.is_some() {
-            return Err(de::Error::custom("an object without `kind`"));
+            return Err(de::Error::custom(WITHOUT_KIND));
         }
         Ok(Self(objects))
     }
@@ -111,10 +138,10 @@ struct TypeMeta {
     kind: String,
 }
 
-/// Reads one object or list, puts what it finds into `objects`, and returns an object whose kind is not known yet.
+/// Reads one object or list, hands what it finds to `take`, and returns an object whose kind is not known yet.
 struct ObjectSeed<'o> {
     inherited: Option<TypeMeta>,
-    objects: &'o mut Vec<Object>,
+    take: &'o mut dyn FnMut(Object),
 }
 
 impl<'de> DeserializeSeed<'de> for ObjectSeed<'_> {
@@ -143,7 +170,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
                     let inherited = type_of(&fields).and_then(TypeMeta::of_items);
                     let seed = ItemsSeed {
                         inherited,
-                        objects: self.objects,
+                        take: &mut *self.take,
                         untyped: &mut untyped_items,
                     };
                     map.next_value_seed(seed)?;
@@ -167,14 +194,14 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
                         "an item without `kind` in a List without a type",
                     ));
                 };
-                push(self.objects, inherited, item)?;
+                push(self.take, inherited, item)?;
             }
             return Ok(None);
         }
         let value = Value::Object(fields);
         match own {
             Some(own) => {
-                push(self.objects, &own, value)?;
+                push(self.take, &own, value)?;
                 Ok(None)
             }
             None => Ok(Some(value)),
@@ -207,7 +234,7 @@ fn type_of(fields: &serde_json::Map<String, Value>) -> Option<TypeMeta> {
     Some(TypeMeta { api_version, kind })
 }
 
-fn push<E: de::Error>(objects: &mut Vec<Object>, of: &TypeMeta, value: Value) -> Result<(), E> {
+fn push<E: de::Error>(take: &mut dyn FnMut(Object), of: &TypeMeta, value: Value) -> Result<(), E> {
     let Some(kind) = Kind::of(of.api_version.as_deref(), &of.kind) else {
         return Ok(());
     };
@@ -230,14 +257,14 @@ fn push<E: de::Error>(objects: &mut Vec<Object>, of: &TypeMeta, value: Value) ->
             error.inner()
         ))
     })?;
-    objects.push(object);
+    take(object);
     Ok(())
 }
 
 /// The items of a list.
 struct ItemsSeed<'o> {
     inherited: Option<TypeMeta>,
-    objects: &'o mut Vec<Object>,
+    take: &'o mut dyn FnMut(Object),
     untyped: &'o mut Vec<Value>,
 }
 
@@ -271,7 +298,7 @@ impl<'de> Visitor<'de> for ItemsSeed<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         while let Some(untyped) = items.next_element_seed(ObjectSeed {
             inherited: self.inherited.clone(),
-            objects: &mut *self.objects,
+            take: &mut *self.take,
         })? {
             self.untyped.extend(untyped);
         }

@@ -308,3 +308,24 @@ fn a_pod_gets_the_priority_of_its_class() {
         [1000, 5]
     );
 }
+
+#[test]
+fn json_read_object_by_object_is_json_read_as_a_whole() {
+    let text = r#"
+        { "apiVersion": "v1", "kind": "List", "items": [
+            { "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "a" } },
+            { "apiVersion": "v1", "kind": "PodList", "items": [ { "metadata": { "name": "p", "namespace": "a" } } ] } ] }
+        { "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "b" } }
+    "#;
+    let mut one_by_one = Vec::new();
+    read::each_of_json(text.as_bytes(), |object| one_by_one.push(object)).unwrap();
+    assert_eq!(one_by_one.len(), 3);
+    assert_eq!(one_by_one, read::objects(text, read::Format::Json).unwrap());
+
+    read::each_of_json("  \n".as_bytes(), |_| panic!("nothing is there")).unwrap();
+    for wrong in [r#"{ "kind": "Pod" "#, r#"{ "metadata": {} }"#, "[]", "x"] {
+        let error = read::each_of_json(wrong.as_bytes(), |_| {}).unwrap_err();
+        let of_all = read::objects(wrong, read::Format::Json).unwrap_err();
+        assert_eq!(error.message, of_all.message, "{wrong}");
+    }
+}

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::{offerings::Offering, packing::Room};
 use crate::{
     Policy,
-    model::{Market, Pod},
-    placement::World,
+    model::{Market, Pod, Resources},
+    placement::{QuickMap, World},
 };
 
 /// Of each pool, zone, market and step of prices the cheapest and the dearest, where there are too many to try them all.
@@ -35,11 +35,11 @@ pub(super) fn references(
     usable: &[usize],
     pods: &[&Pod],
 ) -> BTreeMap<*const Pod, f64> {
-    let mut known: Vec<(crate::model::Resources, f64)> = Vec::new();
+    let mut known: QuickMap<&Resources, f64> = QuickMap::default();
     pods.iter()
         .map(|pod| {
             let request = &pod.requests;
-            if let Some((_, cost)) = known.iter().find(|(other, _)| other == request) {
+            if let Some(cost) = known.get(request) {
                 return (std::ptr::from_ref(*pod), *cost);
             }
             let share = |asked: f64, free: f64| {
@@ -63,7 +63,7 @@ pub(super) fn references(
                     price.max(1e-6) * largest.max(1e-3)
                 })
                 .fold(f64::INFINITY, f64::min);
-            known.push((request.clone(), cost));
+            known.insert(request, cost);
             (std::ptr::from_ref(*pod), cost)
         })
         .collect()

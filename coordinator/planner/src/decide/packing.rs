@@ -152,19 +152,32 @@ fn drafted<'a>(world: &mut World<'a>, packer: &Packer<'_, 'a>, usable: &[usize])
     // The first answer comes at once; whether others are tried is a matter of work done, not of the clock.
     let steps = usize::try_from(policy.scale_up.think.as_millis()).unwrap_or(usize::MAX);
     let steps = steps.saturating_mul(STEPS);
+    let is_better = |drafts: &Drafts, best: &Option<Drafts>| {
+        best.as_ref().is_none_or(|other| {
+            drafts
+                .left
+                .cmp(&other.left)
+                .then(drafts.cost.total_cmp(&other.cost))
+                .then(drafts.nodes.len().cmp(&other.nodes.len()))
+                .is_lt()
+        })
+    };
     for style in STYLES {
         if best.is_some() && drafting.steps >= steps {
             break;
         }
         let drafts = drafting.draft(style, room);
-        let better = best.as_ref().is_none_or(|other| {
-            let (mine, theirs) = (drafts.left, other.left);
-            mine.cmp(&theirs)
-                .then(drafts.cost.total_cmp(&other.cost))
-                .then(drafts.nodes.len().cmp(&other.nodes.len()))
-                .is_lt()
-        });
-        if better {
+        if is_better(&drafts, &best) {
+            best = Some(drafts);
+        }
+    }
+    // Where nodes are short, the fewer and larger hold more.
+    if best
+        .as_ref()
+        .is_some_and(|best| best.left > 0 && best.nodes.len() >= room.nodes)
+    {
+        let drafts = drafting.draft(FEWEST, room);
+        if is_better(&drafts, &best) {
             best = Some(drafts);
         }
     }
@@ -216,6 +229,13 @@ const STYLES: [Style; 3] = [
         balance: 1,
     },
 ];
+
+/// So that price hardly matters against the number of nodes.
+const FEWEST: Style = Style {
+    slack: f64::INFINITY,
+    per_node: 1e4,
+    balance: 1,
+};
 
 /// Nodes that a packing begins with, by offering, and the pods for them, in an order in which they can be placed.
 #[derive(Clone, Debug, Default)]
@@ -378,7 +398,7 @@ impl<'a> Work<'_, '_, 'a> {
         } else {
             usable.to_vec()
         };
-        let references = references(offerings, &thinned, pods);
+        let references = references(offerings, &thinned, &self.left);
         loop {
             self.place_on_hosts(world, false);
             if self.left.is_empty() || self.chosen.len() >= self.room.nodes {

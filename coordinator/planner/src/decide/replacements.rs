@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Destination, Launch, Move, Placement, Removal, RemovalReason,
-    model::{InstanceType, Market, Node, Pod},
+    model::{InstanceType, Market, Node, Pod, Resources},
     placement::World,
     policy::TypeSpec,
 };
@@ -44,13 +44,15 @@ impl Replacement<'_> {
 }
 
 impl<'a> Context<'a> {
-    /// The cheapest node that could take the place of this one, if any saves enough. The world is left as it was.
+    /// The cheapest node that could take the place of this one, if any saves enough. The world is left as it was. `stuck`
+    /// are those of the movers that find no place now: the new node must hold all of them.
     pub(super) fn replacement(
         &self,
         world: &mut World<'a>,
         host: usize,
         node: &Node,
         movers: &[&'a Pod],
+        stuck: &[&'a Pod],
     ) -> Option<Replacement<'a>> {
         let policy = self.policy;
         let pool = policy.pool_of(node)?;
@@ -92,7 +94,15 @@ impl<'a> Context<'a> {
                 .then(zone(*a).cmp(&zone(*b)))
                 .then(a.cmp(b))
         });
+        let mut asked = Resources::default();
+        stuck.iter().for_each(|pod| asked.add(&pod.requests));
         for offering in candidates {
+            let new = &self.offerings[offering].host;
+            if new.allocatable.fits(&new.used, &asked).is_err()
+                || stuck.iter().any(|pod| world.check_alone(pod, new).is_err())
+            {
+                continue;
+            }
             let mut new = named(&self.offerings[offering].host, "launch[0]");
             new.is_destination = true;
             let last = world.push(new);

@@ -124,7 +124,7 @@ impl<'a> Context<'a> {
             if !node.being_deleted {
                 let stuck = self.without_place(world, host, &movers);
                 if !stuck.is_empty() && blockers.is_empty() {
-                    replacement = self.replacement(world, host, node, &movers);
+                    replacement = self.replacement(world, host, node, &movers, &stuck);
                 }
                 if replacement.is_none() {
                     let stuck = stuck.into_iter().map(no_place);
