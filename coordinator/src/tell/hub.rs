@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use smartscale_proto::{
-    backoff::Backoff,
-    time::{SharedClock, within},
-};
+use smartscale_proto::{backoff::Backoff, time::SharedClock};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -173,6 +170,21 @@ impl Courier {
     /// Carries until `stop`, then delivers what is queued for a last moment.
     pub async fn run(mut self, stop: CancellationToken) {
         let clock = Arc::clone(&self.clock);
+        let name = self.sink.notifier.name();
+        // A sink that hangs holds nobody's end up, whatever it was told last.
+        let enough = async {
+            stop.cancelled().await;
+            clock.sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            () = self.carry(&stop) => {}
+            () = enough => tracing::warn!(sink = name, "stopped with happenings undelivered"),
+        }
+    }
+
+    /// Delivers until `stop`, and then what is still queued.
+    async fn carry(&mut self, stop: &CancellationToken) {
+        let clock = Arc::clone(&self.clock);
         let mut next_flush = self.sink.flush_every.map(|every| clock.elapsed() + every);
         loop {
             let flush = async {
@@ -188,24 +200,16 @@ impl Courier {
                     next_flush = self.sink.flush_every.map(|every| clock.elapsed() + every);
                 }
                 happening = self.receiver.recv() => match happening {
-                    Some(happening) => self.deliver(&happening, &stop).await,
+                    Some(happening) => self.deliver(&happening, stop).await,
                     None => break,
                 },
             }
         }
-        let last = async {
-            self.receiver.close();
-            while let Some(happening) = self.receiver.recv().await {
-                self.deliver(&happening, &stop).await;
-            }
-            self.flush().await;
-        };
-        if within(&*clock, LAST_WORDS, last).await.is_none() {
-            tracing::warn!(
-                sink = self.sink.notifier.name(),
-                "stopped with happenings undelivered"
-            );
+        self.receiver.close();
+        while let Some(happening) = self.receiver.recv().await {
+            self.deliver(&happening, stop).await;
         }
+        self.flush().await;
     }
 
     async fn deliver(&mut self, happening: &Happening, stop: &CancellationToken) {
@@ -254,6 +258,24 @@ mod tests {
 
     use super::*;
 
+    /// Tokio's paused time as a clock.
+    struct Paused(tokio::time::Instant);
+
+    #[async_trait]
+    impl smartscale_proto::time::Clock for Paused {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
+        }
+
+        fn elapsed(&self) -> Duration {
+            self.0.elapsed()
+        }
+
+        async fn sleep(&self, duration: Duration) {
+            tokio::time::sleep(duration).await;
+        }
+    }
+
     #[derive(Default)]
     struct Recorder {
         fails: Mutex<Vec<NotifyError>>,
@@ -297,6 +319,36 @@ mod tests {
         let clock: SharedClock = Arc::new(SystemClock);
         let (hub, mut couriers) = Hub::new(Metrics::new("test"), &clock, vec![sink]);
         (hub, couriers.pop().unwrap())
+    }
+
+    /// A sink that takes a call and never answers it.
+    struct Hanging;
+
+    #[async_trait]
+    impl Notifier for Hanging {
+        fn name(&self) -> &'static str {
+            "hanging"
+        }
+
+        async fn notify(&self, _: &Happening) -> Result<(), NotifyError> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sink_that_never_answers_does_not_hold_the_end_up() {
+        let sink = Sink::for_people(Arc::new(Hanging), Severity::Info);
+        let clock: SharedClock = Arc::new(Paused(tokio::time::Instant::now()));
+        let (hub, mut couriers) = Hub::new(Metrics::new("test"), &clock, vec![sink]);
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(couriers.pop().unwrap().run(stop.clone()));
+        hub.tell(trouble("first", Severity::Warning));
+        hub.tell(trouble("second", Severity::Warning));
+        // It is in the middle of telling the first.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        stop.cancel();
+        running.await.unwrap();
+        assert_eq!(clock.elapsed(), Duration::from_secs(60) + LAST_WORDS);
     }
 
     /// Lets the courier deliver all there is.

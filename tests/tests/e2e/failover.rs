@@ -200,6 +200,12 @@ async fn a_leader_killed_while_a_removal_waits_for_its_replacement_is_followed_b
     let former = site.ready_nodes(1).await.unwrap().remove(0);
     // The new machine boots; its agent waits for the secrets of the join.
     site.stack.account.process().pause().unwrap();
+    // People may order what the last decision has seen.
+    wait::until_true("the node to be known", DEADLINE, || async {
+        site.ask(&["explain", "node", &former]).await.map(|_| true)
+    })
+    .await
+    .unwrap();
     site.ask(&["recycle", &former]).await.unwrap();
     let launch = reached(&site, "launch", "joining").await;
     let removal = site
