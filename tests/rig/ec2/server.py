@@ -126,14 +126,16 @@ class Rig:
                 return as_json(self.faults)
         return Answer("404 Not Found", b"{}", [("Content-Type", "application/json")])
 
-    # One EC2 call: log, fault before, effect (with token), fault after.
+    # One EC2 call: log, fault before, effect (with token), fault after. It meets the faults that were set when it came:
+    # one that is slow does not use up what a test sets for a later call.
 
     def call(self, environ, action, parameters):
         now = datetime.now(timezone.utc).isoformat()
         entry = {"at": now, "action": action, "client_token": parameters.get("ClientToken"), "parameters": parameters}
         with self.lock:
             self.calls.append(entry)
-        before = self.take_fault(action, parameters, "before")
+            faults = self.faults
+        before = self.take_fault(faults, action, parameters, "before")
         if before is not None:
             entry["answer"] = before.get("code") or "lost"
             return self.fail(before)
@@ -142,18 +144,18 @@ class Rig:
         if action in ("CreateFleet", "RunInstances"):
             found = dict.fromkeys(re.findall(rb">(i-[0-9a-f]{8,})<", answer.body))
             entry["instances"] = [instance.decode() for instance in found]
-        after = self.take_fault(action, parameters, "after")
+        after = self.take_fault(faults, action, parameters, "after")
         if after is not None:
             entry["answer"] += ", then " + (after.get("code") or "lost")
             return self.fail(after)
         return answer
 
-    def take_fault(self, action, parameters, when):
+    def take_fault(self, faults, action, parameters, when):
         delay = 0
         chosen = None
         text = urlencode(parameters)
         with self.lock:
-            for fault in self.faults:
+            for fault in faults:
                 if fault["action"] not in (action, "*") or fault.get("when", "before") != when:
                     continue
                 if fault.get("matching", "") not in text or fault.get("times", 1) == 0:

@@ -1,5 +1,7 @@
 //! EC2: moto and what the rig's wrapper adds to it.
 
+use std::time::Duration;
+
 use aws_sdk_ec2::client::Waiters as _;
 use aws_sdk_ec2::error::ProvideErrorMetadata as _;
 use aws_sdk_ec2::operation::create_fleet::CreateFleetOutput;
@@ -9,7 +11,7 @@ use aws_sdk_ec2::types::{
     TargetCapacitySpecificationRequest,
 };
 use smartscale_tests::rig::ec2::{Fault, Offering, When, World};
-use smartscale_tests::rig::{Ec2, Folder};
+use smartscale_tests::rig::{Ec2, Folder, wait};
 
 /// One instant fleet of spot instances with a launch token; overrides in the order of `types`, all in zone a.
 async fn create_fleet(
@@ -204,4 +206,30 @@ async fn a_call_whose_answer_is_lost_took_effect_once() {
             (Some("op-1"), Some("200 OK"))
         ]
     );
+}
+
+#[tokio::test]
+async fn a_slow_call_does_not_use_up_the_fault_that_was_set_for_a_later_one() {
+    let (_folder, ec2, _) = start("ec2-slow-call").await;
+    let fault = |when, delay_ms, code: Option<&str>| Fault {
+        action: "DescribeInstances".into(),
+        when,
+        delay_ms,
+        code: code.map(str::to_owned),
+        times: Some(1),
+        ..Fault::default()
+    };
+    ec2.set_faults(&[fault(When::Before, 1_000, None)]).await.unwrap();
+    let client = ec2.client().await;
+    let slow = tokio::spawn(client.describe_instances().send());
+    wait::until_true("the slow call to arrive", Duration::from_secs(30), || async {
+        let calls = ec2.calls().await?;
+        Ok(calls.iter().any(|call| call.action == "DescribeInstances"))
+    })
+    .await
+    .unwrap();
+    let refusal = fault(When::After, 0, Some("UnauthorizedOperation"));
+    ec2.set_faults(&[refusal]).await.unwrap();
+    assert!(slow.await.unwrap().is_ok());
+    assert!(client.describe_instances().send().await.is_err());
 }
