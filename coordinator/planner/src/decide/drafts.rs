@@ -252,13 +252,7 @@ impl<'d, 'o, 'a> Drafting<'d, 'o, 'a> {
                 .filter(|cell| self.lots.cells[*cell].pool == index && may_go(lot, *cell))
                 .min_by_key(|cell| nodes(*cell));
             let Some(cell) = cell else { continue };
-            let wanted = count.wanted(pool);
-            let other = if wanted == Market::Spot {
-                Market::OnDemand
-            } else {
-                Market::Spot
-            };
-            for market in [wanted, other] {
+            for market in count.markets(pool) {
                 let candidates = self.candidates(seed, cell, market, most, worth);
                 let mut found = false;
                 for offering in candidates {

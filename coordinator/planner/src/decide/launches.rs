@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Destination, Hold, Launch, Placement,
-    model::{InstanceType, Market, Pod, TaintEffect},
+    model::{InstanceType, Pod, TaintEffect},
     placement::{Place, World},
     policy::Pool,
 };
@@ -205,13 +205,7 @@ impl<'a> Context<'a> {
         if count.nodes >= pool.max_nodes as usize {
             return None;
         }
-        let market = count.wanted(pool);
-        let other = if market == Market::Spot {
-            Market::OnDemand
-        } else {
-            Market::Spot
-        };
-        [market, other].into_iter().find_map(|market| {
+        count.markets(pool).into_iter().find_map(|market| {
             let candidates = (0..self.offerings.len()).filter(|index| {
                 let offering = &self.offerings[*index];
                 offering.pool == pool_index

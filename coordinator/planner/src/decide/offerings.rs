@@ -264,11 +264,17 @@ impl PoolCount {
 
     /// The market that the next node of the pool should be of.
     pub(super) fn wanted(&self, pool: &Pool) -> Market {
+        let [wanted, _] = self.markets(pool);
+        wanted
+    }
+
+    /// That market, and the one that is used where it has no offering.
+    pub(super) fn markets(&self, pool: &Pool) -> [Market; 2] {
         let staying = self.nodes - self.being_deleted.min(self.nodes);
         if self.on_demand < pool.on_demand_of(staying + 1) {
-            Market::OnDemand
+            [Market::OnDemand, Market::Spot]
         } else {
-            Market::Spot
+            [Market::Spot, Market::OnDemand]
         }
     }
 }

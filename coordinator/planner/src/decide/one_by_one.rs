@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{offerings::Offering, packing::Room};
 use crate::{
     Policy,
-    model::{Market, Pod, Resources},
+    model::{Pod, Resources},
     placement::{QuickMap, World},
 };
 
@@ -86,13 +86,7 @@ pub(super) fn next_node<'a>(
         if count.nodes >= pool.max_nodes as usize {
             continue;
         }
-        let wanted = count.wanted(pool);
-        let other = if wanted == Market::Spot {
-            Market::OnDemand
-        } else {
-            Market::Spot
-        };
-        for market in [wanted, other] {
+        for market in count.markets(pool) {
             let mut found = false;
             for index in usable.iter().copied() {
                 let offering = &offerings[index];
