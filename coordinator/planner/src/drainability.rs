@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    model::{DisruptionBudget, Pod, VolumeSource},
+    model::{DisruptionBudget, Pod, PodVolume, VolumeSource},
     outcome::BlockerCode,
 };
 
@@ -199,6 +199,11 @@ pub fn spares_unhealthy(budget: &DisruptionBudget, pod: &Pod) -> bool {
 
 /// Whether the pod would lose data that lies on the node.
 fn has_local_storage(pod: &Pod) -> bool {
+    local_volumes(pod).next().is_some()
+}
+
+/// The volumes whose data lies on the node, but for those that an annotation exempts.
+pub(crate) fn local_volumes(pod: &Pod) -> impl Iterator<Item = &PodVolume> {
     let exempt = pod
         .annotations
         .get(SAFE_LOCAL_VOLUMES)
@@ -207,7 +212,7 @@ fn has_local_storage(pod: &Pod) -> bool {
     pod.volumes
         .iter()
         .filter(|volume| matches!(volume.source, VolumeSource::EmptyDir | VolumeSource::HostPath))
-        .any(|volume| !exempt.split(',').any(|name| name.trim() == &*volume.name))
+        .filter(move |volume| !exempt.split(',').any(|name| name.trim() == &*volume.name))
 }
 
 /// Karpenter's `do-not-disrupt`: `"true"`, or for a duration (Go's notation) from the pod's start. A value that is

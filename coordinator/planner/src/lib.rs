@@ -13,6 +13,7 @@
 mod decide;
 pub mod drainability;
 pub mod duration;
+pub mod explain;
 #[doc(hidden)]
 pub mod fixtures;
 pub mod model;

@@ -182,7 +182,7 @@ impl InputError {
 }
 
 /// Reads JSON, naming the key's path (or line and column, where the text itself is broken) in the error.
-fn from_json<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, InputError> {
+pub(crate) fn from_json<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, InputError> {
     let mut json = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut json)
         .map_err(|e| InputError::new(e.path().to_string(), e.inner().to_string()))?;

@@ -5,49 +5,18 @@
 //! smartscale-planner --test golden`, then read the difference.
 #![allow(clippy::unwrap_used, reason = "a failed test should stop at its line")]
 
-use std::{fs, path::Path};
+use std::fs;
 
-use smartscale_manifests::{Objects, read};
-use smartscale_planner::{
-    Plan, Policy, Snapshot, fixtures,
-    snapshot::{Metrics, State},
-};
+use smartscale_planner::{Plan, fixtures};
 
-fn snapshot(case: &Path, policy: &Policy) -> Snapshot {
-    let mut objects = Objects::default();
-    let text = fs::read_to_string(case.join("cluster.yaml")).unwrap();
-    for object in read::objects(&text, read::Format::Yaml).unwrap() {
-        objects.apply(object);
-    }
-    let (cluster, bad) = objects.to_cluster(fixtures::now());
-    assert!(bad.is_empty(), "{}: {bad:?}", case.display());
-    let optional = |name: &str| fs::read_to_string(case.join(name)).ok();
-    Snapshot {
-        cluster,
-        metrics: optional("metrics.json")
-            .map(|text| Metrics::from_json(&text).unwrap())
-            .unwrap_or_default(),
-        state: optional("state.json")
-            .map(|text| State::from_json(&text, &policy.cluster_id).unwrap())
-            .unwrap_or_default(),
-    }
-}
+mod support;
 
 #[test]
 fn every_case_is_decided_as_written_down() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
-    let mut cases: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    cases.sort();
-    assert!(!cases.is_empty());
+    let cases = support::cases();
     let mut wrong = Vec::new();
     for case in &cases {
-        let text = fs::read_to_string(case.join("policy.toml")).unwrap();
-        let (policy, _) =
-            Policy::from_toml(&text).unwrap_or_else(|error| panic!("{}: {error}", case.display()));
-        let mut snapshot = snapshot(case, &policy);
+        let (mut snapshot, policy) = support::case(case);
         let plan = smartscale_planner::plan(&snapshot, &policy, fixtures::now());
         let json = serde_json::to_string_pretty(&plan).unwrap() + "\n";
 

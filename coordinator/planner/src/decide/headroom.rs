@@ -15,7 +15,7 @@ use crate::{
 const KIND: &str = "smartscale.io/headroom";
 
 /// Whether the pod is only room kept free.
-pub(super) fn is_headroom(pod: &Pod) -> bool {
+pub(crate) fn is_headroom(pod: &Pod) -> bool {
     pod.is_owned_by(KIND)
 }
 

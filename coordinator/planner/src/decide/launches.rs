@@ -21,18 +21,18 @@ pub(super) const MOST_TYPES: usize = 60;
 type Amount = fn(&Offering<'_>) -> f64;
 
 /// What came of the pods that found no place on nodes that are there.
-pub(super) struct Outcome<'a> {
-    pub(super) launches: Vec<Launch>,
+pub(crate) struct Outcome<'a> {
+    pub(crate) launches: Vec<Launch>,
     /// Pods that found a place now, in order.
-    pub(super) placed: Vec<Placement>,
+    pub(crate) placed: Vec<Placement>,
     /// Pods that would have had one, were anything launched now.
-    pub(super) held: Vec<&'a Pod>,
+    pub(crate) held: Vec<&'a Pod>,
     /// Pods without any.
-    pub(super) left: Vec<&'a Pod>,
+    pub(crate) left: Vec<&'a Pod>,
     /// `max_step` is used up.
-    pub(super) out_of_steps: bool,
+    pub(crate) out_of_steps: bool,
     /// Counts with the launches.
-    pub(super) room: Room,
+    pub(crate) room: Room,
 }
 
 impl<'a> Context<'a> {

@@ -34,30 +34,54 @@ use crate::{
     snapshot::{Launching, State},
 };
 use budgets::Covering;
-use offerings::{Offering, PoolCount};
+pub(crate) use headroom::is_headroom;
+pub(crate) use launches::Outcome;
+pub(crate) use offerings::{Offering, PoolCount};
 use rules::Averages;
+pub(crate) use rules::node_usage;
+pub(crate) use verdicts::{Verdict, move_all};
 
 /// What every part of a decision reads.
-struct Context<'a> {
-    snapshot: &'a Snapshot,
-    policy: &'a Policy,
+pub(crate) struct Context<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) policy: &'a Policy,
     /// Room to be kept free.
     headroom: &'a [Pod],
-    now: Timestamp,
-    offerings: Vec<Offering<'a>>,
+    pub(crate) now: Timestamp,
+    pub(crate) offerings: Vec<Offering<'a>>,
     counts: BTreeMap<PoolName, PoolCount>,
     covering: Covering,
-    averages: Averages,
+    pub(crate) averages: Averages,
     /// Nothing at all is done: an operation runs, or somebody paused.
-    frozen: bool,
-    cooldown_up: bool,
-    cooldown_down: bool,
+    pub(crate) frozen: bool,
+    pub(crate) cooldown_up: bool,
+    pub(crate) cooldown_down: bool,
+}
+
+/// Looks on while a decision is made, for those who explain it.
+pub(crate) trait Witness {
+    /// Pods have their places, launches included; nothing has been removed yet.
+    fn pods_are_placed<'a>(&mut self, context: &Context<'a>, world: &World<'a>, outcome: &Outcome<'a>);
+}
+
+impl Witness for () {
+    fn pods_are_placed<'a>(&mut self, _: &Context<'a>, _: &World<'a>, _: &Outcome<'a>) {}
 }
 
 /// Decides what to do about the cluster of `snapshot` at `now`. Pure: the same input gives the same plan.
 ///
 /// A launching entry lapses 5 minutes after `since`; times after `now` are not believed.
 pub fn plan(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
+    plan_before(&mut (), snapshot, policy, now)
+}
+
+/// The same before a witness, which changes nothing.
+pub(crate) fn plan_before(
+    witness: &mut impl Witness,
+    snapshot: &Snapshot,
+    policy: &Policy,
+    now: Timestamp,
+) -> Plan {
     let state = &snapshot.state;
     let mut launching: Vec<&Launching> = state
         .launching
@@ -102,7 +126,7 @@ pub fn plan(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
             .is_some_and(|action| action != Action::None)
             && recent(state, policy.scale_down.cooldown, now),
     };
-    context.decide(&mut world)
+    context.decide(&mut world, witness)
 }
 
 /// What the pods that wait cost per hour at least, in USD, beside the room on the cluster's nodes: no plan can be cheaper,
@@ -128,7 +152,7 @@ fn recent(state: &State, cooldown: std::time::Duration, now: Timestamp) -> bool 
 }
 
 impl<'a> Context<'a> {
-    fn decide(&self, world: &mut World<'a>) -> Plan {
+    fn decide(&self, world: &mut World<'a>, witness: &mut impl Witness) -> Plan {
         let mut holds: BTreeSet<Hold> = BTreeSet::new();
         if self.snapshot.state.paused {
             holds.insert(Hold::Paused);
@@ -148,6 +172,7 @@ impl<'a> Context<'a> {
         placements.extend(outcome.placed.iter().cloned());
         let placed = placements.len();
         let pending = self.pending(world, &outcome, &expendable);
+        witness.pods_are_placed(self, world, &outcome);
         if pending
             .iter()
             .any(|pod| pod.code == crate::PendingCode::AtMaxNodes)
@@ -266,7 +291,7 @@ impl<'a> Context<'a> {
         assumptions
     }
 
-    fn asks_averages_below(&self) -> bool {
+    pub(crate) fn asks_averages_below(&self) -> bool {
         self.policy.scale_down.when == crate::policy::ScaleDownWhen::Thresholds
     }
 }

@@ -17,21 +17,21 @@ use crate::{
 
 /// Something that can be bought.
 #[derive(Clone, Debug)]
-pub(super) struct Offering<'a> {
+pub(crate) struct Offering<'a> {
     /// Index of its pool in the policy.
-    pub(super) pool: usize,
-    pub(super) spec: Arc<TypeSpec>,
-    pub(super) zone: Zone,
-    pub(super) market: Market,
+    pub(crate) pool: usize,
+    pub(crate) spec: Arc<TypeSpec>,
+    pub(crate) zone: Zone,
+    pub(crate) market: Market,
     /// USD per hour.
-    pub(super) price: f64,
-    pub(super) backed_off: bool,
+    pub(crate) price: f64,
+    pub(crate) backed_off: bool,
     /// A number that those of the same pool, zone and market share.
-    pub(super) group: usize,
+    pub(crate) group: usize,
     /// The node with the pods of its DaemonSets.
-    pub(super) host: Host<'a>,
+    pub(crate) host: Host<'a>,
     /// Another offering of the same pool, zone and market has at least as much of everything for no more.
-    pub(super) dominated: bool,
+    pub(crate) dominated: bool,
 }
 
 /// All offerings, cheapest first, then by names.
@@ -245,12 +245,12 @@ pub(super) fn domains(offerings: &[Offering<'_>]) -> Vec<DomainGroup> {
 
 /// Nodes of one pool, existing, launching and planned.
 #[derive(Clone, Debug, Default)]
-pub(super) struct PoolCount {
-    pub(super) nodes: usize,
-    pub(super) on_demand: usize,
-    pub(super) zones: BTreeMap<Zone, usize>,
+pub(crate) struct PoolCount {
+    pub(crate) nodes: usize,
+    pub(crate) on_demand: usize,
+    pub(crate) zones: BTreeMap<Zone, usize>,
     /// Those that are on their way out: they count towards the maximum, not towards the minimum.
-    pub(super) being_deleted: usize,
+    pub(crate) being_deleted: usize,
 }
 
 impl PoolCount {

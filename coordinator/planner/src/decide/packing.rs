@@ -22,11 +22,11 @@ use crate::{
 
 /// How many nodes may be launched.
 #[derive(Clone, Debug)]
-pub(super) struct Room {
+pub(crate) struct Room {
     /// In all.
-    pub(super) nodes: usize,
+    pub(crate) nodes: usize,
     /// Counts of each pool, kept up to date while packing.
-    pub(super) pools: BTreeMap<PoolName, PoolCount>,
+    pub(crate) pools: BTreeMap<PoolName, PoolCount>,
 }
 
 /// A node of a packing.
@@ -432,6 +432,8 @@ impl<'a> Work<'_, '_, 'a> {
                 left.contains(&address) || hopeless.contains(&address)
             };
             self.left = pods.iter().filter(remains).copied().collect();
+            // What no new node holds may find room on an older one, now that others are placed.
+            self.place_on_hosts(world, false);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Why a pod has no place, in words and as a code.
 
-use super::{Context, launches::Outcome};
+use super::{Context, Offering, launches::Outcome};
 use crate::{
     PendingCode, PendingPod,
     model::{DEFAULT_SCHEDULER, Pod},
@@ -61,13 +61,20 @@ impl<'a> Context<'a> {
             .iter()
             .map(|offering| match world.check_thought_of(pod, &offering.host) {
                 Err(code) => code,
-                Ok(()) if offering.backed_off => PendingCode::BackedOff,
-                Ok(()) if outcome.out_of_steps => PendingCode::MaxStep,
-                Ok(()) if self.is_at_max(offering.pool, outcome) => PendingCode::AtMaxNodes,
-                Ok(()) => PendingCode::Held,
+                Ok(()) => self.limit(offering, outcome),
             })
             .max()
             .unwrap_or(PendingCode::NodeSelector)
+    }
+
+    /// What keeps an offering from being launched that would hold the pod.
+    pub(crate) fn limit(&self, offering: &Offering<'a>, outcome: &Outcome<'a>) -> PendingCode {
+        match () {
+            () if offering.backed_off => PendingCode::BackedOff,
+            () if outcome.out_of_steps => PendingCode::MaxStep,
+            () if self.is_at_max(offering.pool, outcome) => PendingCode::AtMaxNodes,
+            () => PendingCode::Held,
+        }
     }
 
     fn is_at_max(&self, pool: usize, outcome: &Outcome<'a>) -> bool {

@@ -20,7 +20,7 @@ use crate::{
 
 /// What a node can be replaced by.
 #[derive(Clone, Debug)]
-pub(super) struct Replacement<'a> {
+pub(crate) struct Replacement<'a> {
     offering: usize,
     /// Types that hold the pods and still save enough, cheapest first.
     types: Vec<(Arc<TypeSpec>, f64)>,
@@ -142,7 +142,7 @@ impl<'a> Context<'a> {
     }
 
     /// The launch and the removal.
-    pub(super) fn replaced(&self, verdict: &Verdict<'a>, replacement: &Replacement<'a>) -> (Launch, Removal) {
+    pub(crate) fn replaced(&self, verdict: &Verdict<'a>, replacement: &Replacement<'a>) -> (Launch, Removal) {
         let offering = &self.offerings[replacement.offering];
         let names: Vec<InstanceType> = replacement
             .types

@@ -20,13 +20,13 @@ const NODE_FRESH: SignedDuration = SignedDuration::from_mins(1);
 
 /// The rules on averages, evaluated.
 #[derive(Clone, Debug)]
-pub(super) struct Averages {
-    pub(super) cpu_above: Rule,
-    pub(super) memory_above: Rule,
-    pub(super) cpu_below: Rule,
-    pub(super) memory_below: Rule,
+pub(crate) struct Averages {
+    pub(crate) cpu_above: Rule,
+    pub(crate) memory_above: Rule,
+    pub(crate) cpu_below: Rule,
+    pub(crate) memory_below: Rule,
     /// The newest figures, if both are known.
-    pub(super) newest: Option<Usage>,
+    pub(crate) newest: Option<Usage>,
     /// A threshold is passed, but not for long enough.
     up_unsustained: bool,
     down_unsustained: bool,
@@ -34,9 +34,9 @@ pub(super) struct Averages {
 
 /// CPU and memory in percent.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Usage {
-    pub(super) cpu: f64,
-    pub(super) memory: f64,
+pub(crate) struct Usage {
+    pub(crate) cpu: f64,
+    pub(crate) memory: f64,
 }
 
 /// One figure with its time and source.
@@ -95,7 +95,7 @@ impl Averages {
     }
 
     /// Whether metrics allow fewer.
-    pub(super) fn down(&self) -> bool {
+    pub(crate) fn down(&self) -> bool {
         self.cpu_below.fired && self.memory_below.fired
     }
 
@@ -177,7 +177,7 @@ fn rule(
 }
 
 /// A node's own usage, if it is fresh and both figures are known.
-pub(super) fn node_usage(metrics: &Metrics, node: &str, now: Timestamp) -> Option<Usage> {
+pub(crate) fn node_usage(metrics: &Metrics, node: &str, now: Timestamp) -> Option<Usage> {
     let reading = metrics.nodes.get(node)?;
     let age = now.duration_since(reading.time);
     if age < SignedDuration::ZERO || age > NODE_FRESH {

@@ -14,20 +14,20 @@ use crate::{
 
 /// What is known of a node before limits and other removals are asked.
 #[derive(Clone, Debug)]
-pub(super) struct Verdict<'a> {
-    pub(super) node: &'a Node,
+pub(crate) struct Verdict<'a> {
+    pub(crate) node: &'a Node,
     /// Its place in the world.
-    pub(super) host: usize,
-    pub(super) ours: bool,
-    pub(super) blockers: Vec<Blocker>,
+    pub(crate) host: usize,
+    pub(crate) ours: bool,
+    pub(crate) blockers: Vec<Blocker>,
     /// Its pods that need another place.
-    pub(super) movers: Vec<&'a Pod>,
+    pub(crate) movers: Vec<&'a Pod>,
     /// Those of them that are to be evicted (the others are leaving already).
-    pub(super) evicted: Vec<&'a Pod>,
+    pub(crate) evicted: Vec<&'a Pod>,
     /// It is not needed: nothing of its own says otherwise.
-    pub(super) unneeded: bool,
+    pub(crate) unneeded: bool,
     /// Its pods fit nowhere else, but on a cheaper node.
-    pub(super) replacement: Option<Replacement<'a>>,
+    pub(crate) replacement: Option<Replacement<'a>>,
 }
 
 /// How much each budget still allows, by its index in the cluster.
@@ -44,7 +44,7 @@ impl<'a> Context<'a> {
     }
 
     /// The budgets that cover a pod.
-    pub(super) fn covering(
+    pub(crate) fn covering(
         &self,
         world: &World<'a>,
         pod: &Pod,
@@ -69,7 +69,7 @@ impl<'a> Context<'a> {
             .collect()
     }
 
-    fn verdict(&self, world: &mut World<'a>, host: usize, node: usize) -> Verdict<'a> {
+    pub(crate) fn verdict(&self, world: &mut World<'a>, host: usize, node: usize) -> Verdict<'a> {
         let (cluster, policy, now) = (&self.snapshot.cluster, self.policy, self.now);
         let node = &cluster.nodes[node];
         let ours = policy.pool_of(node).is_some();
@@ -192,7 +192,7 @@ impl<'a> Context<'a> {
 
 /// Thinks the host away and finds a place for each of its pods on the others, again until a pass places none. Returns
 /// the moves, which stand in the world now, and the pods without a place.
-pub(super) fn move_all<'a>(
+pub(crate) fn move_all<'a>(
     world: &mut World<'a>,
     host: usize,
     movers: &[&'a Pod],

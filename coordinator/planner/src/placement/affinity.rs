@@ -4,6 +4,8 @@
 //! domain; but the counts are kept, not made anew for each pod: whatever is put somewhere or taken away changes the few
 //! that its shape is counted in. A candidate need not be in the world, so a node that is only thought of can be asked for.
 
+pub(super) mod reasons;
+
 use std::{collections::HashMap, sync::Arc};
 
 use super::{

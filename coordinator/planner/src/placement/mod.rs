@@ -10,6 +10,7 @@
 mod affinity;
 mod classes;
 mod filters;
+mod reasons;
 mod volumes;
 
 use std::{cell::Cell, cmp::Ordering, sync::Arc};

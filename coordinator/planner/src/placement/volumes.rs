@@ -11,6 +11,8 @@
 //!
 //! Storage capacity (CSIStorageCapacity) is not asked for, nor are the disks that only older API versions know.
 
+mod reasons;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -58,6 +60,21 @@ struct Use {
     claim: ClaimId,
     /// At most one pod may.
     alone: bool,
+}
+
+/// What a driver would have to attach to a node.
+struct Load<'a> {
+    driver: &'a str,
+    present: usize,
+    more: usize,
+    limit: i64,
+}
+
+impl Load<'_> {
+    /// Beyond the limit; one that gets nothing more is not asked.
+    fn is_too_much(&self) -> bool {
+        self.more > 0 && !i64::try_from(self.present + self.more).is_ok_and(|all| all <= self.limit)
+    }
 }
 
 /// The claims of a pod.
@@ -190,13 +207,27 @@ impl<'a> Volumes<'a> {
         host: &Host<'_>,
         shape_of: impl Fn(&Pod) -> ShapeId,
     ) -> Result<(), PendingCode> {
+        if self.loads(coming, host, shape_of).iter().any(Load::is_too_much) {
+            Err(PendingCode::Volume)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What each driver with a limit would have to attach.
+    fn loads<'s>(
+        &'s self,
+        coming: &[ShapeId],
+        host: &Host<'_>,
+        shape_of: impl Fn(&Pod) -> ShapeId,
+    ) -> Vec<Load<'s>> {
         let of_type = || self.limits_of_type.get(&**host.labels.get(keys::INSTANCE_TYPE)?);
         let limits = match host.place {
             Place::Existing(_) => self.limits.get(&*host.name).copied(),
             Place::Launching(_) | Place::Planned => of_type(),
         };
         let Some(limits) = limits.filter(|limits| !limits.is_empty()) else {
-            return Ok(());
+            return Vec::new();
         };
         let attached = |shape: ShapeId| {
             let uses = self.of_shape[shape].claims.iter();
@@ -206,17 +237,17 @@ impl<'a> Volumes<'a> {
         let present: BTreeSet<Attached<'a>> = with_volumes.flat_map(|pod| attached(shape_of(pod))).collect();
         let mut new: BTreeSet<Attached<'a>> = coming.iter().flat_map(|shape| attached(*shape)).collect();
         new.retain(|volume| !present.contains(volume));
-        let fits = |(driver, limit): (&Arc<str>, &i64)| {
+        let load = |(driver, limit): (&'s Arc<str>, &i64)| {
             let of_driver =
                 |all: &BTreeSet<Attached<'_>>| all.iter().filter(|(name, _)| **name == **driver).count();
-            let more = of_driver(&new);
-            more == 0 || i64::try_from(of_driver(&present) + more).is_ok_and(|all| all <= *limit)
+            Load {
+                driver,
+                present: of_driver(&present),
+                more: of_driver(&new),
+                limit: *limit,
+            }
         };
-        if limits.iter().all(fits) {
-            Ok(())
-        } else {
-            Err(PendingCode::Volume)
-        }
+        limits.iter().map(load).collect()
     }
 
     fn know_limits(&mut self, cluster: &'a Cluster) {

@@ -1,0 +1,381 @@
+//! What keeps a node, each blocker of the plan with its figures.
+
+use jiff::SignedDuration;
+use serde::Serialize;
+
+use super::{
+    Seen,
+    node::PodOnNode,
+    words::{self, and, count, length, moment, span},
+};
+use crate::{
+    Blocker, BlockerCode, RemovalReason,
+    decide::{Verdict, node_usage},
+    drainability,
+    model::{Market, Node, Percent, Pod, PodKey, VolumeSource, keys},
+    placement::World,
+};
+
+/// A blocker with its figures.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BlockerAnswer {
+    /// The code of [`crate::Blocker`].
+    pub code: BlockerCode,
+    /// The pod that it is about, if it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodKey>,
+    /// What it means here.
+    pub detail: String,
+}
+
+impl<'a> Seen<'_, 'a> {
+    /// The plan's blockers of the node, each explained. `pods` are those of the node and where they would go.
+    pub(super) fn blockers(
+        &self,
+        world: &World<'a>,
+        verdict: &Verdict<'a>,
+        pods: &[PodOnNode],
+    ) -> Vec<BlockerAnswer> {
+        let of_plan = self
+            .plan
+            .nodes
+            .iter()
+            .find(|other| other.node == verdict.node.name);
+        let of_plan = of_plan
+            .map(|verdict| verdict.blockers.as_slice())
+            .unwrap_or_default();
+        of_plan
+            .iter()
+            .map(|blocker| BlockerAnswer {
+                code: blocker.code,
+                pod: blocker.pod.clone(),
+                detail: match &blocker.pod {
+                    Some(key) => self.of_pod(world, verdict, blocker, key, pods),
+                    None => self.of_node(verdict, blocker.code),
+                },
+            })
+            .collect()
+    }
+
+    fn of_pod(
+        &self,
+        world: &World<'a>,
+        verdict: &Verdict<'a>,
+        blocker: &Blocker,
+        key: &PodKey,
+        pods: &[PodOnNode],
+    ) -> String {
+        let known = world.hosts[verdict.host].pods.iter().find(|pod| pod.key == *key);
+        let Some(pod) = known else { return String::new() };
+        match blocker.code {
+            BlockerCode::NotReplicated => "no controller would create it anew".to_owned(),
+            BlockerCode::KubeSystemWithoutPdb => {
+                "no disruption budget covers it (scale_down.kube_system = \"block\")".to_owned()
+            }
+            BlockerCode::LocalStorage => local_storage(pod),
+            BlockerCode::NotSafeToEvict => annotation(pod, drainability::SAFE_TO_EVICT),
+            BlockerCode::DoNotDisrupt => self.do_not_disrupt(pod),
+            BlockerCode::NotEnoughPdb | BlockerCode::MultiplePdbs => self.budgets(world, pod, blocker.code),
+            BlockerCode::NoPlaceToMove => pods.iter().find(|other| other.pod == *key).map_or_else(
+                || "no other node takes it".to_owned(),
+                |other| other.detail.clone(),
+            ),
+            _ => String::new(),
+        }
+    }
+
+    fn do_not_disrupt(&self, pod: &Pod) -> String {
+        let text = annotation(pod, drainability::DO_NOT_DISRUPT);
+        let value = pod.annotations.get(drainability::DO_NOT_DISRUPT);
+        let limit = value.and_then(|value| crate::duration::parse(value).ok());
+        let limit = limit.and_then(|limit| SignedDuration::try_from(limit).ok());
+        match (pod.started, limit) {
+            (Some(started), Some(limit)) => format!("{text}: until {}", moment(started + limit)),
+            (None, Some(_)) => format!("{text}: it has not started yet"),
+            _ => text,
+        }
+    }
+
+    fn budgets(&self, world: &World<'a>, pod: &Pod, code: BlockerCode) -> String {
+        let covering: Vec<_> = self
+            .context
+            .covering(world, pod)
+            .map(|(_, budget)| budget)
+            .collect();
+        let names: Vec<String> = covering.iter().map(|budget| budget.name.to_string()).collect();
+        if code == BlockerCode::MultiplePdbs {
+            return format!(
+                "disruption budgets {} cover it: the API server refuses every eviction",
+                and(&names)
+            );
+        }
+        let each = covering.iter().map(|budget| match budget.disruptions_allowed {
+            ..1 => format!("disruption budget {} allows none now", budget.name),
+            left => format!(
+                "disruption budget {} allows {}, which other removals of this plan spend",
+                budget.name,
+                count(usize::try_from(left).unwrap_or_default(), "eviction")
+            ),
+        });
+        and(&each.collect::<Vec<_>>())
+    }
+
+    fn of_node(&self, verdict: &Verdict<'a>, code: BlockerCode) -> String {
+        let (context, node) = (self.context, verdict.node);
+        let (down, now) = (&context.policy.scale_down, context.now);
+        match code {
+            BlockerCode::NotOurs => not_ours(node),
+            BlockerCode::ScaleDownDisabled => {
+                let keys = [drainability::SCALE_DOWN_DISABLED, drainability::DO_NOT_DISRUPT];
+                let set = keys
+                    .into_iter()
+                    .filter(|key| node.annotations.get(*key).is_some_and(|v| &**v == "true"));
+                let set: Vec<String> = set.map(|key| format!("annotation {key}=true")).collect();
+                and(&set)
+            }
+            BlockerCode::BeingDeleted => "it is on its way out already".to_owned(),
+            BlockerCode::NotUnneededLongEnough => {
+                let since = self.plan.unneeded_since.get(&node.name).copied().unwrap_or(now);
+                format!(
+                    "unneeded for {} of {} (scale_down.sustained)",
+                    span(now.duration_since(since)),
+                    length(down.sustained)
+                )
+            }
+            BlockerCode::Utilised => self.utilised(verdict),
+            BlockerCode::UnknownUsage => self.unknown_usage(node),
+            BlockerCode::AtMinNodes => self.at_min(verdict),
+            BlockerCode::Budget => self.budget(verdict),
+            BlockerCode::TooYoung => format!(
+                "{} old, of {} (scale_down.min_age)",
+                node.created
+                    .map_or_else(|| "?".to_owned(), |created| span(now.duration_since(created))),
+                length(down.min_age)
+            ),
+            BlockerCode::NoPlaceToMove => "the room kept free in its pool fits nowhere else".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// Measured, by requests, or because the rest would run hot.
+    fn utilised(&self, verdict: &Verdict<'a>) -> String {
+        let (context, node) = (self.context, verdict.node);
+        let (up, down) = (&context.policy.scale_up, &context.policy.scale_down);
+        let mut parts = Vec::new();
+        let usage = node_usage(&context.snapshot.metrics, node.name.as_str(), context.now);
+        if let Some(usage) = usage.filter(|_| context.asks_averages_below()) {
+            for (what, value, bound) in [
+                ("CPU", usage.cpu, down.cpu_percent),
+                ("memory", usage.memory, down.memory_percent),
+            ] {
+                if value >= bound.0 {
+                    parts.push(format!("{what} {} against {bound}", Percent(value)));
+                }
+            }
+        }
+        let bound = down.unneeded_when_requests_below_percent;
+        let requested = self.requested_percent(verdict);
+        if bound.0 < 100.0 && requested >= bound.0 {
+            parts.push(format!("requests {} against {bound}", Percent(requested)));
+        }
+        if parts.is_empty() {
+            let rest = self.rest_without(verdict);
+            for (what, value, bound) in [
+                ("CPU", rest.0, up.cpu_percent),
+                ("memory", rest.1, up.memory_percent),
+            ] {
+                if value > bound.0 {
+                    parts.push(format!(
+                        "without it the other nodes would be at {} {what}, above {bound}",
+                        Percent(value)
+                    ));
+                }
+            }
+        }
+        if parts.is_empty() {
+            "without it the other nodes would be above a scale-up threshold".to_owned()
+        } else {
+            and(&parts)
+        }
+    }
+
+    /// The higher of CPU and memory that its bound pods request, in percent.
+    fn requested_percent(&self, verdict: &Verdict<'a>) -> f64 {
+        let node = verdict.node;
+        let pods = self.context.snapshot.cluster.pods.iter();
+        let mut used = crate::model::Resources::default();
+        pods.filter(|pod| {
+            pod.node.as_ref() == Some(&node.name) && !pod.is_finished() && !pod.is_gone(self.context.now)
+        })
+        .for_each(|pod| used.add(&pod.requests));
+        let share = |used: f64, have: f64| if have > 0.0 { used / have * 100.0 } else { 100.0 };
+        share(used.cpu.as_f64(), node.allocatable.cpu.as_f64())
+            .max(share(used.memory.as_f64(), node.allocatable.memory.as_f64()))
+    }
+
+    /// CPU and memory of the Ready nodes that stay, in percent, if this one went as well as those that do.
+    fn rest_without(&self, verdict: &Verdict<'a>) -> (f64, f64) {
+        let Some(usage) = self.context.averages.newest else {
+            return (0.0, 0.0);
+        };
+        let ready = || {
+            self.context
+                .snapshot
+                .cluster
+                .nodes
+                .iter()
+                .filter(|node| node.ready)
+        };
+        let goes = |node: &Node| {
+            node.name == verdict.node.name || self.plan.remove.iter().any(|removal| removal.node == node.name)
+        };
+        let rest = |of: fn(&Node) -> f64, percent: f64| {
+            let all: f64 = ready().map(of).sum();
+            let stays: f64 = ready().filter(|node| !goes(node)).map(of).sum();
+            if stays > 0.0 {
+                percent * all / stays
+            } else {
+                f64::INFINITY
+            }
+        };
+        (
+            rest(|node| node.allocatable.cpu.as_f64(), usage.cpu),
+            rest(|node| node.allocatable.memory.as_f64(), usage.memory),
+        )
+    }
+
+    fn unknown_usage(&self, node: &Node) -> String {
+        let Some(reading) = self.context.snapshot.metrics.nodes.get(&node.name) else {
+            return "nobody has measured it".to_owned();
+        };
+        let age = self.context.now.duration_since(reading.time);
+        match (reading.cpu_percent, reading.memory_percent) {
+            _ if age < SignedDuration::ZERO => "its reading lies in the future".to_owned(),
+            (Some(_), Some(_)) => format!("its reading is {} old, and counts for 1m", span(age)),
+            (None, _) => "its CPU is unknown".to_owned(),
+            (_, None) => "its memory is unknown".to_owned(),
+        }
+    }
+
+    fn at_min(&self, verdict: &Verdict<'a>) -> String {
+        let policy = self.context.policy;
+        let Some(pool) = policy.pool_of(verdict.node) else {
+            return String::new();
+        };
+        let goes = |node: &Node| {
+            let removal = self.plan.remove.iter().find(|removal| removal.node == node.name);
+            removal.is_some_and(|removal| removal.reason != RemovalReason::Replaced)
+        };
+        let staying = |node: &&Node| policy.pool_of(node).is_some() && !node.being_deleted && !goes(node);
+        let nodes = || self.context.snapshot.cluster.nodes.iter().filter(staying);
+        let of_pool = || nodes().filter(|node| policy.pool_of(node).is_some_and(|p| p.name == pool.name));
+        let mut parts = Vec::new();
+        let (all, min) = (nodes().count(), policy.limits.min_nodes as usize);
+        if all <= min {
+            parts.push(format!("{} left, limits.min_nodes = {min}", count(all, "node")));
+        }
+        let (members, min) = (of_pool().count(), pool.min_nodes as usize);
+        if members <= min {
+            parts.push(format!(
+                "{} left in pool {}, its min_nodes = {min}",
+                count(members, "node"),
+                pool.name
+            ));
+        }
+        if parts.is_empty() {
+            let on_demand = of_pool()
+                .filter(|node| node.market() != Some(Market::Spot))
+                .count();
+            parts.push(format!(
+                "{on_demand} on demand left in pool {}, its on_demand_base = {}",
+                pool.name, pool.on_demand_base
+            ));
+        }
+        and(&parts)
+    }
+
+    fn budget(&self, verdict: &Verdict<'a>) -> String {
+        let policy = self.context.policy;
+        let down = &policy.scale_down;
+        let plan = self.plan;
+        let is_destination = plan.remove.iter().flat_map(|removal| &removal.moves).any(
+            |planned| matches!(&planned.to, crate::Destination::Node(name) if *name == verdict.node.name),
+        );
+        if is_destination {
+            return "pods of another node that goes move here".to_owned();
+        }
+        if verdict.replacement.is_some() && !plan.remove.is_empty() {
+            return "a node is replaced only when no other goes, one at a time".to_owned();
+        }
+        let empty = plan
+            .remove
+            .iter()
+            .filter(|removal| removal.reason == RemovalReason::Empty)
+            .count();
+        let drained = plan.remove.len() - empty;
+        let mut parts = Vec::new();
+        let (key, gone, most) = if verdict.movers.is_empty() {
+            ("max_parallel_empty", empty, down.max_parallel_empty)
+        } else {
+            ("max_parallel_drains", drained, down.max_parallel_drains)
+        };
+        if gone >= most as usize {
+            parts.push(format!("{gone} of {most} at once (scale_down.{key})"));
+        }
+        if let Some(pool) = policy.pool_of(verdict.node) {
+            let members: Vec<&Node> = self
+                .context
+                .snapshot
+                .cluster
+                .nodes
+                .iter()
+                .filter(|node| policy.pool_of(node).is_some_and(|p| p.name == pool.name))
+                .collect();
+            let most = down.budget.of(members.len());
+            let going = members
+                .iter()
+                .filter(|node| node.being_deleted || plan.remove.iter().any(|r| r.node == node.name))
+                .count();
+            if going >= most {
+                parts.push(format!(
+                    "{going} of {most} of pool {} in disruption (scale_down.budget)",
+                    pool.name
+                ));
+            }
+        }
+        if parts.is_empty() {
+            "a limit on disruption at once is used up".to_owned()
+        } else {
+            and(&parts)
+        }
+    }
+}
+
+fn not_ours(node: &Node) -> String {
+    use crate::model::ControlPlaneLabels as _;
+    if node.is_control_plane() {
+        return "it is of the control plane".to_owned();
+    }
+    match node.label(keys::POOL) {
+        Some(pool) => format!("the policy has no pool {pool}"),
+        None => format!("it has no label {}", keys::POOL),
+    }
+}
+
+fn local_storage(pod: &Pod) -> String {
+    let kind = |source: &VolumeSource| match source {
+        VolumeSource::HostPath => "hostPath",
+        _ => "emptyDir",
+    };
+    let volumes = drainability::local_volumes(pod);
+    let volumes: Vec<String> = volumes
+        .map(|volume| format!("{} ({})", volume.name, kind(&volume.source)))
+        .collect();
+    let what = if volumes.len() == 1 { "volume" } else { "volumes" };
+    format!("{what} {} on the node would be lost", and(&volumes))
+}
+
+fn annotation(pod: &Pod, key: &str) -> String {
+    let value = pod.annotations.get(key).map(AsRef::as_ref).unwrap_or_default();
+    format!("annotation {}={value}", words::short_annotation(key))
+}
