@@ -111,6 +111,19 @@ fn every_mistake_is_named_by_its_path() {
         (pool("markets = [\"reserved\"]"), "pool[0].markets[0]"),
         (pool("spot_share_percent = 140"), "pool[0].spot_share_percent"),
         (pool("reserved = { cpu = \"lots\" }"), "pool[0].reserved.cpu"),
+        (pool("headroom = { cpu = \"100%\" }"), "pool[0].headroom.cpu"),
+        (pool("headroom = { cpu = \"-1%\" }"), "pool[0].headroom.cpu"),
+        (
+            pool("headroom = { memory = \"some%\" }"),
+            "pool[0].headroom.memory",
+        ),
+        (pool("headroom = { memory = \"%\" }"), "pool[0].headroom.memory"),
+        (
+            pool("headroom = { memory = \"lots\" }"),
+            "pool[0].headroom.memory",
+        ),
+        (pool("headroom = { pods = \"10%\" }"), "pool[0].headroom.pods"),
+        (pool("burstable_cpu = \"bursts\""), "pool[0].burstable_cpu"),
         (
             pool("taints = [{ key = \"a\", effect = \"Never\" }]"),
             "pool[0].taints[0].effect",

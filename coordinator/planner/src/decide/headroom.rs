@@ -6,9 +6,10 @@
 use crate::{
     Policy,
     model::{
-        Bytes, DEFAULT_SCHEDULER, MilliCpu, NodeAffinity, Owner, Phase, Pod, PodKey, Resources, Toleration,
-        TolerationOperator, keys,
+        Bytes, Cluster, DEFAULT_SCHEDULER, MilliCpu, Node, NodeAffinity, Owner, Phase, Pod, PodKey,
+        Resources, Toleration, TolerationOperator, keys,
     },
+    policy::Kept,
 };
 
 /// The kind of controller that marks them.
@@ -19,27 +20,47 @@ pub(crate) fn is_headroom(pod: &Pod) -> bool {
     pod.is_owned_by(KIND)
 }
 
-/// The virtual pods of every pool: as many as it keeps slots (at least one), which share CPU and memory evenly.
-pub(super) fn pods(policy: &Policy) -> Vec<Pod> {
+/// The virtual pods of every pool: as many as it keeps slots (at least one), which share CPU and memory evenly. A
+/// percentage makes at least one for every node that it is of, so that none is larger than its share of an average node.
+pub(super) fn pods(policy: &Policy, cluster: &Cluster) -> Vec<Pod> {
     let mut all = Vec::new();
     for pool in &policy.pools {
         let headroom = &pool.headroom;
-        if headroom.cpu == MilliCpu::ZERO && headroom.memory == Bytes::ZERO && headroom.pods == 0 {
+        let stays = |node: &&Node| node.ready && !node.unschedulable && !node.being_deleted;
+        let nodes = cluster
+            .nodes
+            .iter()
+            .filter(stays)
+            .filter(|node| policy.pool_of(node).is_some_and(|other| other.name == pool.name));
+        let mut parts = headroom.pods.max(1);
+        let mut has = Resources::default();
+        if matches!(headroom.cpu, Kept::Share(_)) || matches!(headroom.memory, Kept::Share(_)) {
+            let mut count = 0;
+            for node in nodes {
+                has.add(&node.allocatable);
+                count += 1;
+            }
+            parts = parts.max(count);
+        }
+        let (cpu, memory) = (headroom.cpu.of(has.cpu.0), headroom.memory.of(has.memory.0));
+        if cpu == 0 && memory == 0 && headroom.pods == 0 {
             continue;
         }
-        let parts = i64::from(headroom.pods.max(1));
-        let requests = Resources {
-            cpu: MilliCpu((headroom.cpu.0 + parts - 1) / parts),
-            memory: Bytes((headroom.memory.0 + parts - 1) / parts),
-            pods: i64::from(headroom.pods > 0),
-            ..Resources::default()
-        };
-        all.extend((0..parts).map(|index| pod(pool.name.as_str(), index, requests.clone())));
+        let part = |amount: i64| (amount + i64::from(parts) - 1) / i64::from(parts);
+        all.extend((0..parts).map(|index| {
+            let requests = Resources {
+                cpu: MilliCpu(part(cpu)),
+                memory: Bytes(part(memory)),
+                pods: i64::from(index < headroom.pods),
+                ..Resources::default()
+            };
+            pod(pool.name.as_str(), index, requests)
+        }));
     }
     all
 }
 
-fn pod(pool: &str, index: i64, requests: Resources) -> Pod {
+fn pod(pool: &str, index: u32, requests: Resources) -> Pod {
     Pod {
         key: PodKey::new(KIND, format!("{pool}-{index}")),
         uid: "".into(),

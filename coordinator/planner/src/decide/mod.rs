@@ -31,6 +31,7 @@ use crate::{
     Action, Hold, Plan, Pods, Policy, Rule, RuleName, Snapshot,
     model::{Pod, PoolName, SETTLING},
     placement::{Host, QuickMap, World},
+    policy::{BurstableCpu, TypeSpec},
     snapshot::{Launching, State},
 };
 use budgets::Covering;
@@ -100,7 +101,7 @@ pub(crate) fn plan_before(
         };
         key(a).cmp(&key(b))
     });
-    let headroom = headroom::pods(policy);
+    let headroom = headroom::pods(policy, &snapshot.cluster);
     let mut world = World::new(&snapshot.cluster, &headroom, policy, now);
     let offerings = offerings::all(&mut world, policy, state, now);
     world.open_domains(&offerings::domains(&offerings));
@@ -288,7 +289,38 @@ impl<'a> Context<'a> {
                     .to_owned(),
             );
         }
+        let bursting = self.bursting(plan);
+        if !bursting.is_empty() {
+            assumptions.push(bursting.join("; "));
+        }
         assumptions
+    }
+
+    /// Types that a launch may be of and whose CPU was counted in full though it lasts for minutes only.
+    fn bursting(&self, plan: &Plan) -> Vec<String> {
+        let mut types: Vec<&TypeSpec> = Vec::new();
+        for launch in &plan.launch {
+            let pool = self.policy.pool(launch.pool.as_str());
+            if pool.is_none_or(|pool| pool.burstable_cpu == BurstableCpu::Baseline) {
+                continue;
+            }
+            for name in &launch.instance_types {
+                let spec = self.policy.types.get(name).filter(|spec| spec.is_burstable());
+                types.extend(spec.map(AsRef::as_ref));
+            }
+        }
+        types.sort_by(|a, b| {
+            let price = a.on_demand_price.total_cmp(&b.on_demand_price);
+            price.then_with(|| a.name.cmp(&b.name))
+        });
+        types.dedup_by(|a, b| a.name == b.name);
+        let counted = |spec: &&TypeSpec| {
+            format!(
+                "{}: {} CPUs were counted, {} of them can last",
+                spec.name, spec.cpu, spec.baseline_percent
+            )
+        };
+        types.iter().map(counted).collect()
     }
 
     pub(crate) fn asks_averages_below(&self) -> bool {

@@ -225,14 +225,48 @@ pub struct Reserved {
 }
 
 /// Room kept free in a pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Headroom {
-    /// CPU.
-    pub cpu: MilliCpu,
-    /// Memory.
-    pub memory: Bytes,
+    /// CPU, in thousandths of a core.
+    pub cpu: Kept,
+    /// Memory, in bytes.
+    pub memory: Kept,
     /// Slots for pods.
     pub pods: u32,
+}
+
+/// How much of a resource is kept free: an amount, or a share of what the pool has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kept {
+    /// So much.
+    Amount(i64),
+    /// Such a share, below 100 %, of what the pool's nodes offer to pods, as far as they are Ready, not cordoned and not
+    /// on their way out.
+    Share(Percent),
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self::Amount(0)
+    }
+}
+
+impl Kept {
+    /// How much that is where the nodes have so much.
+    pub fn of(self, allocatable: i64) -> i64 {
+        match self {
+            Self::Amount(amount) => amount,
+            Self::Share(share) => {
+                #[allow(
+                    clippy::cast_precision_loss,
+                    clippy::cast_possible_truncation,
+                    reason = "a share of what nodes have"
+                )]
+                let kept = (allocatable as f64 * share.fraction() - 1e-6).ceil() as i64;
+                kept
+            }
+        }
+    }
 }
 
 /// An instance type: what it has and what it costs.

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Budget, BurstableCpu, Drain, Forecast, Headroom, Limits, OnTimeout, Policy, PolicyError, Pool, Reserved,
-    ScaleDown, ScaleDownWhen, ScaleUp, TypeSpec, Warning, catalogue,
+    Budget, BurstableCpu, Drain, Forecast, Headroom, Kept, Limits, OnTimeout, Policy, PolicyError, Pool,
+    Reserved, ScaleDown, ScaleDownWhen, ScaleUp, TypeSpec, Warning, catalogue,
     raw::{self, Scalar},
 };
 use crate::{
@@ -371,8 +371,8 @@ fn pool(
             raw::BurstableCpu::Baseline => BurstableCpu::Baseline,
         },
         headroom: Headroom {
-            cpu: MilliCpu(milli(&at("headroom.cpu"), &raw.headroom.cpu)?),
-            memory: Bytes(units(&at("headroom.memory"), &raw.headroom.memory)?),
+            cpu: kept(&at("headroom.cpu"), &raw.headroom.cpu, milli)?,
+            memory: kept(&at("headroom.memory"), &raw.headroom.memory, units)?,
             pods: raw.headroom.pods,
         },
     })
@@ -561,6 +561,23 @@ fn milli(path: &str, text: &Scalar) -> Result<i64> {
 
 fn units(path: &str, text: &Scalar) -> Result<i64> {
     quantity::parse_units(&text.0).or_else(|e| error(path, e.to_string()))
+}
+
+/// An amount, or a percentage: all of it can never be free where a pod runs.
+fn kept(path: &str, text: &Scalar, amount: fn(&str, &Scalar) -> Result<i64>) -> Result<Kept> {
+    let Some(share) = text.0.trim().strip_suffix('%') else {
+        return amount(path, text).map(Kept::Amount);
+    };
+    match share.trim().parse::<f64>() {
+        Ok(share) if (0.0..100.0).contains(&share) => Ok(Kept::Share(Percent(share))),
+        _ => error(
+            path,
+            format!(
+                "`{}` is no percentage of 0 or more and below 100: expected for example \"10%\"",
+                text.0
+            ),
+        ),
+    }
 }
 
 fn budget(path: &str, text: &Scalar) -> Result<Budget> {
