@@ -16,9 +16,9 @@ use jiff::Timestamp;
 use crate::{
     model::{
         Bytes, Cluster, DEFAULT_SCHEDULER, DaemonSet, Deletion, DisruptionBudget, HostPort, LabelSelector,
-        Labels, Market, MilliCpu, Node, NodeAffinity, Owner, Phase, Pod, PodAffinityTerm, PodVolume,
-        Protocol, Resources, SpreadConstraint, Taint, TaintEffect, Toleration, TolerationOperator,
-        UnsatisfiableAction, VolumeSource, keys,
+        Labels, Market, MilliCpu, Node, NodeAffinity, NodeOperator, NodeRequirement, NodeTerm, Owner, Phase,
+        Pod, PodAffinityTerm, PodVolume, Protocol, Resources, SpreadConstraint, Taint, TaintEffect,
+        Toleration, TolerationOperator, UnsatisfiableAction, VolumeSource, Weighted, keys,
     },
     policy::Policy,
     quantity,
@@ -355,6 +355,38 @@ impl PodFixture {
                 honor_taints: false,
             });
         })
+    }
+    /// Likes nodes with this label.
+    pub fn likes_nodes(self, key: &str, value: &str, weight: i32) -> Self {
+        self.with(|p| {
+            let requirement = NodeRequirement {
+                key: key.into(),
+                operator: NodeOperator::In,
+                values: vec![value.into()],
+            };
+            p.node_affinity.preferred.push(Weighted {
+                weight,
+                item: NodeTerm {
+                    expressions: vec![requirement],
+                    fields: Vec::new(),
+                },
+            });
+        })
+    }
+    /// Likes domains with pods labelled `app = …`, or such without where the weight is negative.
+    pub fn likes_pods(self, app: &str, topology_key: &str, weight: i32) -> Self {
+        self.with(|p| {
+            let item = affinity_term(p, app, topology_key);
+            p.preferred_pod_affinity.push(Weighted { weight, item });
+        })
+    }
+    /// Spread with the pods of its `app` label, if possible.
+    pub fn spread_if_possible(self, topology_key: &str, max_skew: i32) -> Self {
+        let mut pod = self.spread(topology_key, max_skew);
+        if let Some(constraint) = pod.0.spread.last_mut() {
+            constraint.when_unsatisfiable = UnsatisfiableAction::ScheduleAnyway;
+        }
+        pod
     }
     /// The pod.
     pub fn build(self) -> Pod {

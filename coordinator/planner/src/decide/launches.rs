@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 
 use super::{
     Context,
+    honour::{New, Places},
     offerings::Offering,
     packing::{self, Packing, Room, types_for},
 };
 use crate::{
     Destination, Hold, Launch, Placement,
     model::{InstanceType, Pod, TaintEffect},
-    placement::{Place, World},
-    policy::Pool,
+    placement::{Host, Place, World},
+    policy::{Pool, TypeSpec},
 };
 
 /// `instance_types` of a launch holds no more.
@@ -39,7 +40,9 @@ impl<'a> Context<'a> {
     pub(super) fn launch(
         &self,
         world: &mut World<'a>,
+        found: Vec<(&'a Pod, usize)>,
         unplaced: &[&'a Pod],
+        expendable: &mut Vec<&'a Pod>,
         holds: &mut BTreeSet<Hold>,
     ) -> Outcome<'a> {
         let existing: usize = self.counts.values().map(|count| count.nodes).sum();
@@ -61,20 +64,24 @@ impl<'a> Context<'a> {
             nodes,
             elsewhere,
             order,
-            left,
+            mut left,
         } = packing;
         let mut launches = Vec::new();
-        let mut placed = Vec::new();
+        let mut places = Places {
+            pods: found,
+            nodes: Vec::new(),
+        };
         let mut held = Vec::new();
         if self.frozen {
             // Those that would go to older nodes could do so only because of others on new ones.
             held.extend(order.iter().map(|(pod, _)| *pod));
         } else {
-            placed = self.placements(world, &order);
+            places.pods.extend(order);
             for (pod, host) in &elsewhere {
                 world.put(pod, *host);
             }
         }
+        let first = world.hosts.len();
         for node in nodes.iter().filter(|_| !self.frozen) {
             let offering = &self.offerings[node.offering];
             self.count(&mut room, offering);
@@ -82,7 +89,11 @@ impl<'a> Context<'a> {
             for pod in &node.pods {
                 host.add(pod);
             }
-            world.push(host);
+            places.nodes.push(New {
+                host: world.push(host),
+                offering: node.offering,
+                price: node.types.first().map_or(offering.price, |(_, price)| *price),
+            });
             launches.push(self.element(
                 offering,
                 node.types.iter().map(|(spec, _)| &spec.name),
@@ -112,6 +123,14 @@ impl<'a> Context<'a> {
             }
             out_of_steps |= limited.out_of_steps;
         }
+        if self.honour(world, &mut room, &mut places) {
+            // Where some have gone there may be room for others.
+            for waiting in [&mut left, expendable] {
+                self.place_late(world, waiting, &mut places);
+            }
+            self.list_anew(world, &places, &mut launches);
+        }
+        let placed = self.placements(world, &places.pods, first);
         let room = Room {
             nodes: below_max.saturating_sub(launches.len()),
             ..room
@@ -126,8 +145,59 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Pods with the places of their hosts; hosts beyond those of the world are launches.
-    pub(super) fn placements(&self, world: &World<'a>, order: &[(&'a Pod, usize)]) -> Vec<Placement> {
+    /// Places those of the pods that some node takes now, again until none is placed: nodes launched for a minimum or for
+    /// headroom take none.
+    fn place_late(&self, world: &mut World<'a>, waiting: &mut Vec<&'a Pod>, places: &mut Places<'a>) {
+        let new: Vec<_> = places
+            .nodes
+            .iter()
+            .map(|node| world.hosts[node.host].name.clone())
+            .collect();
+        let takes =
+            |host: &Host<'_>| host.accepts && (host.place != Place::Planned || new.contains(&host.name));
+        loop {
+            let before = waiting.len();
+            waiting.retain(|pod| {
+                let host = world.find(pod, takes);
+                if let Some(host) = host {
+                    world.put(pod, host);
+                    places.pods.push((pod, host));
+                }
+                host.is_none()
+            });
+            if waiting.len() == before || waiting.is_empty() {
+                break;
+            }
+        }
+    }
+
+    /// The launches for pods once these have changed places. The type that was chosen leads those of its price.
+    fn list_anew(&self, world: &World<'a>, places: &Places<'a>, launches: &mut [Launch]) {
+        let mut pods: Vec<Vec<&Pod>> = vec![Vec::new(); places.nodes.len()];
+        let first = places.nodes.first().map_or(usize::MAX, |node| node.host);
+        for (pod, host) in &places.pods {
+            if let Some(pods) = host.checked_sub(first).and_then(|node| pods.get_mut(node)) {
+                pods.push(pod);
+            }
+        }
+        for ((launch, node), pods) in launches.iter_mut().zip(&places.nodes).zip(pods) {
+            let offering = &self.offerings[node.offering];
+            let mut types = types_for(world, &self.offerings, node.offering, &pods);
+            types.sort_by(|a, b| {
+                let other = |spec: &TypeSpec| spec.name != offering.spec.name;
+                a.1.total_cmp(&b.1).then(other(&a.0).cmp(&other(&b.0)))
+            });
+            *launch = self.element(offering, types.iter().map(|(spec, _)| &spec.name), &pods);
+        }
+    }
+
+    /// Pods with the places of their hosts; hosts from `first` on are launches.
+    pub(super) fn placements(
+        &self,
+        world: &World<'a>,
+        order: &[(&'a Pod, usize)],
+        first: usize,
+    ) -> Vec<Placement> {
         let placement = |(pod, host): &(&'a Pod, usize)| Placement {
             pod: pod.key.clone(),
             to: match world.hosts.get(*host).map(|host| host.place) {
@@ -135,7 +205,7 @@ impl<'a> Context<'a> {
                     Destination::Node(self.snapshot.cluster.nodes[node].name.clone())
                 }
                 Some(Place::Launching(entry)) => Destination::Launching(entry),
-                Some(Place::Planned) | None => Destination::Launch(host.saturating_sub(world.hosts.len())),
+                Some(Place::Planned) | None => Destination::Launch(host.saturating_sub(first)),
             },
         };
         order.iter().map(placement).collect()

@@ -11,6 +11,7 @@ mod budgets;
 mod company;
 mod drafts;
 mod headroom;
+mod honour;
 mod launches;
 mod lots;
 mod offerings;
@@ -22,6 +23,7 @@ mod replacements;
 mod rules;
 mod summary;
 mod verdicts;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -165,12 +167,11 @@ impl<'a> Context<'a> {
 
         let waiting = self.waiting_pods(world);
         let (found, unplaced) = place_on_nodes(world, &waiting);
-        let mut placements = self.placements(world, &found);
-        let (unplaced, expendable): (Vec<&Pod>, Vec<&Pod>) = unplaced
+        let (unplaced, mut expendable): (Vec<&Pod>, Vec<&Pod>) = unplaced
             .into_iter()
             .partition(|pod| pod.priority >= self.policy.scale_up.priority_cutoff);
-        let outcome = self.launch(world, &unplaced, &mut holds);
-        placements.extend(outcome.placed.iter().cloned());
+        let outcome = self.launch(world, found, &unplaced, &mut expendable, &mut holds);
+        let mut placements = outcome.placed.clone();
         let placed = placements.len();
         let pending = self.pending(world, &outcome, &expendable);
         witness.pods_are_placed(self, world, &outcome);
@@ -354,10 +355,7 @@ fn place_on_nodes<'a>(world: &mut World<'a>, waiting: &[&'a Pod]) -> Placed<'a> 
             // Where the one before it went is now fuller than before: still the best, as long as there is room.
             let same = last
                 .filter(|(of, host)| {
-                    *of == class
-                        && !looks_around
-                        && !world.prefers(pod)
-                        && world.check(pod, &world.hosts[*host]).is_ok()
+                    *of == class && !looks_around && world.check(pod, &world.hosts[*host]).is_ok()
                 })
                 .map(|(_, host)| host);
             if let Some(host) = same.or_else(|| world.find(pod, |host| host.accepts)) {

@@ -262,6 +262,14 @@ impl PoolCount {
         }
     }
 
+    pub(super) fn remove(&mut self, zone: &Zone, market: Market) {
+        self.nodes = self.nodes.saturating_sub(1);
+        self.on_demand -= usize::from(market == Market::OnDemand && self.on_demand > 0);
+        if let Some(nodes) = self.zones.get_mut(zone) {
+            *nodes = nodes.saturating_sub(1);
+        }
+    }
+
     /// The market that the next node of the pool should be of.
     pub(super) fn wanted(&self, pool: &Pool) -> Market {
         let [wanted, _] = self.markets(pool);

@@ -138,7 +138,7 @@ impl<'a> Context<'a> {
             self.accept(world, verdict, &mut left);
             remove.push(self.removal(world, verdict, &moves));
             moves.retain(|(pod, _)| !is_headroom(pod));
-            placements.extend(self.placements(world, &moves));
+            placements.extend(self.placements(world, &moves, world.hosts.len()));
         }
         let launch = self.replace(world, &mut verdicts, &left, allowed, &mut remove, &mut placements);
         let nodes = verdicts

@@ -63,6 +63,19 @@ pub struct SpreadConstraint {
     pub honor_taints: bool,
 }
 
+impl SpreadConstraint {
+    /// Whether it must hold; otherwise it should.
+    pub fn is_hard(&self) -> bool {
+        self.when_unsatisfiable == UnsatisfiableAction::DoNotSchedule
+    }
+
+    /// Whether a pod of the same namespace counts.
+    pub fn selects(&self, labels: &Labels) -> bool {
+        let selector = self.selector.as_ref();
+        selector.is_some_and(|selector| selector.matches(labels))
+    }
+}
+
 /// What happens where a spread constraint cannot be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UnsatisfiableAction {

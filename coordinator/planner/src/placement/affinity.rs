@@ -16,8 +16,7 @@ use super::{
 use crate::{
     PendingCode,
     model::{
-        Cluster, LabelSelector, Labels, NamespaceName, Pod, PodAffinityTerm, SpreadConstraint, Taint,
-        UnsatisfiableAction, keys,
+        Cluster, LabelSelector, Labels, NamespaceName, Pod, PodAffinityTerm, SpreadConstraint, Taint, keys,
     },
 };
 
@@ -150,7 +149,7 @@ type SameSpread<'a> = (
     &'a NamespaceName,
     &'a SpreadConstraint,
     Vec<usize>,
-    Option<(&'a Labels, &'a crate::model::NodeAffinity)>,
+    Option<(&'a Labels, &'a Option<Vec<crate::model::NodeTerm>>)>,
     Option<&'a Vec<crate::model::Toleration>>,
 );
 
@@ -187,7 +186,7 @@ impl<'a> Counts<'a> {
                 });
                 concern.apart.push(index);
             }
-            let constraints: Vec<&'a SpreadConstraint> = pod.spread.iter().filter(|s| is_hard(s)).collect();
+            let constraints: Vec<&'a SpreadConstraint> = pod.spread.iter().filter(|s| s.is_hard()).collect();
             let keys: Vec<usize> = constraints.iter().map(|c| counts.key(&c.topology_key)).collect();
             for constraint in constraints {
                 let same = (
@@ -196,7 +195,7 @@ impl<'a> Counts<'a> {
                     keys.clone(),
                     constraint
                         .honor_node_affinity
-                        .then_some((&pod.node_selector, &pod.node_affinity)),
+                        .then_some((&pod.node_selector, &pod.node_affinity.required)),
                     constraint.honor_taints.then_some(&pod.tolerations),
                 );
                 let index = *spreads.entry(same).or_insert_with(|| {
@@ -213,7 +212,7 @@ impl<'a> Counts<'a> {
                     });
                     counts.spread.len() - 1
                 });
-                concern.spread.push((index, selects(constraint, pod)));
+                concern.spread.push((index, constraint.selects(&pod.labels)));
             }
         }
         counts.relate(cluster, classes, &mut concerns, nears, aparts);
@@ -260,7 +259,7 @@ impl<'a> Counts<'a> {
                     Counted::Spread(of, spread)
                         if !pod.is_terminating()
                             && of.pod.key.namespace == pod.key.namespace
-                            && selects(of.constraint, pod) =>
+                            && of.constraint.selects(&pod.labels) =>
                     {
                         concern.counted_spread.push(*spread);
                     }
@@ -376,6 +375,16 @@ impl<'a> Counts<'a> {
             .repelled
             .iter()
             .any(|index| concern.apart.contains(index) && Some(&self.apart[*index].holding.key) == hostname)
+    }
+
+    /// Whether the order in which such a pod and others come may matter to anybody: with anti-affinity alone it does not,
+    /// for whoever came first keeps the other away.
+    pub(super) fn depends_on_order(&self, shape: ShapeId) -> bool {
+        let concern = &self.concerns[shape];
+        concern.near.is_some()
+            || !concern.spread.is_empty()
+            || !concern.counted_near.is_empty()
+            || !concern.counted_spread.is_empty()
     }
 
     /// Whether placing such a pod depends, now, on what is on other hosts.
@@ -606,15 +615,6 @@ impl<'t, 'a> ByLabel<'t, 'a> {
     }
 }
 
-fn is_hard(constraint: &SpreadConstraint) -> bool {
-    constraint.when_unsatisfiable == UnsatisfiableAction::DoNotSchedule
-}
-
-fn selects(constraint: &SpreadConstraint, pod: &Pod) -> bool {
-    let selector = constraint.selector.as_ref();
-    selector.is_some_and(|selector| selector.matches(&pod.labels))
-}
-
 fn all_match(terms: &[PodAffinityTerm], pod: &Pod, cluster: &Cluster) -> bool {
     terms.iter().all(|term| loosely(term, pod, cluster))
 }
@@ -629,7 +629,8 @@ fn loosely(term: &PodAffinityTerm, pod: &Pod, cluster: &Cluster) -> bool {
             && term.selector.as_ref().is_some_and(|s| s.matches(&pod.labels)))
 }
 
-fn matches(term: &PodAffinityTerm, pod: &Pod, cluster: &Cluster) -> bool {
+/// Whether the term speaks of the pod.
+pub(crate) fn matches(term: &PodAffinityTerm, pod: &Pod, cluster: &Cluster) -> bool {
     term.selector
         .as_ref()
         .is_some_and(|selector| selector.matches(&pod.labels))

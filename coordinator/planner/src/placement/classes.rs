@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A question about a shape and a kind is answered once. Labels that no selector mentions (a StatefulSet's ordinal, a
-//! hostname) make no difference, hence no class of their own. Numbers depend on the order of the input: no decision may
-//! hang on them.
+//! hostname) make no difference, hence no class of their own; nor do preferences, which no filter reads. Numbers depend
+//! on the order of the input: no decision may hang on them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::model::{Cluster, LabelSelector, Labels, NodeTerm, Pod, Taint, VolumeSource};
+use crate::model::{Cluster, LabelSelector, Labels, NodeTerm, Pod, SpreadConstraint, Taint, VolumeSource};
 
 /// A fast hash for keys that nobody outside chooses with ill intent: multiply and rotate, as rustc's own.
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,11 +119,11 @@ impl Hash for ByShape<'_, '_> {
         pod.key.namespace.hash(state);
         self.labels().for_each(|label| label.hash(state));
         pod.node_selector.hash(state);
-        pod.node_affinity.hash(state);
+        pod.node_affinity.required.hash(state);
         pod.tolerations.hash(state);
         pod.pod_affinity.hash(state);
         pod.pod_anti_affinity.hash(state);
-        pod.spread.hash(state);
+        hard_spread(pod).for_each(|constraint| constraint.hash(state));
         pod.host_ports.hash(state);
         volumes(pod).for_each(|volume| volume.hash(state));
     }
@@ -135,12 +135,11 @@ impl PartialEq for ByShape<'_, '_> {
         a.key.namespace == b.key.namespace
             && self.labels().eq(other.labels())
             && a.node_selector == b.node_selector
-            && a.node_affinity == b.node_affinity
+            && a.node_affinity.required == b.node_affinity.required
             && a.tolerations == b.tolerations
             && a.pod_affinity == b.pod_affinity
             && a.pod_anti_affinity == b.pod_anti_affinity
-            && a.preferred_pod_affinity == b.preferred_pod_affinity
-            && a.spread == b.spread
+            && hard_spread(a).eq(hard_spread(b))
             && a.host_ports == b.host_ports
             && a.is_terminating() == b.is_terminating()
             && a.resource_claims == b.resource_claims
@@ -164,17 +163,14 @@ impl<'a> Classes<'a> {
         let mut names_nodes = false;
         for pod in all() {
             let terms = pod.pod_affinity.iter().chain(&pod.pod_anti_affinity);
-            let preferred = pod.preferred_pod_affinity.iter().map(|term| &term.item);
-            for selector in terms.chain(preferred).filter_map(|term| term.selector.as_ref()) {
+            for selector in terms.filter_map(|term| term.selector.as_ref()) {
                 pod_keys.extend(keys(selector));
             }
-            for selector in pod.spread.iter().filter_map(|spread| spread.selector.as_ref()) {
+            for selector in hard_spread(pod).filter_map(|spread| spread.selector.as_ref()) {
                 pod_keys.extend(keys(selector));
             }
             node_keys.extend(pod.node_selector.keys().cloned());
-            let required = pod.node_affinity.required.iter().flatten();
-            let preferred = pod.node_affinity.preferred.iter().map(|term| &term.item);
-            for term in required.chain(preferred) {
+            for term in pod.node_affinity.required.iter().flatten() {
                 names_nodes |= mention(term, &mut node_keys);
             }
         }
@@ -262,6 +258,11 @@ fn volumes(pod: &Pod) -> impl Iterator<Item = &VolumeSource> {
     let ties =
         |source: &&VolumeSource| matches!(source, VolumeSource::Claim(_) | VolumeSource::OwnClaim { .. });
     pod.volumes.iter().map(|volume| &volume.source).filter(ties)
+}
+
+/// Spread constraints that must hold.
+fn hard_spread(pod: &Pod) -> impl Iterator<Item = &SpreadConstraint> {
+    pod.spread.iter().filter(|constraint| constraint.is_hard())
 }
 
 fn address(pod: &Pod) -> usize {

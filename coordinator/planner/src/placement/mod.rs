@@ -17,14 +17,14 @@ use std::{cell::Cell, cmp::Ordering, sync::Arc};
 
 use jiff::Timestamp;
 
-pub(crate) use affinity::Profile;
 use affinity::{Counts, DomainId};
+pub(crate) use affinity::{Profile, matches};
 pub(crate) use classes::{Classes, KindId, QuickMap, QuickSet, ShapeId};
 use volumes::Volumes;
 
 use crate::{
     PendingCode, Policy,
-    model::{Cluster, Labels, Node, Pod, Resources, SETTLING, Taint, TaintEffect, keys},
+    model::{Cluster, Labels, Node, Pod, Resources, SETTLING, Taint, keys},
 };
 
 /// What a host is.
@@ -100,8 +100,6 @@ pub(crate) struct World<'a> {
     order: Vec<usize>,
     /// What selector and taints said, by kind and shape: 0 is not known yet, 1 is yes.
     answers: Vec<Cell<u8>>,
-    /// Some host has taints that only discourage.
-    discourages: bool,
 }
 
 /// What a pool could launch in a zone, as far as spread domains care.
@@ -153,7 +151,6 @@ impl<'a> World<'a> {
             counts,
             hosts: Vec::with_capacity(hosts.len()),
             order: Vec::with_capacity(hosts.len()),
-            discourages: false,
         };
         for mut host in hosts {
             host.measure();
@@ -197,10 +194,6 @@ impl<'a> World<'a> {
     }
 
     fn add(&mut self, host: Host<'a>) {
-        self.discourages |= host
-            .taints
-            .iter()
-            .any(|t| t.effect == TaintEffect::PreferNoSchedule);
         if !host.gone {
             count(&mut self.counts, &mut self.volumes, &self.classes, &host, 1);
         }
@@ -346,7 +339,8 @@ impl<'a> World<'a> {
         self.counts.looks_around(self.classes.shape(pod))
     }
 
-    /// The fullest host of those that pass `wanted` and every filter; the first by name among equals.
+    /// The fullest host of those that pass `wanted` and every filter; the first by name among equals. Preferences are
+    /// asked afterwards, of the plan as a whole: so they cost nothing.
     pub(crate) fn find(&self, pod: &Pod, wanted: impl Fn(&Host<'_>) -> bool) -> Option<usize> {
         let shape = self.classes.shape(pod);
         let does = |host: &Host<'_>| {
@@ -357,54 +351,31 @@ impl<'a> World<'a> {
                 && self.check_alone_as(shape, pod, host).is_ok()
                 && self.counts.check(shape, host).is_ok()
         };
-        if !self.prefers(pod) {
-            return self.order.iter().copied().find(|index| does(&self.hosts[*index]));
-        }
-        let mut best: Option<(usize, (bool, i32, f64))> = None;
-        for (index, host) in self.hosts.iter().enumerate() {
-            if !does(host) {
-                continue;
-            }
-            let rank = (
-                matches!(host.place, Place::Launching(_)),
-                -self.preference(pod, host),
-                -host.fullness,
-            );
-            if best
-                .as_ref()
-                .is_none_or(|(_, other)| rank.partial_cmp(other) == Some(Ordering::Less))
-            {
-                best = Some((index, rank));
-            }
-        }
-        best.map(|(index, _)| index)
+        self.order.iter().copied().find(|index| does(&self.hosts[*index]))
     }
 
-    /// Whether such a pod may like one host more than another.
-    pub(crate) fn prefers(&self, pod: &Pod) -> bool {
-        self.discourages || !pod.node_affinity.preferred.is_empty()
+    /// Hosts in the order in which they are tried.
+    pub(crate) fn in_order(&self) -> &[usize] {
+        &self.order
     }
 
-    /// How much a pod would like the host: preferred node affinity, and taints that only discourage.
-    fn preference(&self, pod: &Pod, host: &Host<'_>) -> i32 {
-        let liked: i32 = pod
-            .node_affinity
-            .preferred
-            .iter()
-            .filter(|term| term.item.matches(&host.name, &host.labels))
-            .map(|term| term.weight)
-            .sum();
-        let discouraged = host
-            .taints
-            .iter()
-            .filter(|taint| taint.effect == crate::model::TaintEffect::PreferNoSchedule)
-            .filter(|taint| {
-                !pod.tolerations
-                    .iter()
-                    .any(|toleration| toleration.tolerates(taint))
-            })
-            .count();
-        liked.saturating_sub(i32::try_from(discouraged).unwrap_or(i32::MAX))
+    /// Whether the order in which such a pod and others come may matter to anybody.
+    pub(crate) fn depends_on_order(&self, pod: &Pod) -> bool {
+        self.counts.depends_on_order(self.classes.shape(pod))
+    }
+
+    /// Puts another host in the place of one, with what is on it. Returns the former.
+    pub(crate) fn replace(&mut self, index: usize, mut host: Host<'a>) -> Host<'a> {
+        self.enroll(&mut host);
+        let place = self.place_in_order(index);
+        let former = std::mem::replace(&mut self.hosts[index], host);
+        for (host, by) in [(&former, -1), (&self.hosts[index], 1)] {
+            if !host.gone {
+                count(&mut self.counts, &mut self.volumes, &self.classes, host, by);
+            }
+        }
+        self.move_in_order(place, index);
+        former
     }
 
     /// Puts the pod there.
