@@ -71,6 +71,14 @@ light-programs:
 	if grep -E '^(aws-sdk-ec2|kube-client) ' <<<"$$tree"; then \
 		echo "'smartscale-agent' must build without the EC2 SDK and without a Kubernetes client" >&2; exit 1; fi
 
+# So long every target looks for files that break a reader.
+FUZZ_SECONDS := 120
+
+## fuzz: looks for files that break a reader, other ones each time; FUZZ_SECONDS=120 a target
+.PHONY: fuzz
+fuzz:
+	SMARTSCALE_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --quiet --profile fuzz --package smartscale-manifests --test fuzz -- --nocapture
+
 ## bench: benchmarks and the figures of a release build, with the machine's description (docs/figures.md)
 .PHONY: bench
 bench: export SMARTSCALE_AGENT = $(CARGO_TARGET_DIR)/agent/smartscale-agent

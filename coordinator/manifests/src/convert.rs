@@ -128,7 +128,7 @@ impl fmt::Display for Kind {
 
 /// An object that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} {}{name}: {path}: {message}", namespace.as_ref().map(|n| format!("{n}/")).unwrap_or_default())]
+#[error("{kind} {}{}: {path}: {message}", namespace.as_ref().map(|n| format!("{n}/")).unwrap_or_default(), or_without(name))]
 pub struct BadObject {
     /// Its kind.
     pub kind: Kind,
@@ -140,6 +140,13 @@ pub struct BadObject {
     pub path: String,
     /// What is wrong with it.
     pub message: String,
+}
+
+/// How an object is called that has no name.
+pub(crate) const WITHOUT_NAME: &str = "(without name)";
+
+fn or_without(name: &str) -> &str {
+    if name.is_empty() { WITHOUT_NAME } else { name }
 }
 
 /// A field that cannot be understood; its object is added by [`Field::of`].
@@ -170,9 +177,19 @@ impl Field {
     }
 }
 
+/// The object's name. Neither it nor the namespace has a slash, which parts the two in what is printed.
 pub(crate) fn name(meta: &ObjectMeta) -> Result<Arc<str>, Field> {
     if meta.name.is_empty() {
         return Err(Field::new("metadata.name", "is missing"));
+    }
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    for (path, text) in [("metadata.name", &*meta.name), ("metadata.namespace", namespace)] {
+        if text.contains('/') {
+            return Err(Field::new(
+                path,
+                format!("`{text}` is no name: expected letters, digits, `-` and `.`"),
+            ));
+        }
     }
     Ok(meta.name.as_str().into())
 }
@@ -285,6 +302,15 @@ mod tests {
         let list = [("cpu".to_owned(), Quantity("lots".into()))].into();
         let error = resources("spec.requests", &list).unwrap_err();
         assert_eq!(error.path, "spec.requests.cpu");
+    }
+
+    #[test]
+    fn a_bad_object_without_a_name_is_said_to_have_none() {
+        let bad = Field::new("spec.priority", "is odd").of(Kind::Pod, &ObjectMeta::default());
+        assert_eq!(
+            bad.to_string(),
+            "Pod default/(without name): spec.priority: is odd"
+        );
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! Objects from text: what `kubectl get … -o yaml` (or json) prints, in any order.
 //!
-//! Documents may be Lists, typed (`PodList`) or not, nested as deep as one likes. An item is turned into its typed
-//! object as soon as it is complete and the untyped form dropped, so that a List of a whole cluster costs little more
-//! than its objects. YAML is read by `serde-saphyr` with its budgets off: they guard against documents from strangers,
-//! while here a cluster of any size is somebody's own file.
+//! Documents may be Lists, typed (`PodList`) or not, also nested. An item is turned into its typed object as soon as it
+//! is complete and the untyped form dropped, so that a List of a whole cluster costs little more than its objects. A
+//! cluster may have any size; what nests too deep for the stack, or grows by repeating itself, is refused.
 
 use std::fmt;
 
@@ -13,7 +12,7 @@ use serde::{
 };
 use serde_json::Value;
 
-use crate::{Kind, Object};
+use crate::{Kind, Object, convert::WITHOUT_NAME};
 
 /// How a text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,20 +67,11 @@ pub fn each_of_json(reader: impl std::io::Read, mut take: impl FnMut(Object)) ->
     let mut json = serde_json::Deserializer::from_reader(reader);
     // What follows a value is looked at, not taken.
     while json.end().is_err() {
-        let seed = ObjectSeed {
-            inherited: None,
-            take: &mut take,
-        };
-        let untyped = seed.deserialize(&mut json).and_then(|untyped| match untyped {
-            Some(_) => Err(de::Error::custom(WITHOUT_KIND)),
-            None => Ok(()),
-        });
-        untyped.map_err(|error| of_json(&error))?;
+        let seed = ObjectSeed::of_document(&mut take);
+        seed.deserialize(&mut json).map_err(|error| of_json(&error))?;
     }
     Ok(())
 }
-
-const WITHOUT_KIND: &str = "an object without `kind`";
 
 fn of_json(error: &serde_json::Error) -> ReadError {
     ReadError {
@@ -97,7 +87,8 @@ fn without_position(message: &str) -> String {
 
 fn yaml(text: &str) -> Result<Vec<Object>, ReadError> {
     let options = serde_saphyr::options! {
-        budget: None,
+        budget: budget(),
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000 },
         strict_booleans: true,
         with_snippet: false,
     };
@@ -113,20 +104,29 @@ fn yaml(text: &str) -> Result<Vec<Object>, ReadError> {
     Ok(all)
 }
 
+/// Any size, but no deeper than the stack of a thread allows (definitions of custom resources reach half of that), and
+/// what is written once and repeated stays below 256 MiB.
+fn budget() -> Option<serde_saphyr::Budget> {
+    serde_saphyr::budget! {
+        max_depth: 64,
+        max_aliases: 1_000,
+        max_recorded_anchor_bytes: 256 << 10,
+        enforce_alias_anchor_ratio: false,
+        max_reader_input_bytes: None,
+        max_events: usize::MAX,
+        max_documents: usize::MAX,
+        max_nodes: usize::MAX,
+        max_total_scalar_bytes: usize::MAX,
+    }
+}
+
 /// One document: an object, or a list of them.
 struct Document(Vec<Object>);
 
 impl<'de> Deserialize<'de> for Document {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut objects = Vec::new();
-        let untyped = ObjectSeed {
-            inherited: None,
-            take: &mut |object| objects.push(object),
-        }
-        .deserialize(deserializer)?;
-        if untyped.is_some() {
-            return Err(de::Error::custom(WITHOUT_KIND));
-        }
+        ObjectSeed::of_document(&mut |object| objects.push(object)).deserialize(deserializer)?;
         Ok(Self(objects))
     }
 }
@@ -138,10 +138,21 @@ struct TypeMeta {
     kind: String,
 }
 
-/// Reads one object or list, hands what it finds to `take`, and returns an object whose kind is not known yet.
+/// Reads one object or list, hands what it finds to `take`, and returns an item whose kind is not known yet.
 struct ObjectSeed<'o> {
     inherited: Option<TypeMeta>,
+    is_item: bool,
     take: &'o mut dyn FnMut(Object),
+}
+
+impl<'o> ObjectSeed<'o> {
+    fn of_document(take: &'o mut dyn FnMut(Object)) -> Self {
+        Self {
+            inherited: None,
+            is_item: false,
+            take,
+        }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for ObjectSeed<'_> {
@@ -190,9 +201,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
             let inherited = own.and_then(TypeMeta::of_items);
             for item in untyped_items {
                 let Some(inherited) = &inherited else {
-                    return Err(de::Error::custom(
-                        "an item without `kind` in a List without a type",
-                    ));
+                    return Err(without_kind(&item));
                 };
                 push(self.take, inherited, item)?;
             }
@@ -204,9 +213,25 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
                 push(self.take, &own, value)?;
                 Ok(None)
             }
-            None => Ok(Some(value)),
+            None if self.is_item => Ok(Some(value)),
+            None => Err(without_kind(&value)),
         }
     }
+}
+
+fn without_kind<E: de::Error>(object: &Value) -> E {
+    let (namespace, name) = (text(object, "namespace"), text(object, "name"));
+    let namespace = namespace.map(|namespace| namespace.to_owned() + "/");
+    E::custom(format_args!(
+        "object {}{}: kind: is missing: expected such as Pod, Node or List",
+        namespace.unwrap_or_default(),
+        name.unwrap_or(WITHOUT_NAME)
+    ))
+}
+
+/// A text of the object's metadata.
+fn text<'o>(object: &'o Value, key: &str) -> Option<&'o str> {
+    object.get("metadata")?.get(key)?.as_str()
 }
 
 impl TypeMeta {
@@ -238,19 +263,14 @@ fn push<E: de::Error>(take: &mut dyn FnMut(Object), of: &TypeMeta, value: Value)
     let Some(kind) = Kind::of(of.api_version.as_deref(), &of.kind) else {
         return Ok(());
     };
-    let text = |key: &str| {
-        value
-            .pointer(&format!("/metadata/{key}"))
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
+    let text = |key: &str| text(&value, key).map(str::to_owned);
     let (namespace, name) = (text("namespace"), text("name"));
     let object = Object::from_value(kind, value).map_err(|error| {
         let namespace = namespace
             .filter(|_| kind.is_namespaced())
             .map(|n| n + "/")
             .unwrap_or_default();
-        let name = name.unwrap_or_else(|| "(without name)".to_owned());
+        let name = name.as_deref().unwrap_or(WITHOUT_NAME);
         E::custom(format_args!(
             "{kind} {namespace}{name}: {}: {}",
             error.path(),
@@ -298,6 +318,7 @@ impl<'de> Visitor<'de> for ItemsSeed<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         while let Some(untyped) = items.next_element_seed(ObjectSeed {
             inherited: self.inherited.clone(),
+            is_item: true,
             take: &mut *self.take,
         })? {
             self.untyped.extend(untyped);

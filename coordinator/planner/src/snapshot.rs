@@ -184,8 +184,12 @@ impl InputError {
 /// Reads JSON, naming the key's path (or line and column, where the text itself is broken) in the error.
 pub(crate) fn from_json<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, InputError> {
     let mut json = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut json)
-        .map_err(|e| InputError::new(e.path().to_string(), e.inner().to_string()))?;
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+        // A broken key is `?` in its path; the whole is `.`.
+        let path = e.path().to_string();
+        let known = path.trim_end_matches(['?', '.']);
+        InputError::new(if known.is_empty() { "." } else { known }, e.inner().to_string())
+    })?;
     json.end().map_err(|e| InputError::new(".", e.to_string()))?;
     Ok(value)
 }
@@ -333,6 +337,13 @@ mod tests {
             )
             .is_err()
         );
+        for (text, path) in [
+            ("{ nodes }", "."),
+            (r#"{ "nodes": { a } }"#, "nodes"),
+            (r#"{ "": x }"#, "."),
+        ] {
+            assert_eq!(Metrics::from_json(text).unwrap_err().path, path, "{text}");
+        }
     }
 
     #[test]

@@ -338,7 +338,7 @@ fn path_of(path: &str, message: &str) -> String {
         .trim_end_matches(".?")
         .trim_end_matches('?')
         .trim_end_matches('.');
-    match named {
+    match named.filter(|key| !key.is_empty()) {
         Some(key) if parent.is_empty() => key.to_owned(),
         Some(key) if parent.ends_with(&format!(".{key}")) || parent == key => parent.to_owned(),
         Some(key) => format!("{parent}.{key}"),

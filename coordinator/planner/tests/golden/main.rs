@@ -5,11 +5,14 @@
 //! smartscale-planner --test golden`, then read the difference.
 #![allow(clippy::unwrap_used, reason = "a failed test should stop at its line")]
 
-use std::fs;
-
-use smartscale_planner::{Plan, fixtures};
-
+#[path = "../support/mod.rs"]
 mod support;
+mod words;
+
+use std::{collections::BTreeSet, fs};
+
+use serde::Serialize;
+use smartscale_planner::{Action, BlockerCode, Hold, PendingCode, Plan, RemovalReason, RuleName, fixtures};
 
 #[test]
 fn every_case_is_decided_as_written_down() {
@@ -48,4 +51,47 @@ fn every_case_is_decided_as_written_down() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_word_that_a_plan_can_say_has_a_case() {
+    let plans: Vec<Plan> = support::cases()
+        .iter()
+        .map(|case| serde_json::from_str(&fs::read_to_string(case.join("plan.json")).unwrap()).unwrap())
+        .collect();
+    fn said<T: Serialize>(words: impl Iterator<Item = T>) -> BTreeSet<String> {
+        let word = |word: T| serde_json::to_value(word).unwrap().as_str().unwrap().to_owned();
+        words.map(word).collect()
+    }
+    let pending = plans.iter().flat_map(|plan| &plan.pods.pending);
+    let blockers = plans
+        .iter()
+        .flat_map(|plan| &plan.nodes)
+        .flat_map(|node| &node.blockers);
+    let removals = plans.iter().flat_map(|plan| &plan.remove);
+    let rules = plans.iter().flat_map(|plan| &plan.rules);
+    let all = [
+        (words::of::<Action>(), said(plans.iter().map(|plan| plan.action))),
+        (words::of::<PendingCode>(), said(pending.map(|pod| pod.code))),
+        (
+            words::of::<BlockerCode>(),
+            said(blockers.map(|blocker| blocker.code)),
+        ),
+        (
+            words::of::<RemovalReason>(),
+            said(removals.map(|removal| removal.reason)),
+        ),
+        (
+            words::of::<Hold>(),
+            said(plans.iter().flat_map(|plan| &plan.held_by)),
+        ),
+        (
+            words::of::<RuleName>(),
+            said(rules.filter(|rule| rule.fired).map(|rule| rule.rule)),
+        ),
+    ];
+    for (words, said) in all {
+        let missing: Vec<_> = words.iter().filter(|word| !said.contains(**word)).collect();
+        assert!(missing.is_empty(), "no case says {missing:?}");
+    }
 }
