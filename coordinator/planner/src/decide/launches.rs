@@ -172,8 +172,8 @@ impl<'a> Context<'a> {
     }
 
     /// The launches for pods once these have changed places. The type that was chosen leads those of its price.
-    fn list_anew(&self, world: &World<'a>, places: &Places<'a>, launches: &mut [Launch]) {
-        let mut pods: Vec<Vec<&Pod>> = vec![Vec::new(); places.nodes.len()];
+    fn list_anew(&self, world: &mut World<'a>, places: &Places<'a>, launches: &mut [Launch]) {
+        let mut pods: Vec<Vec<&'a Pod>> = vec![Vec::new(); places.nodes.len()];
         let first = places.nodes.first().map_or(usize::MAX, |node| node.host);
         for (pod, host) in &places.pods {
             if let Some(pods) = host.checked_sub(first).and_then(|node| pods.get_mut(node)) {
@@ -182,7 +182,11 @@ impl<'a> Context<'a> {
         }
         for ((launch, node), pods) in launches.iter_mut().zip(&places.nodes).zip(pods) {
             let offering = &self.offerings[node.offering];
+            // Their claims are theirs, not taken.
+            let with_volumes: Vec<_> = pods.iter().filter(|pod| !pod.volumes.is_empty()).collect();
+            with_volumes.iter().for_each(|pod| world.take(pod, node.host));
             let mut types = types_for(world, &self.offerings, node.offering, &pods);
+            with_volumes.iter().for_each(|pod| world.put(pod, node.host));
             types.sort_by(|a, b| {
                 let other = |spec: &TypeSpec| spec.name != offering.spec.name;
                 a.1.total_cmp(&b.1).then(other(&a.0).cmp(&other(&b.0)))
