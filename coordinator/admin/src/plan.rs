@@ -1,13 +1,17 @@
 //! `smartscale plan`: tries a policy on a cluster that lies in files. Nothing is contacted.
 //!
 //! ```text
-//! -f … ─▶ manifests ─▶ cluster ─┐
-//! --metrics --state ────────────┼─▶ planner ─▶ table, JSON or YAML on stdout
-//! --policy ─────────────────────┘
+//! -f … ─▶ manifests ─▶ cluster ─┐              ┌─ the plan
+//! --metrics --state ────────────┼─▶ planner ─▶ ┼─ --why --why-node: answers about pods and nodes instead ─▶ table, JSON, YAML
+//! --policy ─────────────────────┘              └─ --against: what is different from an earlier plan instead
 //! ```
 //!
-//! Exit codes: 0 a plan was made (also one that does nothing), 1 it could not be written, 2 bad usage or bad input.
+//! Exit codes: 0 a plan was made (also one that does nothing, or differs), 1 it could not be written, 2 bad usage or input.
 
+mod answers;
+mod difference;
+mod layout;
+mod names;
 mod table;
 
 use std::{
@@ -21,6 +25,8 @@ use jiff::Timestamp;
 use smartscale_manifests::{Objects, read};
 use smartscale_planner::{
     Plan, Policy, Snapshot,
+    explain::{self, Answers, Difference, Questions, Unknown},
+    model::{Cluster, NodeName, PodKey},
     snapshot::{Metrics, State},
 };
 
@@ -43,7 +49,16 @@ pub(crate) struct PlanArgs {
     /// The moment of the decision, RFC 3339; default: the present
     #[arg(long, value_name = "TIME")]
     pub(crate) now: Option<Timestamp>,
-    /// How the plan is printed
+    /// Explains a pod instead of printing the plan: NAMESPACE/NAME, or the name of one in `default`; may be repeated
+    #[arg(long, value_name = "POD", value_parser = pod_key)]
+    pub(crate) why: Vec<PodKey>,
+    /// Explains a node instead of printing the plan; may be repeated
+    #[arg(long, value_name = "NODE")]
+    pub(crate) why_node: Vec<NodeName>,
+    /// Prints what is different from an earlier plan, the output of `-o json`, instead of the plan
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["why", "why_node"])]
+    pub(crate) against: Option<PathBuf>,
+    /// How the plan, the answers or the difference are printed
     #[arg(short = 'o', long = "output", value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
 }
@@ -83,11 +98,24 @@ impl fmt::Display for BadInput {
 
 impl std::error::Error for BadInput {}
 
+/// A pod's name as people type it.
+fn pod_key(text: &str) -> Result<PodKey, String> {
+    if !text.is_empty() && !text.contains('/') {
+        return Ok(PodKey::new("default", text));
+    }
+    text.parse()
+        .map_err(|error: smartscale_planner::model::NotAPodKey| error.to_string())
+}
+
 /// A plan and what is worth a warning.
 #[derive(Debug)]
 pub(crate) struct Decided {
     /// The plan.
     pub(crate) plan: Plan,
+    /// Answers to `--why` and `--why-node`, if anything was asked.
+    pub(crate) answers: Option<Answers>,
+    /// What is different from the plan of `--against`.
+    pub(crate) difference: Option<Difference>,
     /// Oddities of the policy.
     pub(crate) warnings: Vec<String>,
 }
@@ -108,7 +136,7 @@ pub(crate) fn run(args: PlanArgs) -> ExitCode {
     for warning in &decided.warnings {
         eprintln!("warning: {warning}");
     }
-    let printed = render(&decided.plan, args.output).and_then(|text| {
+    let printed = show(&decided, args.output).and_then(|text| {
         io::stdout()
             .lock()
             .write_all(text.as_bytes())
@@ -146,20 +174,62 @@ pub(crate) fn decide(args: &PlanArgs, stdin: &mut impl Read) -> Result<Decided, 
         None => State::default(),
     };
     let cluster = objects.into_cluster(now);
-    let plan = smartscale_planner::plan(
-        &Snapshot {
-            cluster,
-            metrics,
-            state,
-        },
-        &policy,
-        now,
-    );
+    let before = match &args.against {
+        Some(path) => Some(Plan::from_json(&text(path)?).map_err(|error| {
+            let message = format!("{error}: expected what `smartscale plan -o json` printed");
+            BadInput::new(shown(path), message)
+        })?),
+        None => None,
+    };
+    let snapshot = Snapshot {
+        cluster,
+        metrics,
+        state,
+    };
+    let questions = Questions {
+        pods: args.why.clone(),
+        nodes: args.why_node.clone(),
+    };
+    let (plan, answers) = explain::explain(&snapshot, &policy, now, &questions)
+        .map_err(|unknown| not_there(&unknown, &snapshot.cluster))?;
+    let asked = !questions.pods.is_empty() || !questions.nodes.is_empty();
     let warnings = warnings
         .iter()
         .map(|warning| format!("{}: {warning}", shown(&args.policy)))
         .collect();
-    Ok(Decided { plan, warnings })
+    Ok(Decided {
+        difference: before.map(|before| Difference::of(&before, &plan)),
+        plan,
+        answers: asked.then_some(answers),
+        warnings,
+    })
+}
+
+fn not_there(unknown: &Unknown, cluster: &Cluster) -> BadInput {
+    let (option, meant) = match unknown {
+        Unknown::Pod(key) => {
+            let pods: Vec<String> = cluster.pods.iter().map(|pod| pod.key.to_string()).collect();
+            let meant = names::meant(&key.to_string(), pods.iter().map(String::as_str));
+            ("--why", meant)
+        }
+        Unknown::Node(name) => {
+            let nodes = cluster.nodes.iter().map(|node| node.name.as_str());
+            ("--why-node", names::meant(name.as_str(), nodes))
+        }
+    };
+    BadInput::new(option, format!("{unknown}{meant}"))
+}
+
+/// What was asked for as text: the plan, the answers or the difference.
+///
+/// # Errors
+/// If it cannot be serialized.
+pub(crate) fn show(decided: &Decided, output: Output) -> Result<String, String> {
+    match (&decided.answers, &decided.difference) {
+        (Some(answers), _) => written(answers, output, answers::of),
+        (None, Some(difference)) => written(difference, output, difference::of),
+        (None, None) => render(&decided.plan, output),
+    }
 }
 
 /// The plan as text, with a newline at its end.
@@ -167,12 +237,20 @@ pub(crate) fn decide(args: &PlanArgs, stdin: &mut impl Read) -> Result<Decided, 
 /// # Errors
 /// If the plan cannot be serialized.
 pub(crate) fn render(plan: &Plan, output: Output) -> Result<String, String> {
+    written(plan, output, table::of)
+}
+
+fn written<T: serde::Serialize>(
+    value: &T,
+    output: Output,
+    table: impl Fn(&T) -> String,
+) -> Result<String, String> {
     match output {
-        Output::Table => Ok(table::of(plan)),
-        Output::Json => serde_json::to_string_pretty(plan)
+        Output::Table => Ok(table(value)),
+        Output::Json => serde_json::to_string_pretty(value)
             .map(|text| text + "\n")
             .map_err(|error| error.to_string()),
-        Output::Yaml => serde_saphyr::to_string(plan).map_err(|error| error.to_string()),
+        Output::Yaml => serde_saphyr::to_string(value).map_err(|error| error.to_string()),
     }
 }
 

@@ -12,7 +12,8 @@ mod program {
 
 use std::{fs, path::PathBuf};
 
-use program::plan::{Output, PlanArgs, decide, render};
+use program::plan::{Output, PlanArgs, decide, render, show};
+use smartscale_planner::model::PodKey;
 
 const POLICY: &str = r#"
 [cluster]
@@ -50,6 +51,9 @@ impl Folder {
             metrics: None,
             state: None,
             now: Some("2026-01-02T03:04:05Z".parse().unwrap()),
+            why: Vec::new(),
+            why_node: Vec::new(),
+            against: None,
             output: Output::Json,
         }
     }
@@ -154,15 +158,66 @@ fn a_bad_policy_metrics_or_state_names_file_and_key() {
     );
 }
 
+const TWO: &str =
+    "{apiVersion: v1, kind: Pod, metadata: {name: web-1, namespace: shop}, spec: {containers: [{}]}}
+---
+{kind: Node, metadata: {name: node-a}}
+";
+
 #[test]
-fn the_table_reads_like_an_answer() {
+fn what_does_not_exist_is_bad_input_with_what_was_probably_meant() {
     let folder = Folder::new();
-    let big = POD.replace("name: web", "name: big").replace("'1'", "'64'");
-    let node =
-        "{kind: Node, metadata: {name: server, labels: {node-role.kubernetes.io/control-plane: 'true'}}}";
-    let text = format!("{POD}\n---\n{big}\n---\n{node}\n");
-    let plan = decide(&folder.args(&["-".into()]), &mut text.as_bytes())
-        .unwrap()
-        .plan;
-    insta::assert_snapshot!(render(&plan, Output::Table).unwrap());
+    let mut args = folder.args(&["-".into()]);
+    let error = |args: &PlanArgs| decide(args, &mut TWO.as_bytes()).unwrap_err().to_string();
+    args.why = vec![PodKey::new("default", "web-1")];
+    assert_eq!(
+        error(&args),
+        "--why: the cluster has no pod default/web-1; did you mean `shop/web-1`?"
+    );
+    args.why.clear();
+    args.why_node = vec!["nod-a".into()];
+    assert_eq!(
+        error(&args),
+        "--why-node: the cluster has no node nod-a; did you mean `node-a`?"
+    );
+}
+
+#[test]
+fn answers_are_structured_in_json_and_yaml() {
+    let folder = Folder::new();
+    let mut args = folder.args(&["-".into()]);
+    args.why = vec![PodKey::new("shop", "web-1")];
+    args.why_node = vec!["node-a".into()];
+    let decided = decide(&args, &mut TWO.as_bytes()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&show(&decided, Output::Json).unwrap()).unwrap();
+    assert_eq!(json["pods"][0]["pod"], "shop/web-1");
+    assert_eq!(json["pods"][0]["standing"], "placed");
+    assert_eq!(json["nodes"][0]["blockers"][0]["code"], "NotOurs");
+    assert!(json.get("action").is_none(), "the answer, not the plan");
+    let yaml: serde_json::Value = serde_saphyr::from_str(&show(&decided, Output::Yaml).unwrap()).unwrap();
+    assert_eq!(yaml, json);
+}
+
+#[test]
+fn an_earlier_plan_must_be_what_json_output_was() {
+    let folder = Folder::new();
+    let mut args = folder.args(&["-".into()]);
+    let plan = decide(&args, &mut POD.as_bytes()).unwrap();
+    args.against = Some(folder.write("old.json", &show(&plan, Output::Json).unwrap()));
+    let same = decide(&args, &mut POD.as_bytes()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&show(&same, Output::Json).unwrap()).unwrap();
+    assert_eq!(json["same"], true);
+    let other = decide(&args, &mut POD.replace("'1'", "'64'").as_bytes()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&show(&other, Output::Json).unwrap()).unwrap();
+    assert_eq!(json["action"]["new"], "none");
+    assert_eq!(json["pending"]["added"][0]["code"], "NoInstanceTypeFits");
+    args.against = Some(folder.write("old.json", "{\"action\": \"dance\"}"));
+    let error = folder.error(&args);
+    assert!(
+        error.contains("old.json: action: unknown variant `dance`")
+            && error.contains("`smartscale plan -o json`"),
+        "{error}"
+    );
+    args.against = Some(folder.0.path().join("nowhere.json"));
+    assert!(folder.error(&args).contains("nowhere.json: cannot be read"));
 }

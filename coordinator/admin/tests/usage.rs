@@ -114,6 +114,52 @@ fn bad_usage_is_exit_code_two_and_help_is_zero() {
 }
 
 #[test]
+fn questions_about_a_plan_are_answered_or_refused_with_exit_code_two() {
+    let home = tempfile::tempdir().unwrap();
+    let cases =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../planner/tests/cases/the_cluster_is_at_its_maximum");
+    let (cluster, policy) = (cases.join("cluster.yaml"), cases.join("policy.toml"));
+    let plan = |more: &[&str]| {
+        let files = [
+            "plan",
+            "-f",
+            cluster.to_str().unwrap(),
+            "--policy",
+            policy.to_str().unwrap(),
+        ];
+        smartscale(home.path(), &[&files, more].concat())
+    };
+    let answer = plan(&["--why", "web-3", "--why", "default/web-2"]);
+    assert_eq!(answer.status.code(), Some(0));
+    let text = String::from_utf8_lossy(&answer.stdout);
+    assert!(
+        text.starts_with("default/web-3 is pending: AtMaxNodes\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\ndefault/web-2 has a place: launch[0]\n"),
+        "{text}"
+    );
+    for wrong in [
+        ["--why", "web-9"],
+        ["--why", "a/b/c"],
+        ["--why-node", "node-9"],
+        ["--against", "nowhere.json"],
+    ] {
+        let output = plan(&wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert!(
+            output.stdout.is_empty() && said(&output).starts_with("error: "),
+            "{wrong:?}"
+        );
+    }
+    assert_eq!(
+        plan(&["--why", "web-3", "--against", "old.json"]).status.code(),
+        Some(2)
+    );
+}
+
+#[test]
 fn completions_and_the_manual_page_are_printed() {
     let home = tempfile::tempdir().unwrap();
     let bash = smartscale(home.path(), &["completions", "bash"]);

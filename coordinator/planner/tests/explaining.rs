@@ -138,7 +138,7 @@ fn check_tried<T: std::fmt::Debug>(case: &str, pod: &smartscale_planner::model::
         "{case}: {pod}"
     );
     for group in &tried.refused {
-        let filters = matches!(group.code, Reason::Filter(code) if code <= PendingCode::TopologySpread);
+        let filters = matches!(group.code, Reason::Filter(code) if (PendingCode::NodeSelector..=PendingCode::TopologySpread).contains(&code));
         for attempt in group.attempts.iter().filter(|_| filters) {
             assert!(
                 !attempt.causes.is_empty(),

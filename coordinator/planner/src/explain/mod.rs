@@ -14,9 +14,12 @@ mod asks;
 mod blockers;
 pub(crate) mod cause;
 mod difference;
+mod leaving;
+mod limits;
 mod node;
 mod pod;
 mod tried;
+mod waiting;
 mod words;
 
 use jiff::Timestamp;
@@ -25,10 +28,13 @@ use serde::Serialize;
 pub use blockers::BlockerAnswer;
 pub use cause::{Cause, Refusal};
 pub use difference::{Change, Difference, Launches, NodeDifference, PendingDifference, RuleDifference};
+pub use leaving::Leaving;
+pub use limits::Limit;
 pub use node::{Fate, Figures, NodeAnswer, PodOnNode, Share};
-pub use pod::{Leaving, Limit, PodAnswer, Standing};
+pub use pod::{PodAnswer, Standing};
 pub use tried::{Attempt, NodeState, Offer, Reason, Refused, Tried};
 pub(crate) use words::port;
+pub use words::seconds as span;
 
 use crate::{
     Plan, Policy, Snapshot,
@@ -89,6 +95,9 @@ pub fn explain(
         return Err(Unknown::Node(name.clone()));
     }
     let plan = decide::plan(snapshot, policy, now);
+    if *questions == Questions::default() {
+        return Ok((plan, Answers::default()));
+    }
     let mut asking = Asking {
         questions,
         plan: &plan,

@@ -190,7 +190,10 @@ impl<'a> Seen<'_, 'a> {
             let refusal = world.refusal_thought_of(pod, &offering.host);
             let limit = || match self.context.limit(offering, self.outcome) {
                 PendingCode::BackedOff => Some(PendingCode::BackedOff),
-                _ if placed => None,
+                _ if placed || pod.gated => None,
+                _ if pod.priority < self.context.policy.scale_up.priority_cutoff => {
+                    Some(PendingCode::PriorityCutoff)
+                }
                 _ if held => Some(PendingCode::Held),
                 code => Some(code),
             };

@@ -26,6 +26,11 @@ pub(crate) fn span(duration: SignedDuration) -> String {
     }
 }
 
+/// The same of a number of seconds.
+pub fn seconds(seconds: i64) -> String {
+    span(SignedDuration::from_secs(seconds))
+}
+
 /// The same of an unsigned one.
 pub(crate) fn length(duration: Duration) -> String {
     span(SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX))
@@ -38,7 +43,7 @@ pub(crate) fn moment(time: Timestamp) -> String {
 
 /// USD per hour, as far as it matters.
 pub(crate) fn dollars(price: f64) -> String {
-    format!("${price:.4}/h")
+    format!("${price:.4} an hour")
 }
 
 /// `1 node`, `2 nodes`.

@@ -23,7 +23,7 @@ pub use storage::{
 pub use workload::{DaemonSet, DisruptionBudget, Namespace};
 
 pub use crate::{
-    names::{ClusterId, InstanceType, Market, NamespaceName, NodeName, PodKey, PoolName, Zone},
+    names::{ClusterId, InstanceType, Market, NamespaceName, NodeName, NotAPodKey, PodKey, PoolName, Zone},
     resources::{Bytes, MilliCpu, Percent, Resources},
 };
 
