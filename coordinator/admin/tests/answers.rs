@@ -140,6 +140,8 @@ fn pods_are_explained_from_what_they_ask_for_to_what_comes_of_it() {
         ),
         ("a_pod_larger_than_every_type_stays_pending", "default/big-1"),
         ("a_pod_that_must_be_near_nobody", "default/cache-1"),
+        ("a_preferred_zone_gives_way_to_the_price", "default/web-1"),
+        ("a_preferred_zone_is_taken_at_the_same_price", "default/web-1"),
         ("a_selector_that_no_pool_has", "default/web-1"),
         ("a_spread_over_a_zone_without_capacity", "default/web-2"),
         ("an_intolerant_pod_does_not_go_to_a_tainted_pool", "default/web-1"),

@@ -219,9 +219,9 @@ fn offerings(page: &mut Page, tried: &Tried<Offer>) {
         page.line(
             2,
             &format!(
-                "{}: {}, {}, {}, pool {}",
+                "{}: {} an hour, {}, {}, pool {}",
                 offer.instance_type,
-                money(offer.price_per_hour),
+                hourly(offer.price_per_hour),
                 offer.market,
                 offer.zone,
                 offer.pool

@@ -95,7 +95,8 @@ pub(super) fn constraints(pod: &Pod) -> Vec<String> {
     all
 }
 
-fn term(term: &NodeTerm) -> String {
+/// A term of node affinity.
+pub(super) fn term(term: &NodeTerm) -> String {
     let requirements = term.expressions.iter().chain(&term.fields);
     let parts: Vec<String> = requirements.map(node_requirement).collect();
     parts.join(" and ")

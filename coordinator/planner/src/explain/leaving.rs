@@ -83,6 +83,11 @@ impl<'a> Seen<'_, 'a> {
             return;
         };
         let verdict = self.context.verdict(&mut world, host, node);
+        if !verdict.ours {
+            let note = "its node is not ours, so it is never removed".to_owned();
+            answer.notes.push(note);
+            return;
+        }
         let removal = self
             .plan
             .remove

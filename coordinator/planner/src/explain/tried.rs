@@ -74,6 +74,13 @@ pub enum NodeState {
     NotReady,
 }
 
+impl Reason {
+    /// How far a pod got: limits on launches come after every filter, whatever their code's place among the others.
+    fn progress(self) -> (bool, Self) {
+        (self == Self::Filter(PendingCode::PriorityCutoff), self)
+    }
+}
+
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -120,7 +127,7 @@ impl<T> Tried<T> {
             }
         }
         // Stable: among equals those that were asked first.
-        refused.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.total_cmp(&b.1)));
+        refused.sort_by(|a, b| b.0.progress().cmp(&a.0.progress()).then(a.1.total_cmp(&b.1)));
         for (code, _, attempt) in refused {
             match tried.refused.last_mut() {
                 Some(group) if group.code == code => group.attempts.push(attempt),

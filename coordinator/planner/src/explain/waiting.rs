@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Offer, PodAnswer, Seen, Standing, Tried,
+    Offer, PodAnswer, Seen, Standing, Tried, asks,
     words::{count, dollars},
 };
 use crate::{
@@ -38,6 +38,7 @@ impl<'a> Seen<'_, 'a> {
             answer.standing = Standing::Placed;
             answer.place = Some(placement.to.clone());
             self.placed(pod, &placement.to, &offerings, answer);
+            self.preferences(&world, pod, &placement.to, answer);
         } else if let Some(pending) = pending {
             answer.code = Some(pending.code);
             answer.answer = pending.reason.clone();
@@ -90,7 +91,7 @@ impl<'a> Seen<'_, 'a> {
                     .map_or(0, |tried| tried.accept.len().saturating_sub(1));
                 if others > 0 {
                     answer.notes.push(format!(
-                        "{} would take it too; the one liked best is taken, among equals the fullest",
+                        "{} would take it too; the fullest is tried first, and preferences choose among places that cost the same",
                         count(others, "other node")
                     ));
                 }
@@ -132,6 +133,27 @@ impl<'a> Seen<'_, 'a> {
         let is_alone = matches!(to, Destination::Launch(index) if self.plan.launch.get(*index).is_some_and(|l| l.pods.len() == 1));
         if !is_alone {
             answer.notes.extend(alone);
+        }
+    }
+
+    /// Which of its preferences about nodes its place has.
+    fn preferences(&self, world: &World<'a>, pod: &Pod, to: &Destination, answer: &mut PodAnswer) {
+        let name = to.to_string();
+        let Some(host) = world.hosts.iter().find(|host| *host.name == *name) else {
+            return;
+        };
+        for preferred in &pod.node_affinity.preferred {
+            let has = preferred.item.matches(&host.name, &host.labels);
+            answer.notes.push(format!(
+                "it would rather be on {} (weight {}), and {}",
+                asks::term(&preferred.item),
+                preferred.weight,
+                if has {
+                    "is"
+                } else {
+                    "is not: a preference never makes a plan dearer"
+                }
+            ));
         }
     }
 
