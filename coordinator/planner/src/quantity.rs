@@ -56,21 +56,21 @@ fn parse_scaled(text: &str, scale: i32) -> Result<i64, QuantityError> {
     }
     let (binary, decimal_exponent) = suffix_of(suffix).ok_or_else(syntax)?;
 
-    // Digits beyond what a 128-bit number holds cannot matter after rounding up; a remembered tail does.
     let mut digits: u128 = 0;
     let mut exponent = decimal_exponent + scale;
     let mut tail = false;
-    for (index, digit) in whole.bytes().chain(fraction.bytes()).enumerate() {
-        let is_fraction = index >= whole.len();
+    for digit in whole.bytes() {
+        let more = digits
+            .checked_mul(10)
+            .and_then(|tens| tens.checked_add(u128::from(digit - b'0')));
+        digits = more.ok_or_else(range)?;
+    }
+    // Behind so many digits a fraction cannot matter after rounding up, but that there is one does.
+    for digit in fraction.bytes() {
         if digits > u128::MAX / 10_000_000_000_000_000_000_000 {
-            if !is_fraction {
-                return Err(range());
-            }
             tail |= digit != b'0';
-            continue;
-        }
-        digits = digits * 10 + u128::from(digit - b'0');
-        if is_fraction {
+        } else {
+            digits = digits * 10 + u128::from(digit - b'0');
             exponent -= 1;
         }
     }
@@ -170,6 +170,14 @@ mod tests {
         assert_eq!(parse_units("1m"), Ok(1));
         assert_eq!(parse_units("1001m"), Ok(2));
         assert_eq!(parse_milli("0.0001"), Ok(1));
+        assert_eq!(
+            parse_units("0.33333333333333333333333333333333333333333333Ki"),
+            Ok(342)
+        );
+        assert_eq!(
+            parse_units("99999999999999999.000000000000000000000000001"),
+            Ok(100_000_000_000_000_000)
+        );
     }
 
     #[test]
@@ -183,6 +191,12 @@ mod tests {
             );
         }
         assert!(parse_units("9e18").is_ok());
+        assert_eq!(parse_units("9223372036854775807"), Ok(i64::MAX));
+        assert_eq!(parse_units("00000000000000000000000000000000000000000002"), Ok(2));
+        assert!(matches!(
+            parse_units("9223372036854775808"),
+            Err(QuantityError::Range(_))
+        ));
         assert!(matches!(parse_units("10E"), Err(QuantityError::Range(_))));
         assert!(matches!(parse_units("1e999"), Err(QuantityError::Range(_))));
         assert!(matches!(
