@@ -3,12 +3,11 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::{dice::Dice, pods, volumes};
-
-pub(crate) const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
-pub(crate) const NAMESPACES: [&str; 3] = ["default", "prod", "test"];
-/// Values of the label `level`, for `Gt` and `Lt`; one is no number.
-pub(crate) const LEVELS: [&str; 4] = ["1", "5", "10", "high"];
+use crate::{
+    dice::Dice,
+    names::{LEVELS, NAMESPACES, ZONES},
+    pods, volumes,
+};
 
 /// Everything that one seed makes.
 pub(crate) struct Case {
@@ -82,7 +81,7 @@ fn namespaces(dice: &mut Dice) -> Vec<Value> {
     objects
 }
 
-const TYPES: [(&str, u32, u32, &str, &str, f64); 6] = [
+const TYPES: [(&str, u32, u32, &str, &str, f64); 7] = [
     ("t.small", 2, 4, "amd64", "", 0.02),
     ("t.medium", 2, 8, "amd64", "", 0.03),
     ("t.large", 4, 16, "amd64", "", 0.08),
@@ -96,6 +95,7 @@ const TYPES: [(&str, u32, u32, &str, &str, f64); 6] = [
         0.5,
     ),
     ("t.tiny", 1, 2, "amd64", "", 0.012),
+    ("a.small", 2, 4, "arm64", "", 0.018),
 ];
 
 fn policy(dice: &mut Dice, quiet: bool) -> String {

@@ -12,6 +12,8 @@
 mod cluster;
 mod dice;
 mod judge;
+mod launched;
+mod names;
 mod objects;
 mod opinions;
 mod pods;

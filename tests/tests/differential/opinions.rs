@@ -28,9 +28,11 @@ use smartscale_planner::{
 };
 
 use crate::{
-    cluster::{Case, NAMESPACES, now},
+    cluster::{Case, now},
     judge::{Job, Judge, Refusal, Step, StepAnswer},
-    objects::{attach_limits, new_node, seen_by_scheduler},
+    launched::new_node,
+    names::NAMESPACES,
+    objects::{attach_limits, seen_by_scheduler},
 };
 
 /// What an answer is about, beside its step.
@@ -289,11 +291,10 @@ fn ask_for_pending(
             .iter()
             .any(|name| arch(name) != arch(&launch.instance_types[0]))
     };
-    if plan.launch.iter().any(mixed) {
-        return;
-    }
     if given_cheapest(case) {
         there.extend((0..plan.launch.len()).map(|index| format!("launch-{index}")));
+    } else if plan.launch.iter().any(mixed) {
+        return;
     }
     for pending in &plan.pods.pending {
         let (pod, code) = (pending.pod.to_string(), pending.code);

@@ -3,9 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{LEVELS, NAMESPACES, ZONES},
     dice::Dice,
-    volumes,
+    names::{CLAIMS, LEVELS, NAMESPACES, ZONES},
 };
 
 /// What the pods of a workload have alike.
@@ -170,8 +169,9 @@ fn node_affinity(dice: &mut Dice) -> Value {
         let terms: Vec<_> = (0..dice.number(1, 2)).map(|_| node_term(dice)).collect();
         affinity[REQUIRED] = json!({ "nodeSelectorTerms": terms });
     }
-    if dice.chance(30) {
-        affinity[PREFERRED] = json!([{ "weight": 10, "preference": node_term(dice) }]);
+    if dice.chance(50) {
+        affinity[PREFERRED] =
+            json!([{ "weight": dice.one_of(&[1, 10, 100]), "preference": node_term(dice) }]);
     }
     affinity
 }
@@ -253,8 +253,8 @@ fn pod_affinity(dice: &mut Dice, app: &str, namespace: &str) -> Value {
             .collect();
         affinity[REQUIRED] = terms.into();
     }
-    if dice.chance(25) {
-        affinity[PREFERRED] = json!([{ "weight": 5, "podAffinityTerm": pod_term(dice, app, namespace) }]);
+    if dice.chance(50) {
+        affinity[PREFERRED] = json!([{ "weight": dice.one_of(&[1, 5, 100]), "podAffinityTerm": pod_term(dice, app, namespace) }]);
     }
     affinity
 }
@@ -312,7 +312,7 @@ fn spread(dice: &mut Dice, app: &str) -> Value {
     let mut seen = Vec::new();
     for _ in 0..dice.number(1, 2) {
         let key = topology_key(dice);
-        let hard = dice.chance(75);
+        let hard = dice.chance(65);
         // The API server refuses two constraints of the same key and action.
         if seen.contains(&(key, hard)) {
             continue;
@@ -354,7 +354,7 @@ fn volumes_of(dice: &mut Dice) -> Value {
                 "resources": { "requests": { "storage": "1Gi" } } } } } }),
             _ => {
                 // Replicas share their claims, as those of a Deployment do.
-                let claim = format!("claim-{}", dice.number(0, volumes::CLAIMS - 1));
+                let claim = format!("claim-{}", dice.number(0, CLAIMS - 1));
                 json!({ "name": name, "persistentVolumeClaim": { "claimName": claim } })
             }
         });

@@ -3,12 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{NAMESPACES, ZONES, ago},
+    cluster::ago,
     dice::Dice,
+    names::{CLAIMS, NAMESPACES, ZONES},
 };
-
-/// Claims are called `claim-0` … ; the last one never exists.
-pub(crate) const CLAIMS: usize = 7;
 
 const CLASSES: [&str; 5] = ["late", "late-here", "at-once", "by-hand", "missing"];
 

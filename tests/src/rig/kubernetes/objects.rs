@@ -186,6 +186,12 @@ pub fn node(name: &str) -> NodeBuilder {
 #[derive(Debug, Clone)]
 pub struct NodeBuilder(Node);
 
+impl From<Node> for NodeBuilder {
+    fn from(node: Node) -> Self {
+        Self(node)
+    }
+}
+
 impl NodeBuilder {
     /// What it offers, such as `2` and `8Gi`.
     #[must_use]
