@@ -52,6 +52,33 @@ fn ratio(workload: &Workload) -> f64 {
 }
 
 #[test]
+fn thinking_makes_batches_cheaper() {
+    let shapes: [&dyn Fn(u64) -> Workload; 3] = [
+        &|seed| workloads::mix(100, seed),
+        &|seed| workloads::web(500, seed),
+        &|seed| workloads::mixed(800, 20, seed),
+    ];
+    for shape in shapes {
+        let cost = |millis: u64| {
+            let of_seed = |seed| {
+                let (snapshot, mut policy) = snapshot(&shape(seed));
+                policy.scale_up.think = std::time::Duration::from_millis(millis);
+                let decided = plan(&snapshot, &policy, now());
+                assert_eq!(decided.pods.pending, []);
+                decided
+                    .launch
+                    .iter()
+                    .map(|launch| launch.price_per_hour)
+                    .sum::<f64>()
+            };
+            (1..4).map(of_seed).sum::<f64>()
+        };
+        let (at_once, thought) = (cost(0), cost(200));
+        assert!(thought < at_once * 0.995, "{thought} after {at_once}");
+    }
+}
+
+#[test]
 fn a_mix_of_constraints_costs_little_more_than_the_bound() {
     for seed in 1..4 {
         let ratio = ratio(&workloads::mix(300, seed));

@@ -299,6 +299,25 @@ proptest! {
     }
 
     #[test]
+    fn thinking_longer_never_makes_a_plan_dearer(
+        nodes in 0_u8..3,
+        shapes in prop::collection::vec((any::<u8>(), Just(None), any::<u8>()), 1..120),
+        think in 1_u64..400,
+    ) {
+        let mut policy = policy(1000, 0, "fits");
+        let snapshot = world(nodes, &shapes, 50.0);
+        let thought = |millis: u64, policy: &mut Policy| {
+            policy.scale_up.think = std::time::Duration::from_millis(millis);
+            let plan = plan(&snapshot, policy, now());
+            let cost: f64 = plan.launch.iter().map(|launch| launch.price_per_hour).sum();
+            (plan.pods.pending.len(), cost)
+        };
+        let (at_once, thought) = (thought(0, &mut policy), thought(think, &mut policy));
+        prop_assert!(thought.0 <= at_once.0);
+        prop_assert!(thought.0 < at_once.0 || thought.1 <= at_once.1 + 1e-9, "{thought:?} after {at_once:?}");
+    }
+
+    #[test]
     fn a_shrinking_cluster_comes_to_rest(
         nodes in 1_u8..6,
         shapes in prop::collection::vec((any::<u8>(), Just(Some(0_u8)), 3_u8..6), 0..8),

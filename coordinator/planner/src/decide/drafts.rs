@@ -9,6 +9,8 @@
 //! last. Where pods that keep apart force many nodes, none of these may grow so large that it takes from the others what
 //! would fill them. Nothing here asks what is on other nodes: a draft is only a proposal, the world judges it.
 
+mod improve;
+
 use super::{
     bound,
     company::Company,
@@ -49,6 +51,17 @@ pub(super) struct Drafts {
     pub(super) left: usize,
 }
 
+impl Drafts {
+    /// Fewer pods left, then cheaper, then fewer nodes.
+    pub(super) fn is_better_than(&self, other: &Self) -> bool {
+        self.left
+            .cmp(&other.left)
+            .then(self.cost.total_cmp(&other.cost))
+            .then(self.nodes.len().cmp(&other.nodes.len()))
+            .is_lt()
+    }
+}
+
 /// Pods of one size, in lots that are not used up.
 #[derive(Clone)]
 struct Size<'l> {
@@ -73,6 +86,11 @@ pub(super) struct Drafting<'d, 'o, 'a> {
     seeds: Vec<usize>,
     /// Shapes whose pods keep apart from one another, with their lots.
     apart: Vec<Vec<usize>>,
+    /// Where each lot stands among the seeds.
+    rank: Vec<usize>,
+    /// Seeds, and lots that keep apart, of which something is left.
+    open_seeds: Vec<usize>,
+    open_apart: Vec<Vec<usize>>,
     left: Vec<usize>,
     company: Company<'a>,
     /// Work done, in sizes looked at.
@@ -143,7 +161,14 @@ impl<'d, 'o, 'a> Drafting<'d, 'o, 'a> {
             .cells
             .iter()
             .map(|cell| cell.offerings.iter().map(give).collect());
+        let mut rank = vec![0; seeds.len()];
+        for (place, lot) in seeds.iter().enumerate() {
+            rank[*lot] = place;
+        }
         Self {
+            rank,
+            open_seeds: Vec::new(),
+            open_apart: Vec::new(),
             gives: gives.collect(),
             all_sizes,
             sizes: Vec::new(),
@@ -161,15 +186,23 @@ impl<'d, 'o, 'a> Drafting<'d, 'o, 'a> {
 
     /// Drafts nodes for all lots, as far as the room goes.
     pub(super) fn draft(&mut self, style: Style, room: &Room) -> Drafts {
-        let mut room = room.clone();
         self.left = self.lots.all.iter().map(|lot| lot.pods.len()).collect();
         self.sizes.clone_from(&self.all_sizes);
+        self.open_seeds.clone_from(&self.seeds);
+        self.open_apart.clone_from(&self.apart);
+        self.run(style, room)
+    }
+
+    /// Drafts nodes for what is left.
+    fn run(&mut self, style: Style, room: &Room) -> Drafts {
+        let mut room = room.clone();
         #[allow(clippy::cast_precision_loss, reason = "a number of pods")]
         let mut worth: f64 = self
             .lots
             .all
             .iter()
-            .map(|lot| lot.worth * lot.pods.len() as f64)
+            .zip(&self.left)
+            .map(|(lot, left)| lot.worth * *left as f64)
             .sum();
         let mut given_up = vec![false; self.lots.all.len()];
         let mut drafts = Drafts {
@@ -177,15 +210,16 @@ impl<'d, 'o, 'a> Drafting<'d, 'o, 'a> {
             cost: 0.0,
             left: 0,
         };
+        let seeds = std::mem::take(&mut self.open_seeds);
         let mut first = 0;
         while drafts.nodes.len() < room.nodes {
-            while self.seeds.get(first).is_some_and(|lot| self.left[*lot] == 0) {
+            while seeds.get(first).is_some_and(|lot| self.left[*lot] == 0) {
                 first += 1;
             }
             let (seed, forced) = match self.forced(&given_up) {
                 Some(forced) => forced,
                 None => {
-                    let rest = self.seeds.iter().skip(first);
+                    let rest = seeds.iter().skip(first);
                     let open = |lot: &&usize| self.left[**lot] > 0 && !given_up[**lot];
                     match rest.copied().find(|lot| open(&lot)) {
                         Some(seed) => (seed, 1.0),
@@ -213,7 +247,7 @@ impl<'d, 'o, 'a> Drafting<'d, 'o, 'a> {
     fn forced(&self, given_up: &[bool]) -> Option<(usize, f64)> {
         let pods = |members: &Vec<usize>| members.iter().map(|lot| self.left[*lot]).sum::<usize>();
         let (members, pods) = self
-            .apart
+            .open_apart
             .iter()
             .map(|members| (members, pods(members)))
             .filter(|(_, pods)| *pods > 1)

@@ -65,6 +65,7 @@ impl<'a> Context<'a> {
             elsewhere,
             order,
             mut left,
+            ..
         } = packing;
         let mut launches = Vec::new();
         let mut places = Places {

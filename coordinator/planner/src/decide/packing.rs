@@ -46,6 +46,8 @@ pub(super) struct Packing<'a> {
     /// All of them in the order in which they were placed, each with its host; new nodes come after those of the world.
     pub(super) order: Vec<(&'a Pod, usize)>,
     pub(super) left: Vec<&'a Pod>,
+    /// Something of the draft that it began with was refused.
+    refused: bool,
 }
 
 impl Packing<'_> {
@@ -71,6 +73,9 @@ impl Packing<'_> {
 
 /// Work bound of packing node by node: so many pods against offerings.
 const TRIALS: usize = 20_000;
+
+/// Of so many pods the first draft is always judged beside the best.
+const FEW: usize = 500;
 
 /// The best packing of those considered. The world is left as it was; so is `room`.
 pub(super) fn best<'a>(
@@ -101,9 +106,23 @@ pub(super) fn best<'a>(
         pods,
         room,
     };
-    let plan = drafted(world, &packer, &usable);
-    let mut best = packer.pack(world, &usable, plan);
-    let mut trials = pods.len() * usable.len() * (1 + best.nodes.len());
+    let (first, thought) = drafted(world, &packer, &usable);
+    // What is tried besides must not depend on how long was thought: more thinking never makes it dearer.
+    let nodes = 1 + first.nodes.len();
+    let mut best = match thought {
+        Some(thought) => {
+            let best = packer.pack(world, &usable, thought);
+            // A draft of which something was refused may cost more than it promised.
+            if best.refused || pods.len() <= FEW {
+                let other = packer.pack(world, &usable, first);
+                if other.is_better_than(&best) { other } else { best }
+            } else {
+                best
+            }
+        }
+        None => packer.pack(world, &usable, first),
+    };
+    let mut trials = pods.len() * usable.len() * nodes;
     if trials > TRIALS {
         return best;
     }
@@ -112,9 +131,8 @@ pub(super) fn best<'a>(
         if other.is_better_than(&best) {
             best = other;
         }
-        best.nodes.len()
     };
-    let mut nodes = consider(world, &usable);
+    consider(world, &usable);
     let mut types: Vec<&crate::model::InstanceType> = Vec::new();
     for index in &usable {
         if !types.contains(&&offerings[*index].spec.name) {
@@ -127,17 +145,21 @@ pub(super) fn best<'a>(
             .copied()
             .filter(|i| offerings[*i].spec.name == *name)
             .collect();
-        trials += pods.len() * only.len() * (1 + nodes);
+        trials += pods.len() * only.len() * nodes;
         if trials > TRIALS {
             break;
         }
-        nodes = consider(world, &only);
+        consider(world, &only);
     }
     best
 }
 
-/// The best draft, as nodes with pods, and the order in which these can be placed.
-fn drafted<'a>(world: &mut World<'a>, packer: &Packer<'_, 'a>, usable: &[usize]) -> Start<'a> {
+/// The first draft, and the best if thinking found another.
+fn drafted<'a>(
+    world: &mut World<'a>,
+    packer: &Packer<'_, 'a>,
+    usable: &[usize],
+) -> (Start<'a>, Option<Start<'a>>) {
     let Packer {
         offerings,
         policy,
@@ -148,64 +170,33 @@ fn drafted<'a>(world: &mut World<'a>, packer: &Packer<'_, 'a>, usable: &[usize])
     let worth = bound.softened();
     let lots = Lots::new(world, offerings, usable, pods, worth);
     let mut drafting = Drafting::new(world, offerings, policy, &lots);
-    let mut best: Option<Drafts> = None;
-    // The first answer comes at once; whether others are tried is a matter of work done, not of the clock.
+    let [style, others @ ..] = &STYLES;
+    let mut first = drafting.draft(*style, room);
+    // Where nodes are short, the fewer and larger hold more.
+    if first.left > 0 && first.nodes.len() >= room.nodes {
+        let fewest = drafting.draft(FEWEST, room);
+        if fewest.is_better_than(&first) {
+            first = fewest;
+        }
+    }
+    // The first answer comes at once; how much is tried besides is a matter of work done, not of the clock.
     let steps = usize::try_from(policy.scale_up.think.as_millis()).unwrap_or(usize::MAX);
     let steps = steps.saturating_mul(STEPS);
-    let is_better = |drafts: &Drafts, best: &Option<Drafts>| {
-        best.as_ref().is_none_or(|other| {
-            drafts
-                .left
-                .cmp(&other.left)
-                .then(drafts.cost.total_cmp(&other.cost))
-                .then(drafts.nodes.len().cmp(&other.nodes.len()))
-                .is_lt()
-        })
-    };
-    for style in STYLES {
-        if best.is_some() && drafting.steps >= steps {
+    let mut best: Option<Drafts> = None;
+    for style in others {
+        if drafting.steps >= steps {
             break;
         }
-        let drafts = drafting.draft(style, room);
-        if is_better(&drafts, &best) {
+        let drafts = drafting.draft(*style, room);
+        if drafts.is_better_than(best.as_ref().unwrap_or(&first)) {
             best = Some(drafts);
         }
     }
-    // Where nodes are short, the fewer and larger hold more.
-    if best
-        .as_ref()
-        .is_some_and(|best| best.left > 0 && best.nodes.len() >= room.nodes)
-    {
-        let drafts = drafting.draft(FEWEST, room);
-        if is_better(&drafts, &best) {
-            best = Some(drafts);
-        }
+    let mut improved = best.clone().unwrap_or_else(|| first.clone());
+    if drafting.improve(&mut improved, &STYLES, room, steps) {
+        best = Some(improved);
     }
-    let mut start = Start::default();
-    let mut next = vec![0; lots.all.len()];
-    let mut by_address: QuickMap<*const Pod, usize> = QuickMap::default();
-    for (node, draft) in best.iter().flat_map(|drafts| &drafts.nodes).enumerate() {
-        start.nodes.push(draft.offering);
-        for (lot, number) in &draft.content {
-            let (lot, next) = (&lots.all[*lot], &mut next[*lot]);
-            for pod in lot.pods.iter().skip(*next).take(*number) {
-                if lot.cell.is_some() {
-                    by_address.insert(std::ptr::from_ref(*pod), node);
-                } else {
-                    start.pods.push((pod, node));
-                }
-            }
-            *next += number;
-        }
-    }
-    // Those whose cell was settled first, in that order: what settled it holds only then.
-    let settled = lots.settled.iter();
-    let mut first: Vec<(&'a Pod, usize)> = settled
-        .filter_map(|pod| Some((*pod, *by_address.get(&std::ptr::from_ref(*pod))?)))
-        .collect();
-    first.append(&mut start.pods);
-    start.pods = first;
-    start
+    (Start::of(&first, &lots), best.map(|best| Start::of(&best, &lots)))
 }
 
 /// Steps of drafting that a millisecond of `scale_up.think` stands for.
@@ -242,6 +233,36 @@ const FEWEST: Style = Style {
 struct Start<'a> {
     nodes: Vec<usize>,
     pods: Vec<(&'a Pod, usize)>,
+}
+
+impl<'a> Start<'a> {
+    /// The draft's nodes with pods, in the order in which these can be placed.
+    fn of(drafts: &Drafts, lots: &Lots<'_, 'a>) -> Self {
+        let mut start = Self::default();
+        let mut next = vec![0; lots.all.len()];
+        let mut by_address: QuickMap<*const Pod, usize> = QuickMap::default();
+        let mut free: Vec<(&'a Pod, usize)> = Vec::new();
+        for (node, draft) in drafts.nodes.iter().enumerate() {
+            start.nodes.push(draft.offering);
+            for (lot, number) in &draft.content {
+                let (lot, next) = (&lots.all[*lot], &mut next[*lot]);
+                for pod in lot.pods.iter().skip(*next).take(*number) {
+                    if lot.cell.is_some() {
+                        by_address.insert(std::ptr::from_ref(*pod), node);
+                    } else {
+                        free.push((pod, node));
+                    }
+                }
+                *next += number;
+            }
+        }
+        // Those whose cell was settled first, in that order: what settled it holds only then.
+        let settled = lots.settled.iter();
+        let node_of = |pod: &&'a Pod| Some((*pod, *by_address.get(&std::ptr::from_ref(*pod))?));
+        start.pods = settled.filter_map(node_of).collect();
+        start.pods.append(&mut free);
+        start
+    }
 }
 
 /// What every packing of a batch reads.
@@ -296,7 +317,11 @@ impl<'a> Packer<'_, 'a> {
                 nodes: kept.map(|(offering, _)| *offering).collect(),
                 pods: start.pods.into_iter().filter_map(of_taken).collect(),
             };
-            return self.pack(world, usable, start);
+            let packing = self.pack(world, usable, start);
+            return Packing {
+                refused: true,
+                ..packing
+            };
         }
         let is_left = |pod: &&&'a Pod| !placed.contains(&std::ptr::from_ref(**pod));
         work.left = self.pods.iter().filter(is_left).copied().collect();
@@ -304,7 +329,11 @@ impl<'a> Packer<'_, 'a> {
             work.place_on_hosts(world, true);
         }
         work.add_nodes(world, usable);
-        work.finish(world)
+        let refused = placed.len() < start.pods.len();
+        Packing {
+            refused,
+            ..work.finish(world)
+        }
     }
 }
 
@@ -466,6 +495,7 @@ impl<'a> Work<'_, '_, 'a> {
             elsewhere: self.elsewhere,
             order: self.order,
             left: self.left,
+            refused: false,
         }
     }
 }
