@@ -78,6 +78,9 @@ pub struct PodSpec {
     /// The class that gives it its priority.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority_class_name: Option<String>,
+    /// `Never`, or `PreemptLowerPriority` (the default).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preemption_policy: Option<String>,
     /// Its scheduler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduler_name: Option<String>,
@@ -382,6 +385,9 @@ pub struct PodStatus {
     /// When the kubelet took it up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<String>,
+    /// Where the scheduler makes room for it by preemption.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nominated_node_name: Option<String>,
 }
 
 /// `v1.PodCondition`.
@@ -441,6 +447,13 @@ pub(crate) fn convert(pod: &Pod, at: &str) -> Result<model::Pod, Field> {
             }),
         requests: requests::of(at, spec)?,
         priority: spec.priority.unwrap_or(0),
+        preempts: spec.preemption_policy.as_deref() != Some("Never"),
+        nominated: pod
+            .status
+            .nominated_node_name
+            .as_deref()
+            .filter(|node| !node.is_empty())
+            .map(Into::into),
         scheduler: spec
             .scheduler_name
             .as_deref()

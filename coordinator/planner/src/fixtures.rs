@@ -203,6 +203,8 @@ pub fn pod(key: &str) -> PodFixture {
             ..Resources::default()
         },
         priority: 0,
+        preempts: true,
+        nominated: None,
         scheduler: DEFAULT_SCHEDULER.into(),
         node_selector: Labels::new(),
         node_affinity: NodeAffinity::default(),
@@ -326,6 +328,14 @@ impl PodFixture {
     /// Its priority.
     pub fn priority(self, priority: i32) -> Self {
         self.with(|p| p.priority = priority)
+    }
+    /// Preempts nobody.
+    pub fn never_preempts(self) -> Self {
+        self.with(|p| p.preempts = false)
+    }
+    /// The scheduler makes room for it on this node.
+    pub fn nominated(self, node: &str) -> Self {
+        self.with(|p| p.nominated = Some(node.into()))
     }
     /// Not two of the pods labelled `app = …` in one domain.
     pub fn apart_from(self, app: &str, topology_key: &str) -> Self {

@@ -78,6 +78,8 @@ fn pod(pool: &str, index: u32, requests: Resources) -> Pod {
         }),
         requests,
         priority: i32::MIN,
+        preempts: false,
+        nominated: None,
         scheduler: DEFAULT_SCHEDULER.into(),
         node_selector: [(keys::POOL.into(), pool.into())].into(),
         node_affinity: NodeAffinity::default(),

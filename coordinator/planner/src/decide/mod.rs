@@ -18,6 +18,7 @@ mod offerings;
 mod one_by_one;
 mod packing;
 mod pending;
+mod preemption;
 mod removals;
 mod replacements;
 mod rules;
@@ -166,14 +167,18 @@ impl<'a> Context<'a> {
         holds.extend(self.averages.holds(self.asks_averages_below()));
 
         let waiting = self.waiting_pods(world);
-        let (found, unplaced) = place_on_nodes(world, &waiting);
+        let mut others = waiting.clone();
+        let nominated = preemption::place_nominated(world, &mut others);
+        let mut placements = self.placements(world, &nominated, world.hosts.len());
+        let (found, unplaced) = place_on_nodes(world, &others);
         let (unplaced, mut expendable): (Vec<&Pod>, Vec<&Pod>) = unplaced
             .into_iter()
             .partition(|pod| pod.priority >= self.policy.scale_up.priority_cutoff);
         let outcome = self.launch(world, found, &unplaced, &mut expendable, &mut holds);
-        let mut placements = outcome.placed.clone();
+        placements.extend(outcome.placed.iter().cloned());
         let placed = placements.len();
         let pending = self.pending(world, &outcome, &expendable);
+        let preemptions = self.preemptions(world, &waiting, &placements);
         witness.pods_are_placed(self, world, &outcome);
         if pending
             .iter()
@@ -206,6 +211,7 @@ impl<'a> Context<'a> {
             unneeded_since: removals.unneeded_since,
         };
         plan.assumptions = self.assumptions(&plan);
+        plan.assumptions.extend(preemptions);
         plan.summary = summary::of(&plan);
         plan
     }

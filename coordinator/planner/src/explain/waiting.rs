@@ -83,6 +83,11 @@ impl<'a> Seen<'_, 'a> {
             )
         });
         match to {
+            Destination::Node(node) if pod.nominated.as_ref() == Some(node) => {
+                answer.answer = format!(
+                    "it goes to {node}, where the scheduler makes room for it by preemption: nothing is launched for it"
+                );
+            }
             Destination::Node(node) => {
                 answer.answer = format!("it goes to {node}, which has room: nothing is launched for it");
                 let others = answer

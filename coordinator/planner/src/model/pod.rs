@@ -38,6 +38,10 @@ pub struct Pod {
     pub requests: Resources,
     /// Its resolved priority.
     pub priority: i32,
+    /// The scheduler may make room for it by preempting pods of lower priority (`preemptionPolicy` is not `Never`).
+    pub preempts: bool,
+    /// The node where the scheduler is doing so (`status.nominatedNodeName`).
+    pub nominated: Option<NodeName>,
     /// The scheduler that it waits for.
     pub scheduler: Arc<str>,
     /// Labels its node must have.

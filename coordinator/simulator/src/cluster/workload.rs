@@ -67,6 +67,8 @@ impl Template {
             controller: Some(owner),
             requests: self.requests.clone(),
             priority: self.priority,
+            preempts: true,
+            nominated: None,
             scheduler: smartscale_planner::model::DEFAULT_SCHEDULER.into(),
             node_selector: self.node_selector.clone(),
             node_affinity: smartscale_planner::model::NodeAffinity::default(),
