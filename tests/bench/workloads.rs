@@ -631,3 +631,20 @@ pub(crate) fn steady(count: usize, nodes: usize) -> Workload {
     workload.name = format!("steady {count} on {nodes}, one more");
     workload
 }
+
+/// A pod that comes to [`steady`] when it is there already.
+pub(crate) fn late_comer(round: usize) -> String {
+    let owner = format!("web-{}", round % 100);
+    let mut text = String::new();
+    let late = PodOf {
+        name: format!("late-{round}"),
+        owner: &owner,
+        label: ("app", &owner),
+        cpu: 700,
+        memory: 2500,
+        node: None,
+        extra: &Extra::default(),
+    };
+    pod(&mut text, &late);
+    text
+}

@@ -173,7 +173,8 @@ pub(crate) fn decide(args: &PlanArgs, stdin: &mut impl Read) -> Result<Decided, 
             .map_err(|error| BadInput::new(shown(path), error))?,
         None => State::default(),
     };
-    let cluster = objects.into_cluster(now);
+    let (cluster, _) = objects.to_cluster(now);
+    drop(objects);
     let before = match &args.against {
         Some(path) => Some(Plan::from_json(&text(path)?).map_err(|error| {
             let message = format!("{error}: expected what `smartscale plan -o json` printed");

@@ -3,7 +3,7 @@
 //! A watch applies and removes objects one by one; files apply them all once. Each is converted when it arrives, so
 //! that a cluster is put together from ready parts and a bad object is known by name from its arrival to its removal.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use smartscale_planner::model;
@@ -100,7 +100,7 @@ pub(crate) type Key = (String, String);
 /// A converted pod, and the class that gives it its priority if it was never admitted.
 #[derive(Clone, Debug)]
 struct StoredPod {
-    pod: model::Pod,
+    pod: Arc<model::Pod>,
     priority_class: Option<String>,
     has_priority: bool,
 }
@@ -171,7 +171,7 @@ impl Objects {
             Object::Node(node) => drop(self.nodes.insert(key.clone(), node::placeholder(node))),
             Object::Pod(pod) => {
                 let held = pod::placeholder(pod).map(|pod| StoredPod {
-                    pod,
+                    pod: pod.into(),
                     priority_class: None,
                     has_priority: true,
                 });
@@ -248,10 +248,7 @@ impl Objects {
             .pods
             .values()
             .filter(|stored| !stored.pod.is_gone(now))
-            .map(|stored| model::Pod {
-                priority: self.priority(stored),
-                ..stored.pod.clone()
-            })
+            .map(|stored| self.with_priority(stored))
             .collect();
         let cluster = model::Cluster {
             nodes: self.nodes.values().cloned().collect(),
@@ -267,23 +264,16 @@ impl Objects {
         (cluster, self.bad.values().cloned().collect())
     }
 
-    /// As [`to_cluster`](Self::to_cluster), where the objects are not needed any more: a large cluster is then in memory
-    /// only once.
-    #[must_use]
-    pub fn into_cluster(mut self, now: Timestamp) -> model::Cluster {
-        let stored = std::mem::take(&mut self.pods);
-        let pods = stored
-            .into_values()
-            .filter(|stored| !stored.pod.is_gone(now))
-            .map(|stored| model::Pod {
-                priority: self.priority(&stored),
-                ..stored.pod
-            })
-            .collect();
-        model::Cluster {
-            pods,
-            ..self.to_cluster(now).0
+    /// The pod itself, unless its priority follows from objects that may change.
+    fn with_priority(&self, stored: &StoredPod) -> Arc<model::Pod> {
+        let priority = self.priority(stored);
+        if priority == stored.pod.priority {
+            return Arc::clone(&stored.pod);
         }
+        Arc::new(model::Pod {
+            priority,
+            ..(*stored.pod).clone()
+        })
     }
 
     /// The priority of a pod: its own once it was admitted, otherwise that of its class or the default.
@@ -352,7 +342,7 @@ impl Objects {
                 let (converted, result) = or_placeholder(converted, || pod::placeholder(pod));
                 self.pods.extend(converted.map(|converted| {
                     let stored = StoredPod {
-                        pod: converted,
+                        pod: converted.into(),
                         priority_class: pod.spec.priority_class_name.clone(),
                         has_priority: pod.spec.priority.is_some(),
                     };

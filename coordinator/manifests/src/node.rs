@@ -112,7 +112,7 @@ fn convert(node: &Node) -> Result<model::Node, Field> {
         .collect::<Result<Vec<_>, Field>>()?;
     Ok(model::Node {
         name: model::NodeName::new(convert::name(meta)?),
-        labels: convert::map(&meta.labels),
+        labels: convert::map(&meta.labels).into(),
         annotations: convert::annotations(meta),
         unschedulable: node.spec.unschedulable,
         ready: node
@@ -138,7 +138,7 @@ pub(crate) fn placeholder(node: &Node) -> model::Node {
     );
     model::Node {
         name: node.metadata.name.as_str().into(),
-        labels: convert::map(&node.metadata.labels),
+        labels: convert::map(&node.metadata.labels).into(),
         annotations,
         taints: Vec::new(),
         unschedulable: true,

@@ -16,12 +16,13 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use smartscale_manifests::{Objects, read};
 use smartscale_planner::{
-    Destination, Plan, Policy, Snapshot, least_cost,
+    Destination, Plan, Planner, Policy, Snapshot, least_cost,
     model::NodeName,
     plan,
     snapshot::{Metrics, State},
@@ -62,7 +63,11 @@ fn main() {
     );
     for (name, make) in all {
         if wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str())) {
-            measure(&make(), &folder);
+            let workload = make();
+            measure(&workload, &folder);
+            if name == "steady" {
+                replan(&workload);
+            }
         }
     }
 }
@@ -129,6 +134,47 @@ fn measure(workload: &Workload, folder: &Path) {
     }
 }
 
+/// As the coordinator does when one pod comes: the cluster is put together anew and planned by a planner that has seen
+/// it before.
+fn replan(workload: &Workload) {
+    let (policy, _) = Policy::from_toml(&workload.policy).unwrap();
+    let now = workloads::NOW.parse().unwrap();
+    let mut objects = Objects::default();
+    for object in read::objects(&workload.cluster, read::Format::Json).unwrap() {
+        objects.apply(object);
+    }
+    let mut planner = Planner::default();
+    let (mut together, mut decided) = (Vec::new(), Vec::new());
+    for round in 0..100 {
+        let pod = workloads::late_comer(round);
+        for object in read::objects(&pod, read::Format::Json).unwrap() {
+            objects.apply(object);
+        }
+        let start = Instant::now();
+        let (cluster, _) = objects.to_cluster(now);
+        let snapshot = Snapshot {
+            cluster,
+            ..Snapshot::default()
+        };
+        let assembled = start.elapsed();
+        let plan = planner.plan(&snapshot, &policy, now);
+        let all = start.elapsed();
+        if round > 0 {
+            together.push(assembled);
+            decided.push(all.saturating_sub(assembled));
+        }
+        assert!(plan.pods.pending.is_empty());
+    }
+    together.sort();
+    decided.sort();
+    println!(
+        "{:<30} {:>9} after {} for the cluster's objects",
+        "  again after one pod",
+        shown(decided[decided.len() / 2]),
+        shown(together[together.len() / 2]),
+    );
+}
+
 /// Carries removals out until nothing more goes.
 fn shrink(mut snapshot: Snapshot, policy: &Policy, first: Plan, now: jiff::Timestamp) {
     let mut next = first;
@@ -157,7 +203,7 @@ fn carry_out(snapshot: &mut Snapshot, policy: &Policy, plan: &Plan, round: usize
         let mut node = snapshot.cluster.nodes[0].clone();
         node.name = new(index);
         let mut label = |key: &str, value: &str| {
-            node.labels.insert(key.into(), value.into());
+            Arc::make_mut(&mut node.labels).insert(key.into(), value.into());
         };
         label("kubernetes.io/hostname", new(index).as_str());
         label("topology.kubernetes.io/zone", launch.zone.as_str());
@@ -176,8 +222,8 @@ fn carry_out(snapshot: &mut Snapshot, policy: &Policy, plan: &Plan, round: usize
         .collect();
     for pod in &mut snapshot.cluster.pods {
         match moves.get(&pod.key) {
-            Some(Destination::Node(to)) => pod.node = Some(to.clone()),
-            Some(Destination::Launch(index)) => pod.node = Some(new(*index)),
+            Some(Destination::Node(to)) => Arc::make_mut(pod).node = Some(to.clone()),
+            Some(Destination::Launch(index)) => Arc::make_mut(pod).node = Some(new(*index)),
             _ => {}
         }
     }

@@ -63,7 +63,7 @@ pub fn node(name: &str) -> NodeFixture {
     };
     NodeFixture(Node {
         name: name.into(),
-        labels,
+        labels: labels.into(),
         annotations: Labels::new(),
         taints: Vec::new(),
         unschedulable: false,
@@ -108,13 +108,13 @@ impl NodeFixture {
     /// A label.
     pub fn label(self, key: &str, value: &str) -> Self {
         self.with(|n| {
-            n.labels.insert(key.into(), value.into());
+            Arc::make_mut(&mut n.labels).insert(key.into(), value.into());
         })
     }
     /// Without a label.
     pub fn without_label(self, key: &str) -> Self {
         self.with(|n| {
-            n.labels.remove(key);
+            Arc::make_mut(&mut n.labels).remove(key);
         })
     }
     /// Its pool.
@@ -452,7 +452,7 @@ pub fn snapshot<N: Into<Node>, P: Into<Pod>>(
     Snapshot {
         cluster: Cluster {
             nodes: nodes.into_iter().map(Into::into).collect(),
-            pods: pods.into_iter().map(Into::into).collect(),
+            pods: pods.into_iter().map(|pod| Arc::new(pod.into())).collect(),
             ..Cluster::default()
         },
         metrics: Metrics::default(),

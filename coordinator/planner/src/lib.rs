@@ -25,7 +25,7 @@ pub mod quantity;
 mod resources;
 pub mod snapshot;
 
-pub use decide::{least_cost, plan};
+pub use decide::{Planner, least_cost, plan};
 pub use outcome::{
     Blocker, BlockerCode, Destination, Hold, Launch, Move, NodeVerdict, PendingCode, PendingPod, Placement,
     Plan, Pods, Removal, RemovalReason, Rule, RuleName,

@@ -1,11 +1,11 @@
 //! What holds for every plan, whatever the cluster.
 #![allow(clippy::unwrap_used, reason = "a failed test should stop at its line")]
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use proptest::prelude::*;
 use smartscale_planner::{
-    Action, Destination, Placement, Plan, Policy, RemovalReason, Snapshot,
+    Action, Destination, Placement, Plan, Planner, Policy, RemovalReason, Snapshot,
     fixtures::{budget, node, now, pod, policy_of, reading, snapshot},
     model::{Node, Phase, Pod, keys},
     plan,
@@ -251,7 +251,7 @@ fn carried_out(snapshot: &Snapshot, policy: &Policy, plan: &Plan, round: usize) 
             .pods
             .iter_mut()
             .filter(|pod| pod.key == placement.pod);
-        pods.for_each(|pod| {
+        pods.map(Arc::make_mut).for_each(|pod| {
             pod.node = Some(to.clone());
             pod.phase = Phase::Running;
         });
@@ -269,7 +269,7 @@ fn carried_out(snapshot: &Snapshot, policy: &Policy, plan: &Plan, round: usize) 
                 .pods
                 .iter_mut()
                 .filter(|pod| pod.key == moved.pod)
-                .for_each(|pod| pod.node = Some(to.clone()));
+                .for_each(|pod| Arc::make_mut(pod).node = Some(to.clone()));
         }
     }
     next
@@ -348,7 +348,7 @@ proptest! {
         let mut less = snapshot.clone();
         less.cluster.pods.retain(|pod| pod.node.is_some());
         let waiting = snapshot.cluster.pods.iter().filter(|pod| pod.node.is_none());
-        let waiting: Vec<Pod> = waiting.cloned().collect();
+        let waiting: Vec<Arc<Pod>> = waiting.cloned().collect();
         less.cluster.pods.extend_from_slice(&waiting[..fewer.index(waiting.len() + 1)]);
         let (less, more) = (plan(&less, &policy, now()), plan(&snapshot, &policy, now()));
         prop_assert!(less.pods.placed <= more.pods.placed);
@@ -387,6 +387,35 @@ proptest! {
             current = carried_out(&current, &policy, &next, round);
         }
         prop_assert!(false, "it never came to rest");
+    }
+
+    #[test]
+    fn a_planner_that_remembers_plans_as_one_that_does_not(
+        nodes in 1_u8..6,
+        shapes in prop::collection::vec((any::<u8>(), prop::option::of(any::<u8>()), any::<u8>()), 1..24),
+        events in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let policy = policy(30, 0, "fits");
+        let mut current = world(nodes, &shapes, 5.0);
+        let mut planner = Planner::default();
+        for (round, (pod, kind)) in events.into_iter().enumerate() {
+            let pods = &mut current.cluster.pods;
+            let index = pod.index(pods.len());
+            match kind % 5 {
+                0 if pods.len() > 1 => drop(pods.remove(index)),
+                1 => Arc::make_mut(&mut pods[index]).labels = [("app".into(), format!("new-{round}").into())].into(),
+                2 => {
+                    let mut other = (*pods[index]).clone();
+                    other.key.name = format!("new-{round}").into();
+                    other.node = None;
+                    pods.push(other.into());
+                }
+                // Labels that nobody asked for are asked for now, or no more.
+                3 => Arc::make_mut(&mut pods[index]).pod_anti_affinity.clear(),
+                _ => current = carried_out(&current, &policy, &plan(&current, &policy, now()), round),
+            }
+            prop_assert_eq!(planner.plan(&current, &policy, now()), plan(&current, &policy, now()));
+        }
     }
 
     #[test]

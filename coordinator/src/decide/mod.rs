@@ -17,7 +17,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::json;
-use smartscale_planner::{Action, Plan, Policy, Snapshot, model::NodeName, snapshot::State};
+use smartscale_planner::{Action, Plan, Planner, Policy, Snapshot, model::NodeName, snapshot::State};
 use smartscale_proto::time::{SharedClock, within};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -88,6 +88,7 @@ pub struct Decider {
     records: record::Records,
     published: Attributes,
     loaded_for: Option<Epoch>,
+    planner: Planner,
     unneeded_since: std::collections::BTreeMap<NodeName, Timestamp>,
     store_failed: bool,
 }
@@ -103,6 +104,7 @@ impl Decider {
             records: record::Records::default(),
             published: Attributes::new(),
             loaded_for: None,
+            planner: Planner::default(),
             unneeded_since: std::collections::BTreeMap::new(),
             store_failed: false,
         };
@@ -217,10 +219,17 @@ impl Decider {
     }
 
     /// Plans off the async runtime: a large cluster may take a while.
-    async fn plan(&self, snapshot: Arc<Snapshot>, policy: Arc<Policy>, now: Timestamp) -> Option<Arc<Plan>> {
-        let planning = tokio::task::spawn_blocking(move || smartscale_planner::plan(&snapshot, &policy, now));
+    async fn plan(&mut self, snapshot: Arc<Snapshot>, policy: Arc<Policy>, now: Timestamp) -> Option<Arc<Plan>> {
+        let mut planner = std::mem::take(&mut self.planner);
+        let planning = tokio::task::spawn_blocking(move || {
+            let plan = planner.plan(&snapshot, &policy, now);
+            (planner, plan)
+        });
         match planning.await {
-            Ok(plan) => Some(Arc::new(plan)),
+            Ok((planner, plan)) => {
+                self.planner = planner;
+                Some(Arc::new(plan))
+            }
             Err(error) => {
                 self.say(
                     Severity::Failure,

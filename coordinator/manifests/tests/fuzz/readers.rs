@@ -95,7 +95,7 @@ pub(crate) fn read(case: &Case, part: Part, text: &str) -> Outcome {
     };
     // What a watch cannot understand is held still, and planned with as well.
     let snapshot = Snapshot {
-        cluster: all.into_cluster(fixtures::now()),
+        cluster: all.to_cluster(fixtures::now()).0,
         metrics,
         state,
     };

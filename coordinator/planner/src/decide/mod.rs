@@ -33,7 +33,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     Action, Hold, Plan, Pods, Policy, Rule, RuleName, Snapshot,
     model::{Pod, PoolName, SETTLING},
-    placement::{Host, QuickMap, World},
+    placement::{Host, Known, QuickMap, World},
     policy::{BurstableCpu, TypeSpec},
     snapshot::{Launching, State},
 };
@@ -76,7 +76,7 @@ impl Witness for () {
 ///
 /// A launching entry lapses 5 minutes after `since`; times after `now` are not believed.
 pub fn plan(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
-    plan_before(&mut (), snapshot, policy, now)
+    decide(&mut (), snapshot, policy, now, None)
 }
 
 /// The same before a witness, which changes nothing.
@@ -85,6 +85,30 @@ pub(crate) fn plan_before(
     snapshot: &Snapshot,
     policy: &Policy,
     now: Timestamp,
+) -> Plan {
+    decide(witness, snapshot, policy, now, None)
+}
+
+/// Plans one snapshot after another. The plans are those of [`plan`], sooner: what was found out about pods that are
+/// still there (the same [`Arc`](std::sync::Arc)s) is remembered.
+#[derive(Debug, Default)]
+pub struct Planner {
+    known: Known,
+}
+
+impl Planner {
+    /// As [`plan`].
+    pub fn plan(&mut self, snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
+        decide(&mut (), snapshot, policy, now, Some(&mut self.known))
+    }
+}
+
+fn decide(
+    witness: &mut impl Witness,
+    snapshot: &Snapshot,
+    policy: &Policy,
+    now: Timestamp,
+    known: Option<&mut Known>,
 ) -> Plan {
     let state = &snapshot.state;
     let mut launching: Vec<&Launching> = state
@@ -105,7 +129,7 @@ pub(crate) fn plan_before(
         key(a).cmp(&key(b))
     });
     let headroom = headroom::pods(policy, &snapshot.cluster);
-    let mut world = World::new(&snapshot.cluster, &headroom, policy, now);
+    let mut world = World::new(&snapshot.cluster, &headroom, policy, now, known);
     let offerings = offerings::all(&mut world, policy, state, now);
     world.open_domains(&offerings::domains(&offerings));
     for (index, entry) in launching.iter().enumerate() {
@@ -136,12 +160,13 @@ pub(crate) fn plan_before(
 /// What the pods that wait cost per hour at least, in USD, beside the room on the cluster's nodes: no plan can be cheaper,
 /// most must be dearer, because nodes and pods come whole. For benchmarks.
 pub fn least_cost(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> f64 {
-    let mut world = World::new(&snapshot.cluster, &[], policy, now);
+    let mut world = World::new(&snapshot.cluster, &[], policy, now, None);
     let offerings = offerings::all(&mut world, policy, &snapshot.state, now);
     let waiting: Vec<&Pod> = snapshot
         .cluster
         .pods
         .iter()
+        .map(|pod| &**pod)
         .filter(|pod| pod.wants_place())
         .collect();
     bound::of(&world, &offerings, &waiting, true).cost
@@ -222,6 +247,7 @@ impl<'a> Context<'a> {
         let mut pods: Vec<&Pod> = cluster
             .pods
             .iter()
+            .map(|pod| &**pod)
             .filter(|pod| pod.wants_place() && !pod.resource_claims)
             .collect();
         pods.sort_by(|a, b| a.key.cmp(&b.key));

@@ -109,9 +109,10 @@ impl<'a> Context<'a> {
                 blockers.push(Blocker::of_node(BlockerCode::Utilised));
             }
             let mut moves = Vec::new();
-            if blockers.is_empty() {
+            // While nothing is removed every place is as it was when the node was judged.
+            if blockers.is_empty() && allowed {
                 let (found, stuck) = move_all(world, verdict.host, &verdict.movers);
-                if stuck.is_empty() && allowed {
+                if stuck.is_empty() {
                     moves = found;
                 } else {
                     for (pod, to) in found {

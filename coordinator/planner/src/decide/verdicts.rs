@@ -9,7 +9,7 @@ use crate::{
     Blocker, BlockerCode,
     drainability::{self, Evictability},
     model::{DisruptionBudget, Node, Pod},
-    placement::{Place, World},
+    placement::{Place, Refuge, Refuges, World},
 };
 
 /// What is known of a node before limits and other removals are asked.
@@ -63,13 +63,26 @@ impl<'a> Context<'a> {
                 _ => None,
             })
             .collect();
+        let mut refuges = Refuges::new(world);
         existing
             .into_iter()
-            .map(|(host, node)| self.verdict(world, host, node))
+            .map(|(host, node)| self.judge(world, &mut refuges, host, node))
             .collect()
     }
 
+    /// Judges one node.
     pub(crate) fn verdict(&self, world: &mut World<'a>, host: usize, node: usize) -> Verdict<'a> {
+        let mut refuges = Refuges::new(world);
+        self.judge(world, &mut refuges, host, node)
+    }
+
+    fn judge(
+        &self,
+        world: &mut World<'a>,
+        refuges: &mut Refuges,
+        host: usize,
+        node: usize,
+    ) -> Verdict<'a> {
         let (cluster, policy, now) = (&self.snapshot.cluster, self.policy, self.now);
         let node = &cluster.nodes[node];
         let ours = policy.pool_of(node).is_some();
@@ -80,7 +93,7 @@ impl<'a> Context<'a> {
             .pods
             .iter()
             .copied()
-            .filter(|pod| pod.node.as_ref() == Some(&node.name))
+            .filter(|pod| pod.node.is_some())
             .collect();
         for pod in bound {
             let covered = self.covering(world, pod).next().is_some();
@@ -104,7 +117,6 @@ impl<'a> Context<'a> {
             movers.push(pod);
             evicted.push(pod);
         }
-        movers.sort_by(|a, b| size_order(a, b));
         let mut of_node = |code, holds: bool| {
             if holds {
                 blockers.push(Blocker::of_node(code));
@@ -122,7 +134,7 @@ impl<'a> Context<'a> {
         if ours {
             of_node(BlockerCode::Utilised, self.is_utilised(world, host, node));
             if !node.being_deleted {
-                let stuck = self.without_place(world, host, &movers);
+                let stuck = without_place(world, refuges, host, &movers);
                 if !stuck.is_empty() && blockers.is_empty() {
                     replacement = self.replacement(world, host, node, &movers, &stuck);
                 }
@@ -164,16 +176,6 @@ impl<'a> Context<'a> {
         measured || requested
     }
 
-    /// Those of a node's pods that no other node can take, when all of them must go.
-    fn without_place(&self, world: &mut World<'a>, host: usize, movers: &[&'a Pod]) -> Vec<&'a Pod> {
-        let (moves, stuck) = move_all(world, host, movers);
-        for (pod, to) in moves {
-            world.take(pod, to);
-        }
-        world.set_gone(host, false);
-        stuck
-    }
-
     /// Since when the node is unneeded: as remembered, or from now. While its usage is unknown nothing new begins.
     pub(super) fn unneeded_since(&self, verdict: &Verdict<'_>) -> Option<Timestamp> {
         if !verdict.unneeded {
@@ -190,6 +192,35 @@ impl<'a> Context<'a> {
     }
 }
 
+/// Those of a node's pods that no other node can take, when all of them must go.
+fn without_place<'a>(
+    world: &mut World<'a>,
+    refuges: &mut Refuges,
+    host: usize,
+    movers: &[&'a Pod],
+) -> Vec<&'a Pod> {
+    let kept_free = world.hosts[host].pods.iter().copied().filter(|pod| is_headroom(pod));
+    let all: Vec<&'a Pod> = movers.iter().copied().chain(kept_free).collect();
+    let mut finds_place = |pod: &&'a Pod| match refuges.of(world, pod) {
+        Some(Refuge::Hosts(hosts)) => !pod.resource_claims && hosts > all.len(),
+        _ => false,
+    };
+    if all.iter().all(&mut finds_place) {
+        return Vec::new();
+    }
+    let (mut stuck, movers): (Vec<&'a Pod>, Vec<&'a Pod>) = movers.iter().partition(|pod| {
+        let refuge = refuges.of(world, pod);
+        matches!(refuge, Some(Refuge::Nowhere(but)) if but.is_none_or(|but| but == host))
+    });
+    let (moves, without) = move_all(world, host, &movers);
+    for (pod, to) in moves {
+        world.take(pod, to);
+    }
+    world.set_gone(host, false);
+    stuck.extend(without);
+    stuck
+}
+
 /// Thinks the host away and finds a place for each of its pods on the others, again until a pass places none. Returns
 /// the moves, which stand in the world now, and the pods without a place.
 pub(crate) fn move_all<'a>(
@@ -200,6 +231,7 @@ pub(crate) fn move_all<'a>(
     world.set_gone(host, true);
     let mut moves = Vec::new();
     let mut left: Vec<&'a Pod> = movers.to_vec();
+    left.sort_by(|a, b| size_order(a, b));
     left.extend(
         world.hosts[host]
             .pods
@@ -238,5 +270,55 @@ pub(super) fn no_place(pod: &Pod) -> Blocker {
         Blocker::of_node(BlockerCode::NoPlaceToMove)
     } else {
         Blocker::of_pod(BlockerCode::NoPlaceToMove, pod.key.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{fixtures, model::keys};
+
+    proptest! {
+        #[test]
+        fn what_is_known_of_many_hosts_is_what_moving_the_pods_would_show(
+            nodes in 1_u8..14,
+            shapes in prop::collection::vec((any::<u8>(), any::<u8>(), any::<u8>()), 0..40),
+        ) {
+            let name = |node: u8| format!("n{}", node % nodes);
+            let zone = |node: u8| if node.is_multiple_of(3) { "us-east-1a" } else { "us-east-1b" };
+            let all = (0..nodes).map(|node| fixtures::node(&name(node)).zone(zone(node)).cpu("3"));
+            let pods = shapes.iter().enumerate().map(|(index, (size, on, kind))| {
+                let app = if kind & 1 == 0 { "a" } else { "b" };
+                let pod = fixtures::pod(&format!("default/p{index}"))
+                    .cpu(&format!("{}m", u32::from(size % 5) * 100 + 100))
+                    .label("app", app)
+                    .on(&name(*on));
+                match kind % 9 {
+                    0 => pod.spread(keys::ZONE, 1),
+                    1 => pod.spread(keys::HOSTNAME, 1 + i32::from(size % 3)),
+                    2 => pod.apart_from(app, keys::HOSTNAME),
+                    3 => pod.apart_from("b", keys::ZONE),
+                    4 => pod.host_port(8080),
+                    5 => pod.node_selector(keys::ZONE, "us-east-1a"),
+                    _ => pod,
+                }
+            });
+            let snapshot = fixtures::snapshot(all, pods);
+            let policy = fixtures::policy("");
+            let mut world = World::new(&snapshot.cluster, &[], &policy, fixtures::now(), None);
+            let mut refuges = Refuges::new(&world);
+            for host in 0..world.hosts.len() {
+                let movers = world.hosts[host].pods.clone();
+                let (moves, mut expected) = move_all(&mut world, host, &movers);
+                moves.into_iter().for_each(|(pod, to)| world.take(pod, to));
+                world.set_gone(host, false);
+                let mut stuck = without_place(&mut world, &mut refuges, host, &movers);
+                expected.sort_by(|a, b| a.key.cmp(&b.key));
+                stuck.sort_by(|a, b| a.key.cmp(&b.key));
+                prop_assert_eq!(stuck, expected);
+            }
+        }
     }
 }

@@ -56,7 +56,7 @@ impl<'a> Seen<'_, 'a> {
     /// Thinks those away who found their places in this turn or later: so it was when the turn came.
     fn go_back(&self, world: &mut World<'a>, turn: usize) {
         let cluster = self.context.snapshot.cluster.pods.iter();
-        let by_key: BTreeMap<&PodKey, &'a Pod> = cluster.map(|pod| (&pod.key, pod)).collect();
+        let by_key: BTreeMap<&PodKey, &'a Pod> = cluster.map(|pod| (&pod.key, &**pod)).collect();
         let later = self.plan.placements.get(turn..self.plan.pods.placed);
         for placement in later.unwrap_or_default().iter().rev() {
             let Some(pod) = by_key.get(&placement.pod) else {

@@ -69,8 +69,9 @@ pub mod keys {
 pub struct Cluster {
     /// All nodes, the server's and foreign ones included.
     pub nodes: Vec<Node>,
-    /// All pods, finished ones too if they were given.
-    pub pods: Vec<Pod>,
+    /// All pods, finished ones too if they were given. Shared, so that a cluster of which little changes is put together
+    /// anew at little cost.
+    pub pods: Vec<Arc<Pod>>,
     /// DaemonSets, whose pods a new node will carry.
     pub daemon_sets: Vec<DaemonSet>,
     /// Disruption budgets.

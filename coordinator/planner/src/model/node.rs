@@ -15,7 +15,7 @@ pub struct Node {
     /// Its name; on AWS the instance id.
     pub name: NodeName,
     /// All its labels.
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     /// The annotations that a decision reads (see [`crate::drainability::ANNOTATIONS`]).
     pub annotations: Labels,
     /// What it repels.

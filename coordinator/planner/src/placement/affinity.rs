@@ -491,6 +491,55 @@ impl<'a> Counts<'a> {
             .sum()
     }
 
+    /// Whether a host of its own is all that a pod of the shape asks for, but for even numbers in the domains of at most one
+    /// spread constraint, which is then returned in it. The emptiest domain always satisfies that one, whatever is where.
+    pub(super) fn asks_one_host(&self, shape: ShapeId) -> Option<Option<usize>> {
+        let concern = &self.concerns[shape];
+        let hostname = self.keys.get(keys::HOSTNAME);
+        let apart = concern.apart.iter().chain(&concern.repelled);
+        let mut keys = apart.map(|index| &self.apart[*index].holding.key);
+        if concern.near.is_some() || keys.any(|key| Some(key) != hostname) {
+            return None;
+        }
+        let spread = concern.spread.iter().map(|(index, _)| *index);
+        let spread: Vec<usize> = spread.filter(|index| !self.spread[*index].is_hostname).collect();
+        match spread.as_slice() {
+            [] => Some(None),
+            [index] => {
+                let constraint = self.spread[*index].constraint;
+                let always = constraint.max_skew >= 1 && constraint.min_domains.is_none();
+                always.then_some(Some(*index))
+            }
+            _ => None,
+        }
+    }
+
+    /// The domains that count for a spread constraint.
+    pub(super) fn domains_of(&self, spread: usize) -> impl Iterator<Item = DomainId> {
+        self.spread[spread].domains()
+    }
+
+    /// The domain of a spread constraint in which the host lies.
+    pub(super) fn domain_of(&self, spread: usize, host: &Host<'_>) -> DomainId {
+        host.domains[self.spread[spread].pods.key]
+    }
+
+    /// Asks the three filters for what concerns the host alone, if [`asks_one_host`](Self::asks_one_host).
+    pub(super) fn check_host(&self, shape: ShapeId, host: &Host<'_>) -> bool {
+        let concern = &self.concerns[shape];
+        let here = |tally: &Tally| tally.at(host.domains[tally.key]);
+        let repels = |index: &usize| here(&self.apart[*index].holding) > 0;
+        let is_near = |index: &usize| here(&self.apart[*index].matching) > 0;
+        let skews = |(index, counts_itself): &(usize, bool)| {
+            let spread = &self.spread[*index];
+            spread.is_hostname
+                && here(&spread.pods) + i64::from(*counts_itself) > i64::from(spread.constraint.max_skew)
+        };
+        !concern.apart.iter().any(is_near)
+            && !concern.repelled.iter().any(repels)
+            && !concern.spread.iter().any(skews)
+    }
+
     /// Asks the three filters for one host.
     pub(super) fn check(&self, shape: ShapeId, host: &Host<'_>) -> Result<(), PendingCode> {
         self.check_but(shape, host, None)
@@ -564,6 +613,14 @@ impl Spread<'_> {
         self.counts[host.kind] == 1
     }
 
+    /// The domains that count.
+    fn domains(&self) -> impl Iterator<Item = DomainId> {
+        let with_hosts = (0..self.hosts.counts.len())
+            .filter_map(|domain| DomainId::try_from(domain).ok())
+            .filter(|domain| self.hosts.at(*domain) > 0 && !self.open.contains(domain));
+        with_hosts.chain(self.open.iter().copied())
+    }
+
     /// What the emptiest domain has. On hostnames it is nothing: a new node can always be had.
     fn minimum(&self) -> i64 {
         if self.is_hostname {
@@ -571,10 +628,7 @@ impl Spread<'_> {
         }
         let mut minimum = i64::MAX;
         let mut domains = 0;
-        let with_hosts = (0..self.hosts.counts.len())
-            .filter_map(|domain| DomainId::try_from(domain).ok())
-            .filter(|domain| self.hosts.at(*domain) > 0 && !self.open.contains(domain));
-        for domain in with_hosts.chain(self.open.iter().copied()) {
+        for domain in self.domains() {
             minimum = minimum.min(self.pods.at(domain));
             domains += 1;
         }

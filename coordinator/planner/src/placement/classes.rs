@@ -15,6 +15,7 @@ use std::{
     sync::Arc,
 };
 
+use super::known::{Known, Token};
 use crate::model::{Cluster, LabelSelector, Labels, NodeTerm, Pod, SpreadConstraint, Taint, VolumeSource};
 
 /// A fast hash for keys that nobody outside chooses with ill intent: multiply and rotate, as rustc's own.
@@ -79,10 +80,8 @@ pub(crate) type KindId = usize;
 /// All classes of a cluster's pods, of its DaemonSets' and of those that are only thought of.
 #[derive(Clone, Debug)]
 pub(crate) struct Classes<'a> {
-    /// Where the cluster's pods lie in memory: a pod is known by its address.
-    first: usize,
-    of_pod: Vec<ClassId>,
-    others: QuickMap<usize, ClassId>,
+    /// A pod is known by its address.
+    of_pod: QuickMap<usize, ClassId>,
     /// Shape of each class.
     shape_of: Vec<ShapeId>,
     /// One pod of each shape.
@@ -92,7 +91,7 @@ pub(crate) struct Classes<'a> {
     /// Labels of nodes that anybody asks for.
     node_keys: HashSet<Arc<str>>,
     names_nodes: bool,
-    kinds: HashMap<KindKey, KindId>,
+    kinds: QuickMap<KindKey, KindId>,
 }
 
 /// Labels that are asked for, taints, and the name if somebody asks for names.
@@ -150,18 +149,25 @@ impl PartialEq for ByShape<'_, '_> {
 impl Eq for ByShape<'_, '_> {}
 
 impl<'a> Classes<'a> {
-    /// Classes of the cluster's pods, its DaemonSets' and `others`.
-    pub(crate) fn new(cluster: &'a Cluster, others: &'a [Pod]) -> Self {
+    /// Classes of the cluster's pods, its DaemonSets' and `others`; `known` from earlier plans, if there were any.
+    pub(crate) fn new(cluster: &'a Cluster, others: &'a [Pod], known: Option<&mut Known>) -> Self {
         let further = || {
             others
                 .iter()
                 .chain(cluster.daemon_sets.iter().map(|set| &set.template))
         };
-        let all = || cluster.pods.iter().chain(further());
+        let mut tokens = known
+            .as_ref()
+            .map_or_else(|| vec![None; cluster.pods.len()], |known| known.tokens(&cluster.pods));
+        let mut seen = QuickSet::default();
+        let mut asks = |(pod, token): (&'a Arc<Pod>, &Option<Token>)| {
+            token.is_none_or(|token| seen.insert(token)).then_some(&**pod)
+        };
         let mut pod_keys: QuickSet<&'a str> = HashSet::default();
         let mut node_keys: HashSet<Arc<str>> = HashSet::new();
         let mut names_nodes = false;
-        for pod in all() {
+        let asking = cluster.pods.iter().zip(&tokens).filter_map(&mut asks);
+        for pod in asking.chain(further()) {
             let terms = pod.pod_affinity.iter().chain(&pod.pod_anti_affinity);
             for selector in terms.filter_map(|term| term.selector.as_ref()) {
                 pod_keys.extend(keys(selector));
@@ -201,27 +207,40 @@ impl<'a> Classes<'a> {
                 shape_of.len() - 1
             })
         };
-        let of_pod = cluster.pods.iter().map(&mut class).collect();
-        let others = further().map(|pod| (address(pod), class(pod))).collect();
+        if known.as_ref().is_some_and(|known| !known.holds_for(&pod_keys)) {
+            tokens.fill(None);
+        }
+        let mut of_token: QuickMap<Token, ClassId> = QuickMap::default();
+        let ids: Vec<ClassId> = cluster
+            .pods
+            .iter()
+            .zip(&tokens)
+            .map(|(pod, token)| match token {
+                Some(token) => *of_token.entry(*token).or_insert_with(|| class(pod)),
+                None => class(pod),
+            })
+            .collect();
+        let of_cluster = cluster.pods.iter().map(|pod| address(pod)).zip(ids.iter().copied());
+        let of_others = further().map(|pod| (address(pod), class(pod)));
+        let of_pod = of_cluster.chain(of_others).collect();
+        if let Some(known) = known {
+            known.learn(&cluster.pods, &tokens, &ids, &pod_keys);
+        }
         let ties = shapes.iter().map(|pod| volumes(pod).next().is_some()).collect();
         Self {
             ties,
-            first: cluster.pods.first().map_or(0, address),
             of_pod,
-            others,
             shape_of,
             shapes,
             node_keys,
             names_nodes,
-            kinds: HashMap::new(),
+            kinds: QuickMap::default(),
         }
     }
 
     /// The class of a pod of the cluster, of a DaemonSet or of those given beside them.
     pub(crate) fn class(&self, pod: &Pod) -> ClassId {
-        let address = address(pod);
-        let index = address.wrapping_sub(self.first) / size_of::<Pod>();
-        let known = self.of_pod.get(index).or_else(|| self.others.get(&address));
+        let known = self.of_pod.get(&address(pod));
         *known.unwrap_or_else(|| unreachable!("a pod of another cluster"))
     }
 
@@ -265,7 +284,7 @@ fn hard_spread(pod: &Pod) -> impl Iterator<Item = &SpreadConstraint> {
     pod.spread.iter().filter(|constraint| constraint.is_hard())
 }
 
-fn address(pod: &Pod) -> usize {
+pub(super) fn address(pod: &Pod) -> usize {
     std::ptr::from_ref(pod).addr()
 }
 

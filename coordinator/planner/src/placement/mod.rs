@@ -10,7 +10,9 @@
 mod affinity;
 mod classes;
 mod filters;
+mod known;
 mod reasons;
+mod refuges;
 mod volumes;
 
 use std::{cell::Cell, cmp::Ordering, sync::Arc};
@@ -20,6 +22,8 @@ use jiff::Timestamp;
 use affinity::{Counts, DomainId};
 pub(crate) use affinity::{Profile, matches};
 pub(crate) use classes::{Classes, KindId, QuickMap, QuickSet, ShapeId};
+pub(crate) use known::Known;
+pub(crate) use refuges::{Refuge, Refuges};
 use volumes::Volumes;
 
 use crate::{
@@ -116,8 +120,14 @@ const REFUSALS: [(u8, PendingCode); 2] = [(2, PendingCode::NodeSelector), (3, Pe
 
 impl<'a> World<'a> {
     /// The existing nodes with their bound pods. `others` are pods beside those of the cluster that will be asked for.
-    pub(crate) fn new(cluster: &'a Cluster, others: &'a [Pod], policy: &Policy, now: Timestamp) -> Self {
-        let classes = Classes::new(cluster, others);
+    pub(crate) fn new(
+        cluster: &'a Cluster,
+        others: &'a [Pod],
+        policy: &Policy,
+        now: Timestamp,
+        known: Option<&mut Known>,
+    ) -> Self {
+        let classes = Classes::new(cluster, others, known);
         let counts = Counts::new(cluster, &classes);
         let mut order: Vec<usize> = (0..cluster.nodes.len()).collect();
         order.sort_by(|a, b| cluster.nodes[*a].name.cmp(&cluster.nodes[*b].name));
@@ -130,13 +140,8 @@ impl<'a> World<'a> {
             .enumerate()
             .map(|(index, host)| (host.name.clone(), index))
             .collect();
-        let mut bound: Vec<&Pod> = cluster
-            .pods
-            .iter()
-            .filter(|pod| pod.node.is_some() && !pod.is_finished() && !pod.is_gone(now))
-            .collect();
-        bound.sort_by(|a, b| a.key.cmp(&b.key));
-        for pod in bound {
+        let present = |pod: &&Arc<Pod>| !pod.is_finished() && !pod.is_gone(now);
+        for pod in cluster.pods.iter().filter(present) {
             let host = pod.node.as_ref().and_then(|name| by_name.get(name.as_str()));
             if let Some(host) = host.and_then(|index| hosts.get_mut(*index)) {
                 host.used.add(&pod.requests);
@@ -471,7 +476,7 @@ fn existing<'a>(node: &Node, index: usize, policy: &Policy, now: Timestamp) -> H
     Host {
         place: Place::Existing(index),
         name: node.name.as_str().into(),
-        labels: Arc::new(node.labels.clone()),
+        labels: Arc::clone(&node.labels),
         taints,
         allocatable: node.allocatable.clone(),
         used: Resources::default(),

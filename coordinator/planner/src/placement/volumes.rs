@@ -275,6 +275,9 @@ impl<'a> Volumes<'a> {
 
     /// A pod comes to a host (`by` 1) or goes (-1).
     pub(super) fn change(&mut self, shape: ShapeId, pod: &Pod, host: &Host<'_>, by: i64) {
+        if self.of_shape[shape].claims.is_empty() {
+            return;
+        }
         let uses = Arc::clone(&self.of_shape[shape].claims);
         for used in &*uses {
             let users = &mut self.users[used.claim];

@@ -182,7 +182,7 @@ impl Site {
         });
         Node {
             name: drop_in.node_name.as_str().into(),
-            labels,
+            labels: labels.into(),
             annotations: Labels::new(),
             taints: drop_in
                 .taints

@@ -106,7 +106,7 @@ fn server(now: Timestamp) -> Node {
     };
     Node {
         name: "server-1".into(),
-        labels,
+        labels: labels.into(),
         annotations: Labels::new(),
         taints: vec![Taint {
             key: CONTROL_PLANE.into(),
