@@ -219,7 +219,12 @@ impl Decider {
     }
 
     /// Plans off the async runtime: a large cluster may take a while.
-    async fn plan(&mut self, snapshot: Arc<Snapshot>, policy: Arc<Policy>, now: Timestamp) -> Option<Arc<Plan>> {
+    async fn plan(
+        &mut self,
+        snapshot: Arc<Snapshot>,
+        policy: Arc<Policy>,
+        now: Timestamp,
+    ) -> Option<Arc<Plan>> {
         let mut planner = std::mem::take(&mut self.planner);
         let planning = tokio::task::spawn_blocking(move || {
             let plan = planner.plan(&snapshot, &policy, now);

@@ -199,7 +199,11 @@ fn without_place<'a>(
     host: usize,
     movers: &[&'a Pod],
 ) -> Vec<&'a Pod> {
-    let kept_free = world.hosts[host].pods.iter().copied().filter(|pod| is_headroom(pod));
+    let kept_free = world.hosts[host]
+        .pods
+        .iter()
+        .copied()
+        .filter(|pod| is_headroom(pod));
     let all: Vec<&'a Pod> = movers.iter().copied().chain(kept_free).collect();
     let mut finds_place = |pod: &&'a Pod| match refuges.of(world, pod) {
         Some(Refuge::Hosts(hosts)) => !pod.resource_claims && hosts > all.len(),

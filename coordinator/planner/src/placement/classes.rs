@@ -80,6 +80,8 @@ pub(crate) type KindId = usize;
 /// All classes of a cluster's pods, of its DaemonSets' and of those that are only thought of.
 #[derive(Clone, Debug)]
 pub(crate) struct Classes<'a> {
+    /// Of the cluster's pods, by their index.
+    pub(super) of_cluster: Vec<ClassId>,
     /// A pod is known by its address.
     of_pod: QuickMap<usize, ClassId>,
     /// Shape of each class.
@@ -156,17 +158,21 @@ impl<'a> Classes<'a> {
                 .iter()
                 .chain(cluster.daemon_sets.iter().map(|set| &set.template))
         };
-        let mut tokens = known
-            .as_ref()
-            .map_or_else(|| vec![None; cluster.pods.len()], |known| known.tokens(&cluster.pods));
-        let mut seen = QuickSet::default();
-        let mut asks = |(pod, token): (&'a Arc<Pod>, &Option<Token>)| {
-            token.is_none_or(|token| seen.insert(token)).then_some(&**pod)
+        let mut tokens = known.as_ref().map_or_else(
+            || vec![None; cluster.pods.len()],
+            |known| known.tokens(&cluster.pods),
+        );
+        let most = known.as_ref().map_or(0, |known| known.most());
+        // Of pods that were alike one speaks for all.
+        let mut heard = vec![false; most];
+        let mut speaks = |(pod, token): (&'a Arc<Pod>, &Option<Token>)| {
+            let is_first = token.is_none_or(|token| !std::mem::replace(&mut heard[token], true));
+            is_first.then_some(&**pod)
         };
         let mut pod_keys: QuickSet<&'a str> = HashSet::default();
         let mut node_keys: HashSet<Arc<str>> = HashSet::new();
         let mut names_nodes = false;
-        let asking = cluster.pods.iter().zip(&tokens).filter_map(&mut asks);
+        let asking = cluster.pods.iter().zip(&tokens).filter_map(&mut speaks);
         for pod in asking.chain(further()) {
             let terms = pod.pod_affinity.iter().chain(&pod.pod_anti_affinity);
             for selector in terms.filter_map(|term| term.selector.as_ref()) {
@@ -210,25 +216,30 @@ impl<'a> Classes<'a> {
         if known.as_ref().is_some_and(|known| !known.holds_for(&pod_keys)) {
             tokens.fill(None);
         }
-        let mut of_token: QuickMap<Token, ClassId> = QuickMap::default();
-        let ids: Vec<ClassId> = cluster
+        let mut of_token: Vec<Option<ClassId>> = vec![None; most];
+        let of_cluster: Vec<ClassId> = cluster
             .pods
             .iter()
             .zip(&tokens)
             .map(|(pod, token)| match token {
-                Some(token) => *of_token.entry(*token).or_insert_with(|| class(pod)),
+                Some(token) => *of_token[*token].get_or_insert_with(|| class(pod)),
                 None => class(pod),
             })
             .collect();
-        let of_cluster = cluster.pods.iter().map(|pod| address(pod)).zip(ids.iter().copied());
-        let of_others = further().map(|pod| (address(pod), class(pod)));
-        let of_pod = of_cluster.chain(of_others).collect();
+        let by_address = cluster
+            .pods
+            .iter()
+            .map(|pod| address(pod))
+            .zip(of_cluster.iter().copied());
+        let others = further().map(|pod| (address(pod), class(pod)));
+        let of_pod = by_address.chain(others).collect();
         if let Some(known) = known {
-            known.learn(&cluster.pods, &tokens, &ids, &pod_keys);
+            known.learn(&cluster.pods, &tokens, &of_cluster, &pod_keys);
         }
         let ties = shapes.iter().map(|pod| volumes(pod).next().is_some()).collect();
         Self {
             ties,
+            of_cluster,
             of_pod,
             shape_of,
             shapes,
@@ -242,6 +253,11 @@ impl<'a> Classes<'a> {
     pub(crate) fn class(&self, pod: &Pod) -> ClassId {
         let known = self.of_pod.get(&address(pod));
         *known.unwrap_or_else(|| unreachable!("a pod of another cluster"))
+    }
+
+    /// The shape of a class.
+    pub(super) fn shape_of(&self, class: ClassId) -> ShapeId {
+        self.shape_of[class]
     }
 
     /// The shape of a pod.

@@ -29,6 +29,11 @@ impl Known {
         pods.iter().map(token).collect()
     }
 
+    /// Tokens are below this number.
+    pub(super) fn most(&self) -> usize {
+        self.next
+    }
+
     /// Whether pods that were alike are so where these labels are asked for.
     pub(super) fn holds_for(&self, pod_keys: &QuickSet<&str>) -> bool {
         self.pod_keys.len() == pod_keys.len() && pod_keys.iter().all(|key| self.pod_keys.contains(*key))
@@ -52,7 +57,11 @@ impl Known {
         for (token, class) in tokens.iter().zip(classes) {
             of_class.extend(token.map(|token| (*class, token)));
         }
-        let new = pods.iter().zip(classes).zip(tokens).filter(|(_, token)| token.is_none());
+        let new = pods
+            .iter()
+            .zip(classes)
+            .zip(tokens)
+            .filter(|(_, token)| token.is_none());
         for ((pod, class), _) in new {
             let token = *of_class.entry(*class).or_insert_with(|| {
                 self.next += 1;

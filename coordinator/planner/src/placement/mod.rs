@@ -131,7 +131,7 @@ impl<'a> World<'a> {
         let counts = Counts::new(cluster, &classes);
         let mut order: Vec<usize> = (0..cluster.nodes.len()).collect();
         order.sort_by(|a, b| cluster.nodes[*a].name.cmp(&cluster.nodes[*b].name));
-        let mut hosts: Vec<Host<'a>> = order
+        let hosts: Vec<Host<'a>> = order
             .into_iter()
             .map(|index| existing(&cluster.nodes[index], index, policy, now))
             .collect();
@@ -140,14 +140,6 @@ impl<'a> World<'a> {
             .enumerate()
             .map(|(index, host)| (host.name.clone(), index))
             .collect();
-        let present = |pod: &&Arc<Pod>| !pod.is_finished() && !pod.is_gone(now);
-        for pod in cluster.pods.iter().filter(present) {
-            let host = pod.node.as_ref().and_then(|name| by_name.get(name.as_str()));
-            if let Some(host) = host.and_then(|index| hosts.get_mut(*index)) {
-                host.used.add(&pod.requests);
-                host.pods.push(pod);
-            }
-        }
         let mut world = Self {
             cluster,
             volumes: Volumes::new(cluster, &classes.shapes),
@@ -158,10 +150,22 @@ impl<'a> World<'a> {
             order: Vec::with_capacity(hosts.len()),
         };
         for mut host in hosts {
-            host.measure();
             world.enroll(&mut host);
             world.add(host);
         }
+        let present = |(pod, _): &(&Arc<Pod>, &usize)| !pod.is_finished() && !pod.is_gone(now);
+        for (pod, class) in cluster.pods.iter().zip(&world.classes.of_cluster).filter(present) {
+            let host = pod.node.as_ref().and_then(|name| by_name.get(name.as_str()));
+            let Some(host) = host.and_then(|index| world.hosts.get_mut(*index)) else {
+                continue;
+            };
+            host.used.add(&pod.requests);
+            host.pods.push(pod);
+            let shape = world.classes.shape_of(*class);
+            world.counts.change(shape, host, 1);
+            world.volumes.change(shape, pod, host, 1);
+        }
+        world.hosts.iter_mut().for_each(Host::measure);
         world.order = (0..world.hosts.len()).collect();
         let hosts = &world.hosts;
         world.order.sort_by(|a, b| in_order(hosts, *a, *b));
