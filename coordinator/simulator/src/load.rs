@@ -187,7 +187,8 @@ impl Load {
 }
 
 fn running(cluster: &model::Cluster) -> impl Iterator<Item = &Pod> {
-    cluster.pods.iter().filter(|pod| pod.phase == Phase::Running)
+    let pods = cluster.pods.iter().map(|pod| &**pod);
+    pods.filter(|pod| pod.phase == Phase::Running)
 }
 
 fn serves(pod: &Pod) -> bool {

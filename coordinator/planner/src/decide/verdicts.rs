@@ -76,13 +76,7 @@ impl<'a> Context<'a> {
         self.judge(world, &mut refuges, host, node)
     }
 
-    fn judge(
-        &self,
-        world: &mut World<'a>,
-        refuges: &mut Refuges,
-        host: usize,
-        node: usize,
-    ) -> Verdict<'a> {
+    fn judge(&self, world: &mut World<'a>, refuges: &mut Refuges, host: usize, node: usize) -> Verdict<'a> {
         let (cluster, policy, now) = (&self.snapshot.cluster, self.policy, self.now);
         let node = &cluster.nodes[node];
         let ours = policy.pool_of(node).is_some();

@@ -305,7 +305,11 @@ impl Cluster {
         let state = self.state();
         let mut cluster = model::Cluster {
             nodes: state.nodes.values().map(|entry| entry.node.clone()).collect(),
-            pods: state.pods.values().map(|entry| entry.pod.clone()).collect(),
+            pods: state
+                .pods
+                .values()
+                .map(|entry| entry.pod.clone().into())
+                .collect(),
             daemon_sets: state.daemon_sets.values().cloned().collect(),
             disruption_budgets: state.budgets.values().map(Budget::to_model).collect(),
             ..model::Cluster::default()
