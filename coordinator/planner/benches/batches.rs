@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use smartscale_manifests::{Objects, read};
+use smartscale_manifests::{Kind, Objects, read};
 use smartscale_planner::{
     Destination, Plan, Planner, Policy, Snapshot, least_cost,
     model::NodeName,
@@ -147,6 +147,7 @@ fn replan(workload: &Workload) {
     let (mut together, mut decided) = (Vec::new(), Vec::new());
     for round in 0..100 {
         let pod = workloads::late_comer(round);
+        objects.remove(Kind::Pod, "default", &format!("late-{}", round.saturating_sub(1)));
         for object in read::objects(&pod, read::Format::Json).unwrap() {
             objects.apply(object);
         }

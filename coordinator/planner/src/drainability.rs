@@ -177,6 +177,18 @@ pub fn classify(
     }
 }
 
+/// Whether [`classify`] tells to evict the pod at any time, however strict, whoever covers it: what that reads of it is
+/// not there.
+pub(crate) fn always_yields(pod: &Pod) -> bool {
+    pod.annotations.is_empty()
+        && !pod.is_finished()
+        && !pod.is_terminating()
+        && pod.controller.is_some()
+        && !pod.is_owned_by("DaemonSet")
+        && pod.key.namespace.as_str() != "kube-system"
+        && !has_local_storage(pod)
+}
+
 /// What the disruption budgets say to evicting this pod: with two of them the API server answers 500 for ever, with
 /// nothing left 429.
 pub fn pdb_blocker<'b>(

@@ -76,7 +76,7 @@ impl Witness for () {
 ///
 /// A launching entry lapses 5 minutes after `since`; times after `now` are not believed.
 pub fn plan(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
-    decide(&mut (), snapshot, policy, now, None)
+    decide(&mut (), snapshot, policy, now, &mut Known::default())
 }
 
 /// The same before a witness, which changes nothing.
@@ -86,7 +86,7 @@ pub(crate) fn plan_before(
     policy: &Policy,
     now: Timestamp,
 ) -> Plan {
-    decide(witness, snapshot, policy, now, None)
+    decide(witness, snapshot, policy, now, &mut Known::default())
 }
 
 /// Plans one snapshot after another. The plans are those of [`plan`], sooner: what was found out about pods that are
@@ -99,7 +99,7 @@ pub struct Planner {
 impl Planner {
     /// As [`plan`].
     pub fn plan(&mut self, snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
-        decide(&mut (), snapshot, policy, now, Some(&mut self.known))
+        decide(&mut (), snapshot, policy, now, &mut self.known)
     }
 }
 
@@ -108,7 +108,7 @@ fn decide(
     snapshot: &Snapshot,
     policy: &Policy,
     now: Timestamp,
-    known: Option<&mut Known>,
+    known: &mut Known,
 ) -> Plan {
     let state = &snapshot.state;
     let mut launching: Vec<&Launching> = state
@@ -160,7 +160,7 @@ fn decide(
 /// What the pods that wait cost per hour at least, in USD, beside the room on the cluster's nodes: no plan can be cheaper,
 /// most must be dearer, because nodes and pods come whole. For benchmarks.
 pub fn least_cost(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> f64 {
-    let mut world = World::new(&snapshot.cluster, &[], policy, now, None);
+    let mut world = World::new(&snapshot.cluster, &[], policy, now, &mut Known::default());
     let offerings = offerings::all(&mut world, policy, &snapshot.state, now);
     let waiting: Vec<&Pod> = snapshot
         .cluster
@@ -244,10 +244,10 @@ impl<'a> Context<'a> {
     /// Pods that wait for a place, the most urgent first, then the largest, those alike together, then by name.
     fn waiting_pods(&self, world: &World<'a>) -> Vec<&'a Pod> {
         let cluster = &self.snapshot.cluster;
-        let mut pods: Vec<&Pod> = cluster
-            .pods
+        let mut pods: Vec<&Pod> = world
+            .unbound
             .iter()
-            .map(|pod| &**pod)
+            .map(|index| &*cluster.pods[*index])
             .filter(|pod| pod.wants_place() && !pod.resource_claims)
             .collect();
         pods.sort_by(|a, b| a.key.cmp(&b.key));

@@ -168,6 +168,7 @@ impl<'p> Template<'p> {
             allocatable: self.pool.allocatable(spec),
             used: Resources::default(),
             pods: Vec::new(),
+            bound: Vec::new(),
             fullness: 0.0,
             kind: 0,
             domains: Vec::new(),

@@ -24,9 +24,9 @@ impl<'a> Context<'a> {
         expendable: &[&Pod],
     ) -> Vec<PendingPod> {
         let mut pending = Vec::new();
-        for pod in &self.snapshot.cluster.pods {
-            let alive = pod.node.is_none()
-                && !pod.is_finished()
+        for index in &world.unbound {
+            let pod = &*self.snapshot.cluster.pods[*index];
+            let alive = !pod.is_finished()
                 && !pod.is_terminating()
                 && !pod.is_owned_by("DaemonSet")
                 && &*pod.scheduler == DEFAULT_SCHEDULER;

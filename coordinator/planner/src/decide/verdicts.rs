@@ -81,15 +81,17 @@ impl<'a> Context<'a> {
         let node = &cluster.nodes[node];
         let ours = policy.pool_of(node).is_some();
         let mut blockers = Vec::new();
-        let mut movers = Vec::new();
-        let mut evicted = Vec::new();
-        let bound: Vec<&'a Pod> = world.hosts[host]
-            .pods
-            .iter()
-            .copied()
-            .filter(|pod| pod.node.is_some())
-            .collect();
-        for pod in bound {
+        let bound = world.hosts[host].bound.len();
+        let mut movers = Vec::with_capacity(bound);
+        let mut evicted = Vec::with_capacity(bound);
+        for index in &world.hosts[host].bound {
+            let pod = &*cluster.pods[*index];
+            let shape = world.classes.shape_of(world.classes.of_cluster[*index]);
+            if world.classes.facts[*index].yields && self.covering.of(cluster, shape).next().is_none() {
+                movers.push(pod);
+                evicted.push(pod);
+                continue;
+            }
             let covered = self.covering(world, pod).next().is_some();
             let codes = match drainability::classify(pod, policy.scale_down.strictness, Some(covered), now) {
                 Evictability::Skip(_) | Evictability::Leaving { needs_place: false } => continue,
@@ -193,17 +195,13 @@ fn without_place<'a>(
     host: usize,
     movers: &[&'a Pod],
 ) -> Vec<&'a Pod> {
-    let kept_free = world.hosts[host]
-        .pods
-        .iter()
-        .copied()
-        .filter(|pod| is_headroom(pod));
-    let all: Vec<&'a Pod> = movers.iter().copied().chain(kept_free).collect();
+    let kept_free = || world.hosts[host].later().iter().filter(|pod| is_headroom(pod));
+    let number = movers.len() + kept_free().count();
     let mut finds_place = |pod: &&'a Pod| match refuges.of(world, pod) {
-        Some(Refuge::Hosts(hosts)) => !pod.resource_claims && hosts > all.len(),
+        Some(Refuge::Hosts(hosts)) => !pod.resource_claims && hosts > number,
         _ => false,
     };
-    if all.iter().all(&mut finds_place) {
+    if movers.iter().chain(kept_free()).all(&mut finds_place) {
         return Vec::new();
     }
     let (mut stuck, movers): (Vec<&'a Pod>, Vec<&'a Pod>) = movers.iter().partition(|pod| {
@@ -276,7 +274,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{fixtures, model::keys};
+    use crate::{fixtures, model::keys, placement::Known};
 
     proptest! {
         #[test]
@@ -305,7 +303,7 @@ mod tests {
             });
             let snapshot = fixtures::snapshot(all, pods);
             let policy = fixtures::policy("");
-            let mut world = World::new(&snapshot.cluster, &[], &policy, fixtures::now(), None);
+            let mut world = World::new(&snapshot.cluster, &[], &policy, fixtures::now(), &mut Known::default());
             let mut refuges = Refuges::new(&world);
             for host in 0..world.hosts.len() {
                 let movers = world.hosts[host].pods.clone();

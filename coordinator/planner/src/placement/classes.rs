@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use super::known::{Known, Token};
+use super::known::{Fact, Known, Token};
 use crate::model::{Cluster, LabelSelector, Labels, NodeTerm, Pod, SpreadConstraint, Taint, VolumeSource};
 
 /// A fast hash for keys that nobody outside chooses with ill intent: multiply and rotate, as rustc's own.
@@ -81,9 +81,15 @@ pub(crate) type KindId = usize;
 #[derive(Clone, Debug)]
 pub(crate) struct Classes<'a> {
     /// Of the cluster's pods, by their index.
-    pub(super) of_cluster: Vec<ClassId>,
-    /// A pod is known by its address.
-    of_pod: QuickMap<usize, ClassId>,
+    pub(crate) of_cluster: Vec<ClassId>,
+    pub(crate) facts: Vec<Fact>,
+    pub(super) node_names: Arc<QuickMap<Arc<str>, usize>>,
+    /// A pod is known by its address: those of the cluster have tokens, and each token is of a class.
+    tokens: Arc<QuickMap<usize, Token>>,
+    of_token: Vec<ClassId>,
+    others: QuickMap<usize, ClassId>,
+    /// One pod of each class.
+    pub(super) samples: Vec<&'a Pod>,
     /// Shape of each class.
     shape_of: Vec<ShapeId>,
     /// One pod of each shape.
@@ -151,28 +157,26 @@ impl PartialEq for ByShape<'_, '_> {
 impl Eq for ByShape<'_, '_> {}
 
 impl<'a> Classes<'a> {
-    /// Classes of the cluster's pods, its DaemonSets' and `others`; `known` from earlier plans, if there were any.
-    pub(crate) fn new(cluster: &'a Cluster, others: &'a [Pod], known: Option<&mut Known>) -> Self {
+    /// Classes of the cluster's pods, its DaemonSets' and `others`; `known` is what earlier plans found out.
+    pub(crate) fn new(cluster: &'a Cluster, others: &'a [Pod], known: &mut Known) -> Self {
         let further = || {
             others
                 .iter()
                 .chain(cluster.daemon_sets.iter().map(|set| &set.template))
         };
-        let mut tokens = known.as_ref().map_or_else(
-            || vec![None; cluster.pods.len()],
-            |known| known.tokens(&cluster.pods),
-        );
-        let most = known.as_ref().map_or(0, |known| known.most());
+        known.update(&cluster.pods);
         // Of pods that were alike one speaks for all.
-        let mut heard = vec![false; most];
-        let mut speaks = |(pod, token): (&'a Arc<Pod>, &Option<Token>)| {
-            let is_first = token.is_none_or(|token| !std::mem::replace(&mut heard[token], true));
+        let mut heard = vec![false; known.next];
+        let mut speaks = |(pod, fact): (&'a Arc<Pod>, &Fact)| {
+            let is_first = fact
+                .token
+                .is_none_or(|token| !std::mem::replace(&mut heard[token], true));
             is_first.then_some(&**pod)
         };
         let mut pod_keys: QuickSet<&'a str> = HashSet::default();
         let mut node_keys: HashSet<Arc<str>> = HashSet::new();
         let mut names_nodes = false;
-        let asking = cluster.pods.iter().zip(&tokens).filter_map(&mut speaks);
+        let asking = cluster.pods.iter().zip(&known.facts).filter_map(&mut speaks);
         for pod in asking.chain(further()) {
             let terms = pod.pod_affinity.iter().chain(&pod.pod_anti_affinity);
             for selector in terms.filter_map(|term| term.selector.as_ref()) {
@@ -197,6 +201,7 @@ impl<'a> Classes<'a> {
 
         let mut shapes: Vec<&'a Pod> = Vec::new();
         let mut shape_of = Vec::new();
+        let mut samples = Vec::new();
         let mut by_shape: QuickMap<ByShape<'a, '_>, ShapeId> = QuickMap::default();
         let mut by_class = QuickMap::default();
         let mut class = |pod: &'a Pod| {
@@ -210,37 +215,37 @@ impl<'a> Classes<'a> {
             });
             *by_class.entry((shape, &pod.requests)).or_insert_with(|| {
                 shape_of.push(shape);
+                samples.push(pod);
                 shape_of.len() - 1
             })
         };
-        if known.as_ref().is_some_and(|known| !known.holds_for(&pod_keys)) {
-            tokens.fill(None);
-        }
-        let mut of_token: Vec<Option<ClassId>> = vec![None; most];
+        known.hold_for(&pod_keys);
+        let mut of_token: Vec<Option<ClassId>> = vec![None; known.next];
         let of_cluster: Vec<ClassId> = cluster
             .pods
             .iter()
-            .zip(&tokens)
-            .map(|(pod, token)| match token {
-                Some(token) => *of_token[*token].get_or_insert_with(|| class(pod)),
+            .zip(&known.facts)
+            .map(|(pod, fact)| match fact.token {
+                Some(token) => *of_token[token].get_or_insert_with(|| class(pod)),
                 None => class(pod),
             })
             .collect();
-        let by_address = cluster
-            .pods
-            .iter()
-            .map(|pod| address(pod))
-            .zip(of_cluster.iter().copied());
-        let others = further().map(|pod| (address(pod), class(pod)));
-        let of_pod = by_address.chain(others).collect();
-        if let Some(known) = known {
-            known.learn(&cluster.pods, &tokens, &of_cluster, &pod_keys);
+        let others = further().map(|pod| (address(pod), class(pod))).collect();
+        known.learn(&of_cluster);
+        let mut of_token = vec![0; known.next];
+        for (fact, class) in known.facts.iter().zip(&of_cluster) {
+            fact.token.into_iter().for_each(|token| of_token[token] = *class);
         }
         let ties = shapes.iter().map(|pod| volumes(pod).next().is_some()).collect();
         Self {
             ties,
             of_cluster,
-            of_pod,
+            facts: known.facts.clone(),
+            node_names: Arc::clone(&known.names),
+            tokens: Arc::clone(&known.tokens),
+            of_token,
+            others,
+            samples,
             shape_of,
             shapes,
             node_keys,
@@ -251,12 +256,14 @@ impl<'a> Classes<'a> {
 
     /// The class of a pod of the cluster, of a DaemonSet or of those given beside them.
     pub(crate) fn class(&self, pod: &Pod) -> ClassId {
-        let known = self.of_pod.get(&address(pod));
+        let address = address(pod);
+        let of_cluster = self.tokens.get(&address).map(|token| &self.of_token[*token]);
+        let known = of_cluster.or_else(|| self.others.get(&address));
         *known.unwrap_or_else(|| unreachable!("a pod of another cluster"))
     }
 
     /// The shape of a class.
-    pub(super) fn shape_of(&self, class: ClassId) -> ShapeId {
+    pub(crate) fn shape_of(&self, class: ClassId) -> ShapeId {
         self.shape_of[class]
     }
 

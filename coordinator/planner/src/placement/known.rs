@@ -1,78 +1,128 @@
-//! Which pods were found alike for the last plan, so that the next one needs to look at new pods only.
+//! What was found out of pods for the last plan, so that the next one needs to look at new pods only.
 //!
-//! A class is found by all that filters may ask a pod for, which for many pods is much to read. Whether two pods are
-//! alike hangs on the two and on the labels that anybody selects by, on nothing else: as long as these labels stay the
-//! same, pods that were alike are alike. The classes themselves are numbered anew for each plan.
+//! A pod is what its [`Arc`] points to, so what follows from a pod alone is found out once. Whether two pods are alike for
+//! every filter hangs on the two and on the labels that anybody selects by, on nothing else: as long as these labels stay
+//! the same, pods that were alike are alike. Classes themselves are numbered anew for each plan.
 
 use std::{collections::HashSet, sync::Arc};
 
 use super::classes::{ClassId, QuickMap, QuickSet, address};
-use crate::model::Pod;
+use crate::{drainability, model::Pod};
 
 /// Number of a class across plans.
 pub(super) type Token = usize;
 
+/// What is known of one pod.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fact {
+    /// Its class, if that is known.
+    pub(super) token: Option<Token>,
+    /// Number of the name of its node.
+    pub(super) node: Option<usize>,
+    /// It takes its room at any time: neither finished nor told to go.
+    pub(super) stays: bool,
+    /// Nothing in it speaks against its eviction, at any time.
+    pub(crate) yields: bool,
+}
+
 /// What was found out for earlier plans.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    /// By the pod's address. The pod is held, so that no other can get this address.
-    tokens: QuickMap<usize, (Arc<Pod>, Token)>,
-    next: Token,
+    /// The cluster's pods, in their order. They are held, so that no other pod can get the address of one.
+    pods: Vec<Arc<Pod>>,
+    pub(super) facts: Vec<Fact>,
+    /// Of these pods, by address.
+    pub(super) tokens: Arc<QuickMap<usize, Token>>,
+    /// Tokens are below this number.
+    pub(super) next: Token,
+    /// Names of nodes, numbered.
+    pub(super) names: Arc<QuickMap<Arc<str>, usize>>,
     /// Labels of pods that were asked for.
     pod_keys: HashSet<Arc<str>>,
 }
 
 impl Known {
-    /// What is known of each pod.
-    pub(super) fn tokens(&self, pods: &[Arc<Pod>]) -> Vec<Option<Token>> {
-        let token = |pod: &Arc<Pod>| self.tokens.get(&address(pod)).map(|(_, token)| *token);
-        pods.iter().map(token).collect()
-    }
-
-    /// Tokens are below this number.
-    pub(super) fn most(&self) -> usize {
-        self.next
-    }
-
-    /// Whether pods that were alike are so where these labels are asked for.
-    pub(super) fn holds_for(&self, pod_keys: &QuickSet<&str>) -> bool {
-        self.pod_keys.len() == pod_keys.len() && pod_keys.iter().all(|key| self.pod_keys.contains(*key))
-    }
-
-    /// Remembers the classes of these pods; `tokens` is what is still true of what was known.
-    pub(super) fn learn(
-        &mut self,
-        pods: &[Arc<Pod>],
-        tokens: &[Option<Token>],
-        classes: &[ClassId],
-        pod_keys: &QuickSet<&str>,
-    ) {
-        if !self.holds_for(pod_keys) {
-            *self = Self {
-                pod_keys: pod_keys.iter().map(|key| (*key).into()).collect(),
-                ..Self::default()
+    /// Takes note of which pods there are now. What is new has no token yet.
+    pub(super) fn update(&mut self, pods: &[Arc<Pod>]) {
+        // Numbers of what is gone are given up all together, now and then.
+        if self.next + self.names.len() > 2 * pods.len() + 1024 {
+            *self = Self::default();
+        }
+        let before = std::mem::take(&mut self.pods).into_iter();
+        let mut before = before.zip(std::mem::take(&mut self.facts)).peekable();
+        let mut gone = Vec::new();
+        self.pods.reserve(pods.len());
+        self.facts.reserve(pods.len());
+        for pod in pods {
+            // Both are in the order of keys, or else more than necessary is found out anew.
+            while let Some((known, _)) =
+                before.next_if(|(known, _)| !Arc::ptr_eq(known, pod) && known.key <= pod.key)
+            {
+                gone.push(known);
+            }
+            let (pod, fact) = match before.next_if(|(known, _)| Arc::ptr_eq(known, pod)) {
+                Some(known) => known,
+                None => (Arc::clone(pod), self.fact(pod)),
             };
+            self.pods.push(pod);
+            self.facts.push(fact);
+        }
+        gone.extend(before.map(|(pod, _)| pod));
+        if !gone.is_empty() {
+            let tokens = Arc::make_mut(&mut self.tokens);
+            for pod in &gone {
+                tokens.remove(&address(pod));
+            }
+        }
+    }
+
+    fn fact(&mut self, pod: &Pod) -> Fact {
+        let node = pod.node.as_ref().map(|name| {
+            if let Some(number) = self.names.get(name.as_str()) {
+                return *number;
+            }
+            let number = self.names.len();
+            Arc::make_mut(&mut self.names).insert(name.as_str().into(), number);
+            number
+        });
+        Fact {
+            token: None,
+            node,
+            stays: !pod.is_finished() && !pod.is_terminating(),
+            yields: drainability::always_yields(pod),
+        }
+    }
+
+    /// Gives up what was known of classes unless these are the labels that were asked for then.
+    pub(super) fn hold_for(&mut self, pod_keys: &QuickSet<&str>) {
+        if self.pod_keys.len() == pod_keys.len() && pod_keys.iter().all(|key| self.pod_keys.contains(*key)) {
+            return;
+        }
+        self.pod_keys = pod_keys.iter().map(|key| (*key).into()).collect();
+        self.facts.iter_mut().for_each(|fact| fact.token = None);
+        self.tokens = Arc::default();
+        self.next = 0;
+    }
+
+    /// Gives tokens to the pods that have none yet. `classes` are those of all pods.
+    pub(super) fn learn(&mut self, classes: &[ClassId]) {
+        if self.facts.iter().all(|fact| fact.token.is_some()) {
+            return;
         }
         let mut of_class: QuickMap<ClassId, Token> = QuickMap::default();
-        for (token, class) in tokens.iter().zip(classes) {
-            of_class.extend(token.map(|token| (*class, token)));
+        for (fact, class) in self.facts.iter().zip(classes) {
+            of_class.extend(fact.token.map(|token| (*class, token)));
         }
-        let new = pods
-            .iter()
-            .zip(classes)
-            .zip(tokens)
-            .filter(|(_, token)| token.is_none());
-        for ((pod, class), _) in new {
-            let token = *of_class.entry(*class).or_insert_with(|| {
-                self.next += 1;
-                self.next - 1
-            });
-            self.tokens.insert(address(pod), (Arc::clone(pod), token));
-        }
-        // Pods that are gone are let go together, now and then.
-        if self.tokens.len() > 2 * pods.len() {
-            let present: QuickSet<usize> = pods.iter().map(|pod| address(pod)).collect();
-            self.tokens.retain(|address, _| present.contains(address));
+        let tokens = Arc::make_mut(&mut self.tokens);
+        for ((pod, fact), class) in self.pods.iter().zip(&mut self.facts).zip(classes) {
+            if fact.token.is_none() {
+                let token = *of_class.entry(*class).or_insert_with(|| {
+                    self.next += 1;
+                    self.next - 1
+                });
+                fact.token = Some(token);
+                tokens.insert(address(pod), token);
+            }
         }
     }
 }

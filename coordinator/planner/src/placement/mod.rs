@@ -53,6 +53,8 @@ pub(crate) struct Host<'a> {
     pub(crate) allocatable: Resources,
     pub(crate) used: Resources,
     pub(crate) pods: Vec<&'a Pod>,
+    /// The first of them were bound to it before the plan: these, by their index in the cluster. They stay on it.
+    pub(crate) bound: Vec<usize>,
     /// How full it is: the larger share of CPU and memory.
     pub(crate) fullness: f64,
     /// Its kind and its domains, as the world numbers them ([`World::enroll`]).
@@ -71,6 +73,11 @@ impl<'a> Host<'a> {
         self.used.add(&pod.requests);
         self.pods.push(pod);
         self.measure();
+    }
+
+    /// Pods that were put onto it since.
+    pub(crate) fn later(&self) -> &[&'a Pod] {
+        self.pods.get(self.bound.len()..).unwrap_or_default()
     }
 
     fn take(&mut self, pod: &Pod) -> bool {
@@ -97,6 +104,8 @@ pub(crate) struct World<'a> {
     pub(crate) cluster: &'a Cluster,
     /// Changed only by this module: counts and order go with them.
     pub(crate) hosts: Vec<Host<'a>>,
+    /// The cluster's pods without a node, by their index.
+    pub(crate) unbound: Vec<usize>,
     pub(crate) classes: Classes<'a>,
     counts: Counts<'a>,
     volumes: Volumes<'a>,
@@ -125,7 +134,7 @@ impl<'a> World<'a> {
         others: &'a [Pod],
         policy: &Policy,
         now: Timestamp,
-        known: Option<&mut Known>,
+        known: &mut Known,
     ) -> Self {
         let classes = Classes::new(cluster, others, known);
         let counts = Counts::new(cluster, &classes);
@@ -135,11 +144,6 @@ impl<'a> World<'a> {
             .into_iter()
             .map(|index| existing(&cluster.nodes[index], index, policy, now))
             .collect();
-        let by_name: QuickMap<Arc<str>, usize> = hosts
-            .iter()
-            .enumerate()
-            .map(|(index, host)| (host.name.clone(), index))
-            .collect();
         let mut world = Self {
             cluster,
             volumes: Volumes::new(cluster, &classes.shapes),
@@ -148,28 +152,55 @@ impl<'a> World<'a> {
             counts,
             hosts: Vec::with_capacity(hosts.len()),
             order: Vec::with_capacity(hosts.len()),
+            unbound: Vec::new(),
         };
         for mut host in hosts {
             world.enroll(&mut host);
             world.add(host);
         }
-        let present = |(pod, _): &(&Arc<Pod>, &usize)| !pod.is_finished() && !pod.is_gone(now);
-        for (pod, class) in cluster.pods.iter().zip(&world.classes.of_cluster).filter(present) {
-            let host = pod.node.as_ref().and_then(|name| by_name.get(name.as_str()));
-            let Some(host) = host.and_then(|index| world.hosts.get_mut(*index)) else {
-                continue;
-            };
-            host.used.add(&pod.requests);
-            host.pods.push(pod);
-            let shape = world.classes.shape_of(*class);
-            world.counts.change(shape, host, 1);
-            world.volumes.change(shape, pod, host, 1);
-        }
+        world.bind(now);
         world.hosts.iter_mut().for_each(Host::measure);
         world.order = (0..world.hosts.len()).collect();
         let hosts = &world.hosts;
         world.order.sort_by(|a, b| in_order(hosts, *a, *b));
         world
+    }
+
+    /// Puts the cluster's bound pods onto their hosts. Of most nothing is read but what is known of their like.
+    fn bind(&mut self, now: Timestamp) {
+        let classes = &self.classes;
+        let mut host_of: Vec<Option<usize>> = vec![None; classes.node_names.len()];
+        for (index, host) in self.hosts.iter().enumerate() {
+            if let Some(number) = classes.node_names.get(&host.name) {
+                host_of[*number] = Some(index);
+            }
+        }
+        let hosts = classes.facts.iter().filter_map(|fact| host_of[fact.node?]);
+        let mut bound = vec![0; self.hosts.len()];
+        hosts.for_each(|host| bound[host] += 1);
+        for (host, bound) in self.hosts.iter_mut().zip(bound) {
+            host.pods.reserve(bound);
+            host.bound.reserve(bound);
+        }
+        let facts = classes.facts.iter().zip(&classes.of_cluster);
+        for (index, ((fact, class), pod)) in facts.zip(&self.cluster.pods).enumerate() {
+            let Some(number) = fact.node else {
+                self.unbound.push(index);
+                continue;
+            };
+            let Some(host) = host_of[number].and_then(|host| self.hosts.get_mut(host)) else {
+                continue;
+            };
+            if !fact.stays && (pod.is_finished() || pod.is_gone(now)) {
+                continue;
+            }
+            host.used.add(&classes.samples[*class].requests);
+            host.pods.push(pod);
+            host.bound.push(index);
+            let shape = classes.shape_of(*class);
+            self.counts.change(shape, host, 1);
+            self.volumes.change(shape, pod, host, 1);
+        }
     }
 
     /// Numbers a host's kind and domains, so that it can be asked for.
@@ -485,6 +516,7 @@ fn existing<'a>(node: &Node, index: usize, policy: &Policy, now: Timestamp) -> H
         allocatable: node.allocatable.clone(),
         used: Resources::default(),
         pods: Vec::new(),
+        bound: Vec::new(),
         fullness: 0.0,
         kind: 0,
         domains: Vec::new(),
