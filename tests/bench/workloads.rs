@@ -52,6 +52,8 @@ struct Extra {
     apart: Option<(&'static str, String)>,
     selector: Option<(&'static str, String)>,
     host_port: Option<u16>,
+    /// Even over zones and apart by hostname, if possible.
+    prefers: bool,
 }
 
 struct PodOf<'a> {
@@ -85,6 +87,13 @@ fn pod(out: &mut String, pod: &PodOf<'_>) {
         let _ = write!(
             out,
             r#""topologySpreadConstraints":[{{"maxSkew":1,"topologyKey":"{topology}","whenUnsatisfiable":"DoNotSchedule","labelSelector":{{"matchLabels":{{"{key}":"{value}"}}}}}}],"#
+        );
+    }
+    if extra.prefers {
+        let _ = write!(
+            out,
+            r#""topologySpreadConstraints":[{{"maxSkew":1,"topologyKey":"{ZONE}","whenUnsatisfiable":"ScheduleAnyway","labelSelector":{{"matchLabels":{{"{key}":"{value}"}}}}}}],"affinity":{{"podAntiAffinity":{{"preferredDuringSchedulingIgnoredDuringExecution":[{{"weight":100,"podAffinityTerm":{}}}]}}}},"#,
+            term(HOSTNAME, key, value)
         );
     }
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
@@ -474,6 +483,38 @@ pub(crate) fn full(count: usize, nodes: usize) -> Workload {
         cluster: list.finish(),
         policy: policy(&["m5.4xlarge".to_owned()], "", "", ""),
         metrics: None,
+    }
+}
+
+/// Deployments of 100 pods that would like to be spread, about half of them beside room that is there.
+pub(crate) fn preferring(count: usize, nodes: usize) -> Workload {
+    let workload = full(0, nodes);
+    let mut list = List(workload.cluster.trim_end().trim_end_matches("]}").to_owned());
+    for index in 0..count {
+        let owner = format!("rather-{}", index % count.div_ceil(100));
+        let extra = Extra {
+            prefers: true,
+            ..Extra::default()
+        };
+        list.item(|out| {
+            pod(
+                out,
+                &PodOf {
+                    name: format!("{owner}-{index}"),
+                    owner: &owner,
+                    label: ("app", &owner),
+                    cpu: 300,
+                    memory: 1000,
+                    node: None,
+                    extra: &extra,
+                },
+            );
+        });
+    }
+    Workload {
+        name: format!("preferring {count} on {nodes}"),
+        cluster: list.finish(),
+        ..workload
     }
 }
 

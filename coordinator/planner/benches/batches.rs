@@ -47,6 +47,7 @@ fn main() {
         ("web 20000", Box::new(|| workloads::web(20_000, 1))),
         ("mixed", Box::new(|| workloads::mixed(5000, 200, 1))),
         ("full", Box::new(|| workloads::full(50_000, 1000))),
+        ("preferring", Box::new(|| workloads::preferring(10_000, 100))),
         ("surge", Box::new(|| workloads::affinity_surge(2000, 1000))),
         ("shrink 1000", Box::new(|| workloads::shrink(1000, false, 1))),
         ("shrink 2000", Box::new(|| workloads::shrink(2000, false, 1))),

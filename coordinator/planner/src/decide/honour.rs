@@ -42,7 +42,7 @@ pub(super) struct New {
 /// How often everything is gone through.
 const ROUNDS: usize = 4;
 /// Work bound, in places looked at.
-const LOOKS: usize = 10_000_000;
+const LOOKS: usize = 5_000_000;
 /// With how many hosts that are liked better a swap is tried, and with how many pods of each.
 const SWAPS: (usize, usize) = (8, 16);
 

@@ -55,12 +55,20 @@ impl<'a> Context<'a> {
         let Some(lowest) = lowest.map(|pod| pod.priority).min() else {
             return Vec::new();
         };
+        let may_preempt = |pod: &&&Pod| pod.preempts && pod.priority > lowest;
+        let concerned: Vec<&&Pod> = waiting
+            .iter()
+            .filter(|pod| pod.nominated.is_some() || may_preempt(pod))
+            .collect();
+        if concerned.is_empty() {
+            return Vec::new();
+        }
         let to: BTreeMap<&PodKey, &Destination> = placements.iter().map(|p| (&p.pod, &p.to)).collect();
         let mut known: BTreeMap<(usize, i32), Option<usize>> = BTreeMap::new();
         // By whether a node is launched for them.
         let mut may: BTreeMap<bool, Vec<(&PodKey, usize)>> = BTreeMap::new();
         let mut does = Vec::new();
-        for pod in waiting {
+        for pod in concerned {
             let destination = to.get(&pod.key);
             if let (Some(node), Some(Destination::Node(to))) = (&pod.nominated, destination) {
                 if node == to {
@@ -69,7 +77,7 @@ impl<'a> Context<'a> {
                 continue;
             }
             let launched = matches!(destination, Some(Destination::Launch(_)));
-            if !pod.preempts || pod.priority <= lowest || !(launched || destination.is_none()) {
+            if !may_preempt(&pod) || !(launched || destination.is_none()) {
                 continue;
             }
             let kind = (world.classes.class(pod), pod.priority);
