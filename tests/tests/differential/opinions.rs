@@ -304,6 +304,14 @@ fn ask_for_pending(
         if held || code < PendingCode::NodeSelector {
             continue;
         }
+        // Nor do pools open domains of keys that their nodes in a zone need not share, as the nodes do that stand for them here.
+        if spreads_by(
+            snapshot,
+            &pending.pod,
+            &[keys::INSTANCE_TYPE, keys::ARCH, keys::MARKET],
+        ) {
+            continue;
+        }
         *asks.pending.entry(code.to_string()).or_default() += 1;
         steps.push((
             Step::Ask {
@@ -316,7 +324,7 @@ fn ask_for_pending(
             },
         ));
         // On hostnames the plan knows no minimum (FORMATS §2), where the scheduler may see one.
-        if by_hostname(snapshot, &pending.pod) {
+        if spreads_by(snapshot, &pending.pod, &[keys::HOSTNAME]) {
             continue;
         }
         steps.push((
@@ -333,12 +341,11 @@ fn ask_for_pending(
     }
 }
 
-fn by_hostname(snapshot: &Snapshot, pod: &PodKey) -> bool {
+fn spreads_by(snapshot: &Snapshot, pod: &PodKey, keys: &[&str]) -> bool {
     let pod = snapshot.cluster.pods.iter().find(|other| other.key == *pod);
     pod.is_some_and(|pod| {
-        pod.spread
-            .iter()
-            .any(|spread| &*spread.topology_key == keys::HOSTNAME)
+        let mut constraints = pod.spread.iter();
+        constraints.any(|spread| keys.contains(&&*spread.topology_key))
     })
 }
 
