@@ -1,6 +1,10 @@
 //! What affinity and spread have against a host: which pod, which domain, which counts.
 
-use super::{Counts, NOWHERE, Spread, loosely, matches};
+use super::{
+    Counts, NOWHERE,
+    relate::{loosely, matches},
+    spread::Spread,
+};
 use crate::{
     explain::cause::{self, Cause},
     model::{Cluster, Pod, PodAffinityTerm},
