@@ -75,6 +75,10 @@ fn every_mistake_is_named_by_its_path() {
         (top("[limit]\nmin_nodes = 2"), "limit"),
         (top("[limits]\nmin_nodes = 11"), "limits.min_nodes"),
         (top("[limits]\nmin_nodes = -1"), "limits.min_nodes"),
+        (
+            top("[limits]\nmin_nodes = 4000000000\nmax_nodes = 4100000000"),
+            "limits.min_nodes",
+        ),
         (top("[scale_up]\ncpu_percent = 101.0"), "scale_up.cpu_percent"),
         (top("[scale_up]\nmemory_percent = nan"), "scale_up.memory_percent"),
         (top("[scale_up]\ncpu_percent = 30.0"), "scale_down.cpu_percent"),
@@ -107,6 +111,11 @@ fn every_mistake_is_named_by_its_path() {
             "pool[0].zones",
         ),
         (pool("min_nodes = 3\nmax_nodes = 2"), "pool[0].min_nodes"),
+        (
+            pool("min_nodes = 4000000000\nmax_nodes = 4100000000"),
+            "pool[0].min_nodes",
+        ),
+        (pool("headroom = { pods = 4000000000 }"), "pool[0].headroom.pods"),
         (pool("markets = []"), "pool[0].markets"),
         (pool("markets = [\"reserved\"]"), "pool[0].markets[0]"),
         (pool("spot_share_percent = 140"), "pool[0].spot_share_percent"),

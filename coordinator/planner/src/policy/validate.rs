@@ -114,6 +114,21 @@ pub(super) fn policy(raw: raw::Policy) -> Result<(Policy, Vec<Warning>)> {
     ))
 }
 
+/// More nodes than these to be there at any time are a slip of the pen: Kubernetes is made for half as many.
+const MOST_MINIMUM: u32 = 10_000;
+/// The same for pods that room is kept free for: 20 for each node.
+const MOST_HEADROOM: u32 = 200_000;
+
+fn at_most(path: impl Into<String>, value: u32, most: u32) -> Result<u32> {
+    if value > most {
+        return error(
+            path,
+            format!("{value} is more than can be meant: expected at most {most}"),
+        );
+    }
+    Ok(value)
+}
+
 fn limits(raw: &raw::Limits) -> Result<Limits> {
     if raw.min_nodes > raw.max_nodes {
         return error(
@@ -122,7 +137,7 @@ fn limits(raw: &raw::Limits) -> Result<Limits> {
         );
     }
     Ok(Limits {
-        min_nodes: raw.min_nodes,
+        min_nodes: at_most("limits.min_nodes", raw.min_nodes, MOST_MINIMUM)?,
         max_nodes: raw.max_nodes,
     })
 }
@@ -277,6 +292,7 @@ fn pool(
             format!("{} is above the pool's max_nodes = {max_nodes}", raw.min_nodes),
         );
     }
+    let min_nodes = at_most(at("min_nodes"), raw.min_nodes, MOST_MINIMUM)?;
     let markets: BTreeSet<Market> = match &raw.markets {
         None => [Market::OnDemand].into(),
         Some(list) if list.is_empty() => {
@@ -342,7 +358,7 @@ fn pool(
         .collect::<Result<_>>()?;
     Ok(Pool {
         name: raw.name.into(),
-        min_nodes: raw.min_nodes,
+        min_nodes,
         max_nodes,
         types,
         zones: zones(&at("zones"), raw.zones)?,
@@ -373,7 +389,7 @@ fn pool(
         headroom: Headroom {
             cpu: kept(&at("headroom.cpu"), &raw.headroom.cpu, milli)?,
             memory: kept(&at("headroom.memory"), &raw.headroom.memory, units)?,
-            pods: raw.headroom.pods,
+            pods: at_most(at("headroom.pods"), raw.headroom.pods, MOST_HEADROOM)?,
         },
     })
 }
