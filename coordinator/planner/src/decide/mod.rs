@@ -12,6 +12,7 @@ mod company;
 mod drafts;
 mod headroom;
 mod honour;
+mod joint;
 mod launches;
 mod lots;
 mod offerings;

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     Context,
     headroom::is_headroom,
+    joint::Joint,
     verdicts::{BudgetsLeft, Verdict, move_all, no_place},
 };
 use crate::{
@@ -32,23 +33,25 @@ pub(super) struct Removals {
 }
 
 /// What limits leave while removals are accepted one after another.
-struct Left {
-    drains: usize,
+#[derive(Clone, Debug)]
+pub(super) struct Left {
+    pub(super) drains: usize,
     empty: usize,
-    budgets: BudgetsLeft,
-    pools: BTreeMap<PoolName, PoolLeft>,
+    pub(super) budgets: BudgetsLeft,
+    pub(super) pools: BTreeMap<PoolName, PoolLeft>,
     /// Our nodes that are not being deleted.
-    nodes: usize,
+    pub(super) nodes: usize,
     /// Allocatable of the Ready nodes that stay: CPU and memory.
-    capacity: (f64, f64),
+    pub(super) capacity: (f64, f64),
     /// What is used of it, from the averages.
     used: Option<(f64, f64)>,
 }
 
-struct PoolLeft {
-    nodes: usize,
-    on_demand: usize,
-    disruptions: usize,
+#[derive(Clone, Debug)]
+pub(super) struct PoolLeft {
+    pub(super) nodes: usize,
+    pub(super) on_demand: usize,
+    pub(super) disruptions: usize,
 }
 
 impl<'a> Context<'a> {
@@ -60,6 +63,8 @@ impl<'a> Context<'a> {
         holds: &mut BTreeSet<Hold>,
     ) -> Removals {
         let mut verdicts = self.verdicts(world);
+        let mut left = self.left();
+        let joint = self.joint(world, &mut verdicts, &left);
         let unneeded_since: BTreeMap<NodeName, Timestamp> = verdicts
             .iter()
             .filter_map(|verdict| Some((verdict.node.name.clone(), self.unneeded_since(verdict)?)))
@@ -79,7 +84,6 @@ impl<'a> Context<'a> {
         }
 
         let allowed = self.may_remove(launches, somebody_could, holds);
-        let mut left = self.left();
         let order = self.order(world, &verdicts, &left);
         let mut remove = Vec::new();
         let mut placements = Vec::new();
@@ -111,7 +115,7 @@ impl<'a> Context<'a> {
             let mut moves = Vec::new();
             // While nothing is removed every place is as it was when the node was judged.
             if blockers.is_empty() && allowed {
-                let (found, stuck) = move_all(world, verdict.host, &verdict.movers);
+                let (found, stuck) = move_all(world, &[verdict.host], &verdict.movers);
                 if stuck.is_empty() {
                     moves = found;
                 } else {
@@ -141,7 +145,16 @@ impl<'a> Context<'a> {
             moves.retain(|(pod, _)| !is_headroom(pod));
             placements.extend(self.placements(world, &moves, world.hosts.len()));
         }
-        let launch = self.replace(world, &mut verdicts, &left, allowed, &mut remove, &mut placements);
+        let joint = joint.as_ref();
+        let launch = self.replace(
+            world,
+            &mut verdicts,
+            joint,
+            &left,
+            allowed,
+            &mut remove,
+            &mut placements,
+        );
         let nodes = verdicts
             .into_iter()
             .map(|mut verdict| {
@@ -163,11 +176,13 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Replaces one node, if nothing goes without a replacement: the one that saves most per moved pod.
+    /// Replaces one node, or several by one, if nothing goes without a replacement: what saves most per moved pod.
+    #[allow(clippy::too_many_arguments, reason = "a step of one decision")]
     fn replace(
         &self,
         world: &World<'a>,
         verdicts: &mut [Verdict<'a>],
+        joint: Option<&Joint<'a>>,
         left: &Left,
         allowed: bool,
         remove: &mut Vec<Removal>,
@@ -195,6 +210,34 @@ impl<'a> Context<'a> {
                 .then_with(|| verdicts[a.1].node.name.cmp(&verdicts[b.1].node.name))
         });
         let mut launch = Vec::new();
+        if let Some(joint) = joint.filter(|_| remove.is_empty()) {
+            let alone = order.first().map_or(0.0, |(saves, _)| *saves);
+            let ready = joint
+                .members
+                .iter()
+                .all(|index| verdicts[*index].blockers.is_empty());
+            let limit = self.joint_limits(world, verdicts, joint, &mut left.clone());
+            let comes_first = joint.saves_per_pod() > alone;
+            if allowed && ready && limit.is_none() && comes_first {
+                for index in &joint.members {
+                    let (launched, removal) = self.replaced(&verdicts[*index], &joint.replacement);
+                    remove.push(removal);
+                    launch = vec![launched];
+                }
+                placements.extend(joint.replacement.placements());
+            }
+            // Those that go with others only do not go alone.
+            let waits = limit.or((!comes_first && ready).then_some(BlockerCode::Budget));
+            for index in joint.members.iter().filter(|_| launch.is_empty()) {
+                let verdict = &mut verdicts[*index];
+                let alone = verdict.replacement.is_none();
+                verdict
+                    .blockers
+                    .extend(waits.filter(|_| alone).map(Blocker::of_node));
+            }
+        }
+        let gone: BTreeSet<NodeName> = remove.iter().map(|removal| removal.node.clone()).collect();
+        order.retain(|(_, index)| !gone.contains(&verdicts[*index].node.name));
         for (_, index) in order {
             let verdict = &verdicts[index];
             let Some(replacement) = &verdict.replacement else {
@@ -292,7 +335,7 @@ impl<'a> Context<'a> {
             *zones.entry(zone(verdict)).or_default() += 1;
         }
         let mut order: Vec<usize> = (0..verdicts.len())
-            .filter(|i| verdicts[*i].blockers.is_empty() && verdicts[*i].replacement.is_none())
+            .filter(|i| verdicts[*i].blockers.is_empty() && verdicts[*i].goes_without_a_new_node())
             .collect();
         let rank = |index: &usize| {
             let verdict = &verdicts[*index];
@@ -338,7 +381,12 @@ impl<'a> Context<'a> {
     }
 
     /// Budgets that earlier removals of this plan have used up.
-    fn spent_budgets(&self, world: &World<'a>, verdict: &Verdict<'a>, left: &BudgetsLeft) -> Vec<Blocker> {
+    pub(super) fn spent_budgets(
+        &self,
+        world: &World<'a>,
+        verdict: &Verdict<'a>,
+        left: &BudgetsLeft,
+    ) -> Vec<Blocker> {
         let spent = |pod: &&&'a Pod| {
             self.covering(world, pod).any(|(index, budget)| {
                 !drainability::spares_unhealthy(budget, pod) && left.get(&index).is_some_and(|left| *left < 1)
@@ -355,7 +403,7 @@ impl<'a> Context<'a> {
     }
 
     /// Limits on numbers that forbid this removal after those accepted so far.
-    fn limits(&self, verdict: &Verdict<'a>, left: &Left) -> Vec<BlockerCode> {
+    pub(super) fn limits(&self, verdict: &Verdict<'a>, left: &Left) -> Vec<BlockerCode> {
         let Some(pool) = self.pool(verdict) else {
             return Vec::new();
         };
@@ -387,24 +435,25 @@ impl<'a> Context<'a> {
 
     /// Whether what is used now would push those that stay above a scale-up threshold.
     fn overloads(&self, verdict: &Verdict<'a>, left: &Left, comes: (f64, f64)) -> bool {
-        let Some((cpu, memory)) = left.used else {
-            return false;
-        };
         let (have_cpu, have_memory) = staying_capacity(verdict, left);
         // The last node's own daemons end with it: there is no work that anybody would have to take over.
         if verdict.movers.is_empty() && (have_cpu + comes.0).abs() < 1e-9 {
             return false;
         }
-        let above = |used: f64, have: f64, threshold: f64| used * 100.0 > threshold * have * (1.0 + 1e-9);
-        above(cpu, have_cpu + comes.0, self.policy.scale_up.cpu_percent.0)
-            || above(
-                memory,
-                have_memory + comes.1,
-                self.policy.scale_up.memory_percent.0,
-            )
+        self.exceeds(left, (have_cpu + comes.0, have_memory + comes.1))
     }
 
-    fn accept(&self, world: &World<'a>, verdict: &Verdict<'a>, left: &mut Left) {
+    /// Whether what is used now would push these CPU and memory above a scale-up threshold.
+    pub(super) fn exceeds(&self, left: &Left, have: (f64, f64)) -> bool {
+        let Some((cpu, memory)) = left.used else {
+            return false;
+        };
+        let up = &self.policy.scale_up;
+        let above = |used: f64, have: f64, threshold: f64| used * 100.0 > threshold * have * (1.0 + 1e-9);
+        above(cpu, have.0, up.cpu_percent.0) || above(memory, have.1, up.memory_percent.0)
+    }
+
+    pub(super) fn accept(&self, world: &World<'a>, verdict: &Verdict<'a>, left: &mut Left) {
         left.capacity = staying_capacity(verdict, left);
         left.nodes -= 1;
         if verdict.movers.is_empty() {

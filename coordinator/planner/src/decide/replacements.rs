@@ -1,6 +1,7 @@
-//! Replacing a node by a cheaper one: its pods fit on no node that is there, but on a new one that saves enough.
+//! Replacing nodes by a cheaper one: their pods fit on no node that is there, but on a new one that saves enough.
 //!
-//! One for one, within the node's own pool, so that no minimum is touched; there must be room for both nodes at once.
+//! One for one, or several for one ([`joint`](super::joint)), within the nodes' own pool; there must be room for the old
+//! and the new at once.
 
 use std::sync::Arc;
 
@@ -9,11 +10,11 @@ use super::{
     headroom::is_headroom,
     offerings::named,
     packing::types_for,
-    verdicts::{Verdict, move_all},
+    verdicts::{Verdict, try_all},
 };
 use crate::{
     Destination, Launch, Move, Placement, Removal, RemovalReason,
-    model::{InstanceType, Market, Node, Pod, Resources},
+    model::{InstanceType, Market, Node, Pod, PodKey, Resources},
     placement::World,
     policy::TypeSpec,
 };
@@ -43,35 +44,50 @@ impl Replacement<'_> {
     }
 }
 
+/// A node that is to be replaced.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaver<'n, 'a> {
+    pub(super) host: usize,
+    pub(super) node: &'a Node,
+    /// Its pods that need another place.
+    pub(super) movers: &'n [&'a Pod],
+}
+
 impl<'a> Context<'a> {
-    /// The cheapest node that could take the place of this one, if any saves enough. The world is left as it was. `stuck`
-    /// are those of the movers that find no place now: the new node must hold all of them.
+    /// The cheapest node that could take the place of these of one pool, if any saves enough. The world is left as it was.
+    /// `stuck` are those of the movers that find no place now: the new node must hold all of them.
     pub(super) fn replacement(
         &self,
         world: &mut World<'a>,
-        host: usize,
-        node: &Node,
-        movers: &[&'a Pod],
+        leavers: &[Leaver<'_, 'a>],
         stuck: &[&'a Pod],
     ) -> Option<Replacement<'a>> {
         let policy = self.policy;
-        let pool = policy.pool_of(node)?;
+        let pool = policy.pool_of(leavers.first()?.node)?;
         let pool_index = policy.pools.iter().position(|other| other.name == pool.name)?;
         let mut count = self.counts.get(&pool.name)?.clone();
         let all: usize = self.counts.values().map(|count| count.nodes).sum();
         if all >= policy.limits.max_nodes as usize || count.nodes >= pool.max_nodes as usize {
             return None;
         }
-        let price = policy.price_of(node)?;
+        let prices: Option<Vec<f64>> = leavers
+            .iter()
+            .map(|leaver| policy.price_of(leaver.node))
+            .collect();
+        let price: f64 = prices?.into_iter().sum();
         let most = price * (1.0 - policy.scale_down.min_saving_percent.fraction());
         let saves = |offered: f64| offered <= most + 1e-12 && offered < price - 1e-12;
-        count.nodes = count.nodes.saturating_sub(1);
-        if node.market() != Some(Market::Spot) {
-            count.on_demand = count.on_demand.saturating_sub(1);
+        for Leaver { node, .. } in leavers {
+            count.nodes = count.nodes.saturating_sub(1);
+            if node.market() != Some(Market::Spot) {
+                count.on_demand = count.on_demand.saturating_sub(1);
+            }
+            if let Some(nodes) = node.zone().and_then(|zone| count.zones.get_mut(&zone)) {
+                *nodes = nodes.saturating_sub(1);
+            }
         }
-        if let Some(nodes) = node.zone().and_then(|zone| count.zones.get_mut(&zone)) {
-            *nodes = nodes.saturating_sub(1);
-        }
+        let hosts: Vec<usize> = leavers.iter().map(|leaver| leaver.host).collect();
+        let movers: Vec<&'a Pod> = leavers.iter().flat_map(|leaver| leaver.movers).copied().collect();
         let wanted = count.wanted(pool);
         let has_wanted = self
             .offerings
@@ -106,11 +122,7 @@ impl<'a> Context<'a> {
             let mut new = named(&self.offerings[offering].host, "launch[0]");
             new.is_destination = true;
             let last = world.push(new);
-            let (moves, stuck) = move_all(world, host, movers);
-            for (pod, to) in &moves {
-                world.take(pod, *to);
-            }
-            world.set_gone(host, false);
+            let (moves, stuck) = try_all(world, &hosts, &movers);
             world.truncate(last);
             if !stuck.is_empty() {
                 continue;
@@ -135,6 +147,17 @@ impl<'a> Context<'a> {
         None
     }
 
+    /// The price of the new node, in USD per hour.
+    pub(super) fn price_of(&self, replacement: &Replacement<'a>) -> f64 {
+        let first = replacement.types.first().map(|(_, price)| *price);
+        first.unwrap_or(self.offerings[replacement.offering].price)
+    }
+
+    /// How the new node is bought.
+    pub(super) fn market_of(&self, replacement: &Replacement<'a>) -> Market {
+        self.offerings[replacement.offering].market
+    }
+
     /// CPU and memory that the new node brings.
     pub(super) fn brings(&self, replacement: &Replacement<'a>) -> (f64, f64) {
         let room = &self.offerings[replacement.offering].host.allocatable;
@@ -155,14 +178,13 @@ impl<'a> Context<'a> {
             zone: offering.zone.clone(),
             market: offering.market,
             instance_types: names,
-            price_per_hour: replacement
-                .types
-                .first()
-                .map_or(offering.price, |(_, price)| *price),
+            price_per_hour: self.price_of(replacement),
             pods: Vec::new(),
         };
+        let own = |pod: &PodKey| verdict.movers.iter().any(|mover| mover.key == *pod);
         let mut moves: Vec<Move> = replacement
             .placements()
+            .filter(|placement| own(&placement.pod))
             .map(|Placement { pod, to }| Move { pod, to })
             .collect();
         moves.sort_by(|a, b| a.pod.cmp(&b.pod));

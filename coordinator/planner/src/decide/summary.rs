@@ -21,7 +21,10 @@ pub(super) fn of(plan: &Plan) -> String {
                 rule.threshold
             )
         } else if plan.action == crate::Action::Replace {
-            " in the place of a dearer one".to_owned()
+            match plan.remove.len() {
+                0 | 1 => " in the place of a dearer one".to_owned(),
+                nodes => format!(" in the place of {nodes} that cost more together"),
+            }
         } else {
             " to reach a minimum or to keep headroom".to_owned()
         };

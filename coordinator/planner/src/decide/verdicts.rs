@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Context, headroom::is_headroom, replacements::Replacement, rules::node_usage};
+use super::{
+    Context,
+    headroom::is_headroom,
+    replacements::{Leaver, Replacement},
+    rules::node_usage,
+};
 use crate::{
     Blocker, BlockerCode,
     drainability::{self, Evictability},
@@ -28,6 +33,15 @@ pub(crate) struct Verdict<'a> {
     pub(crate) unneeded: bool,
     /// Its pods fit nowhere else, but on a cheaper node.
     pub(crate) replacement: Option<Replacement<'a>>,
+    /// It can go together with others, for which one node is launched ([`Joint`](super::joint::Joint)).
+    pub(crate) goes_jointly: bool,
+}
+
+impl Verdict<'_> {
+    /// Its pods have places on nodes that are there, if it has any.
+    pub(super) fn goes_without_a_new_node(&self) -> bool {
+        self.replacement.is_none() && !self.goes_jointly
+    }
 }
 
 /// How much each budget still allows, by its index in the cluster.
@@ -132,7 +146,12 @@ impl<'a> Context<'a> {
             if !node.being_deleted {
                 let stuck = without_place(world, refuges, host, &movers);
                 if !stuck.is_empty() && blockers.is_empty() {
-                    replacement = self.replacement(world, host, node, &movers, &stuck);
+                    let leaver = Leaver {
+                        host,
+                        node,
+                        movers: &movers,
+                    };
+                    replacement = self.replacement(world, &[leaver], &stuck);
                 }
                 if replacement.is_none() {
                     let stuck = stuck.into_iter().map(no_place);
@@ -157,6 +176,7 @@ impl<'a> Context<'a> {
             evicted,
             unneeded,
             replacement,
+            goes_jointly: false,
         }
     }
 
@@ -208,33 +228,25 @@ fn without_place<'a>(
         let refuge = refuges.of(world, pod);
         matches!(refuge, Some(Refuge::Nowhere(but)) if but.is_none_or(|but| but == host))
     });
-    let (moves, without) = move_all(world, host, &movers);
-    for (pod, to) in moves {
-        world.take(pod, to);
-    }
-    world.set_gone(host, false);
-    stuck.extend(without);
+    stuck.extend(try_all(world, &[host], &movers).1);
     stuck
 }
 
-/// Thinks the host away and finds a place for each of its pods on the others, again until a pass places none. Returns
+/// Thinks the hosts away and finds a place for each of their pods on the others, again until a pass places none. Returns
 /// the moves, which stand in the world now, and the pods without a place.
 pub(crate) fn move_all<'a>(
     world: &mut World<'a>,
-    host: usize,
+    leaving: &[usize],
     movers: &[&'a Pod],
 ) -> (Vec<(&'a Pod, usize)>, Vec<&'a Pod>) {
-    world.set_gone(host, true);
+    leaving.iter().for_each(|host| world.set_gone(*host, true));
     let mut moves = Vec::new();
     let mut left: Vec<&'a Pod> = movers.to_vec();
     left.sort_by(|a, b| size_order(a, b));
-    left.extend(
-        world.hosts[host]
-            .pods
-            .iter()
-            .copied()
-            .filter(|pod| is_headroom(pod)),
-    );
+    for host in leaving {
+        let kept_free = world.hosts[*host].later().iter().copied();
+        left.extend(kept_free.filter(|pod| is_headroom(pod)));
+    }
     loop {
         let before = left.len();
         left.retain(|pod| {
@@ -252,6 +264,20 @@ pub(crate) fn move_all<'a>(
             return (moves, left);
         }
     }
+}
+
+/// As [`move_all`]; the world is left as it was.
+pub(super) fn try_all<'a>(
+    world: &mut World<'a>,
+    leaving: &[usize],
+    movers: &[&'a Pod],
+) -> (Vec<(&'a Pod, usize)>, Vec<&'a Pod>) {
+    let found = move_all(world, leaving, movers);
+    for (pod, to) in &found.0 {
+        world.take(pod, *to);
+    }
+    leaving.iter().for_each(|host| world.set_gone(*host, false));
+    found
 }
 
 /// The largest first, then by name.
@@ -307,7 +333,7 @@ mod tests {
             let mut refuges = Refuges::new(&world);
             for host in 0..world.hosts.len() {
                 let movers = world.hosts[host].pods.clone();
-                let (moves, mut expected) = move_all(&mut world, host, &movers);
+                let (moves, mut expected) = move_all(&mut world, &[host], &movers);
                 moves.into_iter().for_each(|(pod, to)| world.take(pod, to));
                 world.set_gone(host, false);
                 let mut stuck = without_place(&mut world, &mut refuges, host, &movers);

@@ -97,7 +97,7 @@ impl<'a> Seen<'_, 'a> {
             .into_iter()
             .flat_map(|removal| &removal.moves)
             .find(|planned| planned.pod == pod.key);
-        let (moves, stuck) = move_all(&mut world, host, &verdict.movers);
+        let (moves, stuck) = move_all(&mut world, &[host], &verdict.movers);
         let found = moves.iter().find(|(other, _)| other.key == pod.key);
         let replaced = verdict.replacement.as_ref().and_then(|replacement| {
             let (_, removal) = self.context.replaced(&verdict, replacement);

@@ -210,7 +210,7 @@ impl<'a> Seen<'_, 'a> {
             (None, Some(replacement)) => Some(self.context.replaced(verdict, replacement).1.moves),
             (None, None) => None,
         };
-        let (moves, _) = move_all(world, verdict.host, &verdict.movers);
+        let (moves, _) = move_all(world, &[verdict.host], &verdict.movers);
         let to = |pod: &Pod| match &planned {
             Some(planned) => planned
                 .iter()
