@@ -92,9 +92,15 @@ pub(crate) fn plan_before(
 
 /// Plans one snapshot after another. The plans are those of [`plan`], sooner: what was found out about pods that are
 /// still there (the same [`Arc`](std::sync::Arc)s) is remembered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Planner {
     known: Known,
+}
+
+impl Default for Planner {
+    fn default() -> Self {
+        Self { known: Known::kept() }
+    }
 }
 
 impl Planner {

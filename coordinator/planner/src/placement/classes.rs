@@ -231,7 +231,7 @@ impl<'a> Classes<'a> {
             })
             .collect();
         let others = further().map(|pod| (address(pod), class(pod))).collect();
-        known.learn(&of_cluster);
+        known.learn(&cluster.pods, &of_cluster);
         let mut of_token = vec![0; known.next];
         for (fact, class) in known.facts.iter().zip(&of_cluster) {
             fact.token.into_iter().for_each(|token| of_token[token] = *class);

@@ -28,6 +28,8 @@ pub(crate) struct Fact {
 /// What was found out for earlier plans.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
+    /// There will be another plan.
+    is_kept: bool,
     /// The cluster's pods, in their order. They are held, so that no other pod can get the address of one.
     pods: Vec<Arc<Pod>>,
     pub(super) facts: Vec<Fact>,
@@ -42,11 +44,27 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// Nothing yet, for one plan after another.
+    pub(crate) fn kept() -> Self {
+        Self {
+            is_kept: true,
+            ..Self::default()
+        }
+    }
+
     /// Takes note of which pods there are now. What is new has no token yet.
     pub(super) fn update(&mut self, pods: &[Arc<Pod>]) {
         // Numbers of what is gone are given up all together, now and then.
         if self.next + self.names.len() > 2 * pods.len() + 1024 {
-            *self = Self::default();
+            *self = Self {
+                is_kept: self.is_kept,
+                ..Self::default()
+            };
+        }
+        if !self.is_kept {
+            let facts: Vec<Fact> = pods.iter().map(|pod| self.fact(pod)).collect();
+            self.facts = facts;
+            return;
         }
         let before = std::mem::take(&mut self.pods).into_iter();
         let mut before = before.zip(std::mem::take(&mut self.facts)).peekable();
@@ -105,7 +123,7 @@ impl Known {
     }
 
     /// Gives tokens to the pods that have none yet. `classes` are those of all pods.
-    pub(super) fn learn(&mut self, classes: &[ClassId]) {
+    pub(super) fn learn(&mut self, pods: &[Arc<Pod>], classes: &[ClassId]) {
         if self.facts.iter().all(|fact| fact.token.is_some()) {
             return;
         }
@@ -114,7 +132,8 @@ impl Known {
             of_class.extend(fact.token.map(|token| (*class, token)));
         }
         let tokens = Arc::make_mut(&mut self.tokens);
-        for ((pod, fact), class) in self.pods.iter().zip(&mut self.facts).zip(classes) {
+        tokens.reserve(pods.len().saturating_sub(tokens.len()));
+        for ((pod, fact), class) in pods.iter().zip(&mut self.facts).zip(classes) {
             if fact.token.is_none() {
                 let token = *of_class.entry(*class).or_insert_with(|| {
                     self.next += 1;
