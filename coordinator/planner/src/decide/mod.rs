@@ -19,6 +19,7 @@ mod offerings;
 mod one_by_one;
 mod packing;
 mod pending;
+mod podless;
 mod preemption;
 mod removals;
 mod replacements;
