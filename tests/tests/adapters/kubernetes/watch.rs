@@ -28,7 +28,7 @@ fn seen_pod(objects: &Objects, place: &Place, name: &str) -> Option<Option<Strin
     let cluster = cluster(objects);
     let mut pods = cluster.pods.into_iter();
     let pod = pods.find(|pod| pod.key.namespace.as_str() == place.name && &*pod.key.name == name)?;
-    Some(pod.node.as_ref().map(|node| node.to_string()))
+    Some(pod.node.as_ref().map(ToString::to_string))
 }
 
 #[test]
