@@ -51,8 +51,7 @@ impl<'a> Context<'a> {
         waiting: &[&'a Pod],
         placements: &[Placement],
     ) -> Vec<String> {
-        let lowest = self.snapshot.cluster.pods.iter().filter(|pod| pod.node.is_some());
-        let Some(lowest) = lowest.map(|pod| pod.priority).min() else {
+        let Some(lowest) = world.classes.lowest_priority() else {
             return Vec::new();
         };
         let may_preempt = |pod: &&&Pod| pod.preempts && pod.priority > lowest;

@@ -1,6 +1,6 @@
 //! A node: what it offers, what it repels, and how old and healthy it is.
 
-use std::sync::Arc;
+use std::{ops::Bound, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -79,13 +79,14 @@ pub trait ControlPlaneLabels {
 
 impl ControlPlaneLabels for Node {
     fn is_control_plane(&self) -> bool {
-        [
-            "node-role.kubernetes.io/control-plane",
-            "node-role.kubernetes.io/master",
-            "node-role.kubernetes.io/etcd",
-        ]
-        .iter()
-        .any(|key| self.labels.contains_key(*key))
+        const PREFIX: &str = "node-role.kubernetes.io/";
+        // Asked of every node again and again, and most have no role at all.
+        let roles = self
+            .labels
+            .range::<str, _>((Bound::Included(PREFIX), Bound::Unbounded));
+        roles
+            .map_while(|(key, _)| key.strip_prefix(PREFIX))
+            .any(|role| matches!(role, "control-plane" | "master" | "etcd"))
     }
 }
 

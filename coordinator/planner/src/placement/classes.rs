@@ -262,6 +262,12 @@ impl<'a> Classes<'a> {
         *known.unwrap_or_else(|| unreachable!("a pod of another cluster"))
     }
 
+    /// The lowest priority of a pod that has a node.
+    pub(crate) fn lowest_priority(&self) -> Option<i32> {
+        let bound = self.facts.iter().filter(|fact| fact.node.is_some());
+        bound.map(|fact| fact.priority).min()
+    }
+
     /// The shape of a class.
     pub(crate) fn shape_of(&self, class: ClassId) -> ShapeId {
         self.shape_of[class]

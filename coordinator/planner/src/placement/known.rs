@@ -23,6 +23,7 @@ pub(crate) struct Fact {
     pub(super) stays: bool,
     /// Nothing in it speaks against its eviction, at any time.
     pub(crate) yields: bool,
+    pub(super) priority: i32,
 }
 
 /// What was found out for earlier plans.
@@ -108,6 +109,7 @@ impl Known {
             node,
             stays: !pod.is_finished() && !pod.is_terminating(),
             yields: drainability::always_yields(pod),
+            priority: pod.priority,
         }
     }
 
