@@ -6,14 +6,14 @@ use super::{
     packing::{Room, types_for},
 };
 use crate::{
-    Launch,
-    model::{InstanceType, TaintEffect},
+    Launch, Rule,
+    model::{InstanceType, Resources, TaintEffect},
     placement::{Place, World},
     policy::Pool,
 };
 
-/// One amount of what an offering's node has.
-type Amount = fn(&Offering<'_>) -> f64;
+/// One amount of what a node has.
+type Amount = fn(&Resources) -> f64;
 
 /// Which limits were met.
 pub(super) struct Limits {
@@ -125,27 +125,16 @@ impl<'a> Context<'a> {
                 .iter()
                 .filter(|host| matches!(host.place, Place::Launching(_) | Place::Planned))
         };
-        if averages.cpu_above.fired {
-            let ready: f64 = nodes
-                .iter()
-                .filter(|n| n.ready)
-                .map(|n| n.allocatable.cpu.as_f64())
-                .sum();
-            let under_way: f64 = coming().map(|host| host.allocatable.cpu.as_f64()).sum();
-            let needed =
-                ready * averages.cpu_above.value.unwrap_or(0.0) / averages.cpu_above.threshold.max(1e-9);
-            lacking.push((needed - ready - under_way, |o| o.host.allocatable.cpu.as_f64()));
-        }
-        if averages.memory_above.fired {
-            let ready: f64 = nodes
-                .iter()
-                .filter(|n| n.ready)
-                .map(|n| n.allocatable.memory.as_f64())
-                .sum();
-            let under_way: f64 = coming().map(|host| host.allocatable.memory.as_f64()).sum();
-            let needed = ready * averages.memory_above.value.unwrap_or(0.0)
-                / averages.memory_above.threshold.max(1e-9);
-            lacking.push((needed - ready - under_way, |o| o.host.allocatable.memory.as_f64()));
+        let rules: [(&Rule, Amount); 2] = [
+            (&averages.cpu_above, |room| room.cpu.as_f64()),
+            (&averages.memory_above, |room| room.memory.as_f64()),
+        ];
+        for (rule, of) in rules.into_iter().filter(|(rule, _)| rule.fired) {
+            let ready = nodes.iter().filter(|node| node.ready);
+            let ready: f64 = ready.map(|node| of(&node.allocatable)).sum();
+            let under_way: f64 = coming().map(|host| of(&host.allocatable)).sum();
+            let needed = ready * rule.value.unwrap_or(0.0) / rule.threshold.max(1e-9);
+            lacking.push((needed - ready - under_way, of));
         }
         let mut first = true;
         while first || lacking.iter().any(|(lack, _)| *lack > 1e-6) {
@@ -154,7 +143,11 @@ impl<'a> Context<'a> {
             let nodes_of = |offering: &Offering<'_>| {
                 lacking
                     .iter()
-                    .map(|(lack, of)| (lack / of(offering).max(1e-9) - 1e-9).ceil().max(1.0))
+                    .map(|(lack, of)| {
+                        (lack / of(&offering.host.allocatable).max(1e-9) - 1e-9)
+                            .ceil()
+                            .max(1.0)
+                    })
                     .fold(1.0, f64::max)
             };
             let open: Vec<usize> = (0..self.policy.pools.len())
@@ -188,7 +181,7 @@ impl<'a> Context<'a> {
                 return;
             }
             for (lack, of) in &mut lacking {
-                *lack -= of(&self.offerings[offering]);
+                *lack -= of(&self.offerings[offering].host.allocatable);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The plan in one sentence.
 
-use crate::{Hold, Plan, RuleName};
+use crate::{Hold, Plan, RuleName, explain::words::count};
 
 pub(super) fn of(plan: &Plan) -> String {
     let mut parts: Vec<String> = Vec::new();
@@ -66,14 +66,6 @@ pub(super) fn of(plan: &Plan) -> String {
         parts.push(format!("held by {}", holds.join(" and ")));
     }
     parts.join("; ")
-}
-
-fn count(number: usize, what: &str) -> String {
-    if number == 1 {
-        format!("1 {what}")
-    } else {
-        format!("{number} {what}s")
-    }
 }
 
 fn value(value: Option<f64>) -> String {

@@ -20,7 +20,7 @@ mod node;
 mod pod;
 mod tried;
 mod waiting;
-mod words;
+pub(crate) mod words;
 
 use jiff::Timestamp;
 use serde::Serialize;
