@@ -97,12 +97,25 @@ each_kind!(
 /// Namespace (empty for kinds without one) and name.
 pub(crate) type Key = (String, String);
 
-/// A converted pod, and the class that gives it its priority if it was never admitted.
+/// A converted pod, and what decides whether it is handed on as it is: most are, and are not read again.
 #[derive(Clone, Debug)]
 struct StoredPod {
     pod: Arc<model::Pod>,
+    terminates: bool,
+    /// The class that gives it its priority if it was never admitted.
     priority_class: Option<String>,
     has_priority: bool,
+}
+
+impl StoredPod {
+    fn new(pod: model::Pod, priority_class: Option<String>, has_priority: bool) -> Self {
+        Self {
+            terminates: pod.is_terminating(),
+            pod: pod.into(),
+            priority_class,
+            has_priority,
+        }
+    }
 }
 
 /// All objects of a cluster.
@@ -170,11 +183,7 @@ impl Objects {
         match &outline {
             Object::Node(node) => drop(self.nodes.insert(key.clone(), node::placeholder(node))),
             Object::Pod(pod) => {
-                let held = pod::placeholder(pod).map(|pod| StoredPod {
-                    pod: pod.into(),
-                    priority_class: None,
-                    has_priority: true,
-                });
+                let held = pod::placeholder(pod).map(|pod| StoredPod::new(pod, None, true));
                 self.pods.extend(held.map(|held| (key.clone(), held)));
             }
             Object::PodDisruptionBudget(budget) => {
@@ -247,7 +256,7 @@ impl Objects {
         let pods = self
             .pods
             .values()
-            .filter(|stored| !stored.pod.is_gone(now))
+            .filter(|stored| !stored.terminates || !stored.pod.is_gone(now))
             .map(|stored| self.with_priority(stored))
             .collect();
         let cluster = model::Cluster {
@@ -266,6 +275,9 @@ impl Objects {
 
     /// The pod itself, unless its priority follows from objects that may change.
     fn with_priority(&self, stored: &StoredPod) -> Arc<model::Pod> {
+        if stored.has_priority {
+            return Arc::clone(&stored.pod);
+        }
         let priority = self.priority(stored);
         if priority == stored.pod.priority {
             return Arc::clone(&stored.pod);
@@ -276,10 +288,9 @@ impl Objects {
         })
     }
 
-    /// The priority of a pod: its own once it was admitted, otherwise that of its class or the default.
+    /// The priority of a pod that was not admitted: that of its class or the default.
     fn priority(&self, stored: &StoredPod) -> i32 {
         match &stored.priority_class {
-            _ if stored.has_priority => stored.pod.priority,
             Some(name) => match name.as_str() {
                 "system-node-critical" => 2_000_001_000,
                 "system-cluster-critical" => 2_000_000_000,
@@ -341,12 +352,8 @@ impl Objects {
                 let converted = model::Pod::try_from(pod);
                 let (converted, result) = or_placeholder(converted, || pod::placeholder(pod));
                 self.pods.extend(converted.map(|converted| {
-                    let stored = StoredPod {
-                        pod: converted.into(),
-                        priority_class: pod.spec.priority_class_name.clone(),
-                        has_priority: pod.spec.priority.is_some(),
-                    };
-                    (key, stored)
+                    let class = pod.spec.priority_class_name.clone();
+                    (key, StoredPod::new(converted, class, pod.spec.priority.is_some()))
                 }));
                 result?;
             }

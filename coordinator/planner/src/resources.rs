@@ -138,11 +138,15 @@ pub struct Resources {
 
 impl Resources {
     /// Everything of `other` added.
+    #[inline]
     pub fn add(&mut self, other: &Self) {
         self.cpu += other.cpu;
         self.memory += other.memory;
         self.ephemeral_storage += other.ephemeral_storage;
         self.pods = self.pods.saturating_add(other.pods);
+        if other.extended.is_empty() {
+            return;
+        }
         for (name, amount) in &other.extended {
             let sum = self.extended.entry(name.clone()).or_default();
             *sum = sum.saturating_add(*amount);
@@ -199,7 +203,11 @@ impl Resources {
     }
 
     /// The first extended resource of `request` that is short.
+    #[inline]
     pub fn short_extended<'r>(&self, used: &Self, request: &'r Self) -> Option<&'r str> {
+        if request.extended.is_empty() {
+            return None;
+        }
         request
             .extended
             .iter()

@@ -130,10 +130,12 @@ impl<'a> Search<'_, 'a> {
             }
             let paid = |index: &usize| {
                 let other = &self.offerings[*index];
-                other.group == like.group && !other.backed_off && (other.price - price).abs() <= 1e-9
+                !other.backed_off && (other.price - price).abs() <= 1e-9
             };
-            let paid: Vec<usize> = (0..self.offerings.len()).filter(paid).collect();
-            paid.into_iter().any(|index| self.rebuild(world, node, index));
+            let siblings = like.siblings.iter().copied();
+            siblings
+                .filter(paid)
+                .any(|index| self.rebuild(world, node, index));
         }
     }
 

@@ -52,7 +52,7 @@ impl<'a> Context<'a> {
             return None;
         }
         let mut best: Option<Joint<'a>> = None;
-        for pool in &self.policy.pools {
+        for (pool_index, pool) in self.policy.pools.iter().enumerate() {
             let Some(of_pool) = left.pools.get(&pool.name) else {
                 continue;
             };
@@ -62,10 +62,7 @@ impl<'a> Context<'a> {
                 .min(of_pool.disruptions)
                 .min(spare(left.nodes, self.policy.limits.min_nodes))
                 .min(spare(of_pool.nodes, pool.min_nodes));
-            let is_of_pool = |verdict: &Verdict<'a>| {
-                let own = self.policy.pool_of(verdict.node);
-                own.is_some_and(|own| own.name == pool.name)
-            };
+            let is_of_pool = |verdict: &Verdict<'a>| verdict.pool == Some(pool_index);
             let mut candidates: Vec<usize> = (0..verdicts.len())
                 .filter(|index| is_of_pool(&verdicts[*index]) && lacks_only_a_place(&verdicts[*index]))
                 .collect();
@@ -177,7 +174,7 @@ fn lacks_only_a_place(verdict: &Verdict<'_>) -> bool {
     let is_about_time = |code: BlockerCode| matches!(code, BlockerCode::TooYoung | BlockerCode::UnknownUsage);
     let mut codes = verdict.blockers.iter().map(|blocker| blocker.code);
     let stuck = verdict.replacement.is_some() || codes.clone().any(is_about_place);
-    verdict.ours
+    verdict.pool.is_some()
         && !verdict.node.being_deleted
         && !verdict.movers.is_empty()
         && stuck

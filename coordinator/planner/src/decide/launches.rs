@@ -6,7 +6,7 @@ use super::{
     Context,
     honour::{New, Places},
     offerings::Offering,
-    packing::{self, Packing, Room, types_for},
+    packing::{self, PackedNode, Packing, Room, that_hold, types_for},
     podless::Limits,
 };
 use crate::{
@@ -65,6 +65,9 @@ impl<'a> Context<'a> {
             mut left,
             ..
         } = packing;
+        // Asked before any of these pods stands in the world: its claims would be taken.
+        let types_of = |node: &PackedNode<'a>| self.types_for(world, node);
+        let types: Vec<Vec<InstanceType>> = nodes.iter().map(types_of).collect();
         let mut launches = Vec::new();
         let mut places = Places {
             pods: found,
@@ -81,7 +84,7 @@ impl<'a> Context<'a> {
             }
         }
         let first = world.hosts.len();
-        for node in nodes.iter().filter(|_| !self.frozen) {
+        for (node, types) in nodes.iter().zip(types).filter(|_| !self.frozen) {
             let offering = &self.offerings[node.offering];
             self.count(&mut room, offering);
             let mut host = super::offerings::named(&offering.host, &format!("launch[{}]", launches.len()));
@@ -91,13 +94,9 @@ impl<'a> Context<'a> {
             places.nodes.push(New {
                 host: world.push(host),
                 offering: node.offering,
-                price: node.types.first().map_or(offering.price, |(_, price)| *price),
+                price: node.price,
             });
-            launches.push(self.element(
-                offering,
-                node.types.iter().map(|(spec, _)| &spec.name),
-                &node.pods,
-            ));
+            launches.push(self.element(offering, types.iter(), &node.pods));
         }
         let for_pods = launches.len();
         if !self.frozen {
@@ -224,14 +223,23 @@ impl<'a> Context<'a> {
         let packing = packing::best(world, &self.offerings, self.policy, &unplaced, room);
         for node in &packing.nodes {
             let offering = &self.offerings[node.offering];
+            let types = self.types_for(world, node);
             self.count(room, offering);
             let mut host = super::offerings::named(&offering.host, &format!("launch[{}]", launches.len()));
             for pod in &node.pods {
                 host.add(pod);
             }
             world.push(host);
-            launches.push(self.element(offering, node.types.iter().map(|(spec, _)| &spec.name), &[]));
+            launches.push(self.element(offering, types.iter(), &[]));
         }
+    }
+
+    /// The types that would do for a node of a packing, as many as a launch may list.
+    fn types_for(&self, world: &World<'a>, node: &PackedNode<'a>) -> Vec<InstanceType> {
+        that_hold(world, &self.offerings, node.offering, &node.pods)
+            .map(|offering| offering.spec.name.clone())
+            .take(MOST_TYPES)
+            .collect()
     }
 
     pub(super) fn element<'t>(

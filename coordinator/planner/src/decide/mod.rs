@@ -151,7 +151,7 @@ fn decide(
         headroom: &headroom,
         now,
         offerings,
-        counts: offerings::counts(&snapshot.cluster, policy, &launching),
+        counts: offerings::counts(&world, policy, &launching),
         covering: Covering::new(&snapshot.cluster, &world.classes),
         averages: Averages::of(&snapshot.metrics, policy, now),
         frozen: state.paused || state.scaling_in_progress,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::{
     Policy,
-    model::{Cluster, Labels, Market, Pod, PoolName, Resources, Taint, Zone, keys},
+    model::{Labels, Market, Pod, PoolName, Resources, Taint, Zone, keys},
     placement::{DomainGroup, Host, Place, World},
     policy::{Pool, TypeSpec},
     snapshot::{Launching, State},
@@ -28,6 +28,8 @@ pub(crate) struct Offering<'a> {
     pub(crate) backed_off: bool,
     /// A number that those of the same pool, zone and market share.
     pub(crate) group: usize,
+    /// All of these, itself among them, cheapest first.
+    pub(crate) siblings: Arc<[usize]>,
     /// The node with the pods of its DaemonSets.
     pub(crate) host: Host<'a>,
     /// Another offering of the same pool, zone and market has at least as much of everything for no more.
@@ -67,6 +69,7 @@ pub(super) fn all<'a>(
                         price,
                         backed_off,
                         group,
+                        siblings: Arc::default(),
                         dominated: false,
                     });
                 }
@@ -82,8 +85,21 @@ pub(super) fn all<'a>(
             .then_with(|| a.zone.cmp(&b.zone))
             .then_with(|| a.market.cmp(&b.market))
     });
+    introduce_siblings(&mut offerings, group);
     mark_dominated(&mut offerings);
     offerings
+}
+
+/// Tells each offering which others are of its group; groups are numbered up to `last`.
+fn introduce_siblings(offerings: &mut [Offering<'_>], last: usize) {
+    let mut members = vec![Vec::new(); last + 1];
+    for (index, offering) in offerings.iter().enumerate() {
+        members[offering.group].push(index);
+    }
+    let members: Vec<Arc<[usize]>> = members.into_iter().map(Arc::from).collect();
+    for offering in offerings {
+        offering.siblings = Arc::clone(&members[offering.group]);
+    }
 }
 
 /// Types that no packing needs to try first: an equal or better one costs no more. They stay in the list of what would
@@ -162,6 +178,7 @@ impl<'p> Template<'p> {
         labels.insert(self.instance_type.clone(), spec.name.as_str().into());
         let mut host = Host {
             place,
+            pool: None,
             name: "[new]".into(),
             labels: Arc::new(labels),
             taints: Arc::clone(&self.taints),
@@ -290,7 +307,7 @@ impl PoolCount {
 
 /// Counts by pool name, of all that exist or are launching.
 pub(super) fn counts(
-    cluster: &Cluster,
+    world: &World<'_>,
     policy: &Policy,
     launching: &[&Launching],
 ) -> BTreeMap<PoolName, PoolCount> {
@@ -299,8 +316,12 @@ pub(super) fn counts(
         .iter()
         .map(|pool| (pool.name.clone(), PoolCount::default()))
         .collect();
-    for node in &cluster.nodes {
-        if let Some(count) = policy.pool_of(node).and_then(|pool| counts.get_mut(&pool.name)) {
+    for host in &world.hosts {
+        let (Place::Existing(node), Some(pool)) = (host.place, host.pool) else {
+            continue;
+        };
+        let node = &world.cluster.nodes[node];
+        if let Some(count) = counts.get_mut(&policy.pools[pool].name) {
             if node.being_deleted {
                 count.nodes += 1;
                 count.being_deleted += 1;

@@ -33,8 +33,8 @@ pub(crate) struct Room {
 #[derive(Clone, Debug)]
 pub(super) struct PackedNode<'a> {
     pub(super) offering: usize,
-    /// Every type that would do, cheapest first.
-    pub(super) types: Vec<(Arc<TypeSpec>, f64)>,
+    /// Of the cheapest type that would do, in USD per hour.
+    pub(super) price: f64,
     pub(super) pods: Vec<&'a Pod>,
 }
 
@@ -52,10 +52,7 @@ pub(super) struct Packing<'a> {
 
 impl Packing<'_> {
     fn cost(&self) -> f64 {
-        self.nodes
-            .iter()
-            .map(|node| node.types.first().map_or(0.0, |(_, price)| *price))
-            .sum()
+        self.nodes.iter().map(|node| node.price).sum()
     }
 
     /// Fewer pods left, then cheaper, then fewer nodes.
@@ -485,7 +482,9 @@ impl<'a> Work<'_, '_, 'a> {
                 let pods: Vec<&'a Pod> = host.pods.iter().skip(daemons).copied().collect();
                 PackedNode {
                     offering: *offering,
-                    types: types_for(world, offerings, *offering, &pods),
+                    price: that_hold(world, offerings, *offering, &pods)
+                        .next()
+                        .map_or(offerings[*offering].price, |cheapest| cheapest.price),
                     pods,
                 }
             })
@@ -507,32 +506,45 @@ pub(super) fn types_for(
     like: usize,
     pods: &[&Pod],
 ) -> Vec<(Arc<TypeSpec>, f64)> {
+    that_hold(world, offerings, like, pods)
+        .map(|offering| (Arc::clone(&offering.spec), offering.price))
+        .collect()
+}
+
+/// The offerings of the same pool, zone and market that hold all these pods, cheapest first.
+pub(super) fn that_hold<'o, 'a>(
+    world: &'o World<'a>,
+    offerings: &'o [Offering<'a>],
+    like: usize,
+    pods: &[&Pod],
+) -> impl Iterator<Item = &'o Offering<'a>> + use<'o, 'a> {
     let like = &offerings[like];
+    // One pod that asks for all of it at once, then one of each shape for what does not add up.
     let mut asked = Resources::default();
-    let mut shapes: Vec<(ShapeId, &Pod)> = Vec::new();
+    let mut shapes: Vec<ShapeId> = Vec::new();
     for pod in pods {
         asked.add(&pod.requests);
         let shape = world.classes.shape(pod);
-        if !shapes.iter().any(|(known, _)| *known == shape) {
-            shapes.push((shape, pod));
+        if !shapes.contains(&shape) {
+            shapes.push(shape);
         }
     }
-    let with_volumes = shapes.iter().filter(|(_, pod)| !pod.volumes.is_empty());
-    let with_volumes: Vec<ShapeId> = with_volumes.map(|(shape, _)| *shape).collect();
-    // One pod that asks for all of it at once, then one of each shape for what does not add up.
-    let fits = |host: &Host<'_>| {
-        (pods.is_empty()
+    // Another type would be another domain, for which nothing was tried.
+    let alike = if shapes.is_empty() {
+        Vec::new()
+    } else {
+        world.domains_of_types()
+    };
+    let fits = move |host: &Host<'_>| {
+        (shapes.is_empty()
             || (host.allocatable.fits(&host.used, &asked).is_ok()
                 && host.allocatable.short_extended(&host.used, &asked).is_none()))
-            && shapes.iter().all(|(_, pod)| world.check_alone(pod, host).is_ok())
-            && (with_volumes.is_empty() || world.attaches(&with_volumes, host))
-            // Another type would be another domain, for which nothing was tried.
-            && (pods.is_empty() || world.is_in_domains_of(host, &like.host))
+            && alike
+                .iter()
+                .all(|key| host.labels.get(*key) == like.host.labels.get(*key))
+            && shapes.iter().all(|shape| world.admits(*shape, host))
+            && world.attaches(&shapes, host)
     };
-    offerings
-        .iter()
-        .filter(|o| o.group == like.group && !o.backed_off)
-        .filter(|offering| fits(&offering.host))
-        .map(|offering| (Arc::clone(&offering.spec), offering.price))
-        .collect()
+    let siblings = like.siblings.iter().map(|index| &offerings[*index]);
+    siblings.filter(move |offering| !offering.backed_off && fits(&offering.host))
 }

@@ -3,7 +3,7 @@
 use super::{
     Context,
     offerings::Offering,
-    packing::{Room, types_for},
+    packing::{Room, that_hold},
 };
 use crate::{
     Launch, Rule,
@@ -213,7 +213,6 @@ impl<'a> Context<'a> {
             return false;
         }
         let offering = &self.offerings[index];
-        let types = types_for(world, &self.offerings, index, &[]);
         let allowed = |name: &InstanceType| {
             self.offerings.iter().any(|o| {
                 o.pool == offering.pool
@@ -223,16 +222,9 @@ impl<'a> Context<'a> {
                     && does(o)
             })
         };
-        launches.push(
-            self.element(
-                offering,
-                types
-                    .iter()
-                    .map(|(spec, _)| &spec.name)
-                    .filter(|name| allowed(name)),
-                &[],
-            ),
-        );
+        let types = that_hold(world, &self.offerings, index, &[]);
+        let names = types.map(|offering| &offering.spec.name);
+        launches.push(self.element(offering, names.filter(|name| allowed(name)), &[]));
         world.push(super::offerings::named(
             &offering.host,
             &format!("launch[{}]", launches.len() - 1),

@@ -32,7 +32,7 @@ pub(super) fn place_nominated<'a>(
         let host = world.hosts.iter().position(|host| {
             let is_node = matches!(host.place, Place::Existing(_)) && *host.name == *node.as_str();
             // A node that is leaving, or that it may not use any more, is no place to wait for.
-            is_node && host.accepts && world.check_kind(world.classes.shape(pod), pod, host).is_ok()
+            is_node && host.accepts && world.check_kind(world.classes.shape(pod), host).is_ok()
         });
         if let Some(host) = host {
             world.put(pod, host);

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Blocker, BlockerCode, Destination, Hold, Launch, Move, NodeVerdict, Placement, Removal, RemovalReason,
     drainability,
-    model::{Market, NodeName, Pod, PoolName},
+    model::{Market, Node, NodeName, Pod, PoolName},
     placement::World,
     policy::Pool,
 };
@@ -63,7 +63,7 @@ impl<'a> Context<'a> {
         holds: &mut BTreeSet<Hold>,
     ) -> Removals {
         let mut verdicts = self.verdicts(world);
-        let mut left = self.left();
+        let mut left = self.left(&verdicts);
         let joint = self.joint(world, &mut verdicts, &left);
         let unneeded_since: BTreeMap<NodeName, Timestamp> = verdicts
             .iter()
@@ -89,10 +89,9 @@ impl<'a> Context<'a> {
         let mut placements = Vec::new();
         let mut destinations: BTreeSet<usize> = BTreeSet::new();
         // Nodes that something of their own keeps still show what the minimum says to them.
-        for verdict in verdicts
-            .iter_mut()
-            .filter(|v| v.ours && !v.blockers.is_empty() && !v.node.being_deleted && v.replacement.is_none())
-        {
+        for verdict in verdicts.iter_mut().filter(|v| {
+            v.pool.is_some() && !v.blockers.is_empty() && !v.node.being_deleted && v.replacement.is_none()
+        }) {
             if self.limits(verdict, &left).contains(&BlockerCode::AtMinNodes) {
                 verdict.blockers.push(Blocker::of_node(BlockerCode::AtMinNodes));
             }
@@ -279,16 +278,13 @@ impl<'a> Context<'a> {
         !held && averages_allow && !self.cooldown_down
     }
 
-    fn left(&self) -> Left {
+    fn left(&self, verdicts: &[Verdict<'a>]) -> Left {
         let (cluster, policy) = (&self.snapshot.cluster, self.policy);
         let mut pools: BTreeMap<PoolName, PoolLeft> = BTreeMap::new();
         let mut nodes = 0;
-        for pool in &policy.pools {
-            let members: Vec<_> = cluster
-                .nodes
-                .iter()
-                .filter(|n| policy.pool_of(n).is_some_and(|p| p.name == pool.name))
-                .collect();
+        for (index, pool) in policy.pools.iter().enumerate() {
+            let of_pool = verdicts.iter().filter(|verdict| verdict.pool == Some(index));
+            let members: Vec<&Node> = of_pool.map(|verdict| verdict.node).collect();
             let staying: Vec<_> = members.iter().filter(|node| !node.being_deleted).collect();
             let disrupted = members.len() - staying.len();
             nodes += staying.len();
@@ -331,7 +327,7 @@ impl<'a> Context<'a> {
     fn order(&self, world: &World<'a>, verdicts: &[Verdict<'a>], left: &Left) -> Vec<usize> {
         let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
         let zone = |verdict: &Verdict<'a>| verdict.node.label(crate::model::keys::ZONE).unwrap_or_default();
-        for verdict in verdicts.iter().filter(|verdict| verdict.ours) {
+        for verdict in verdicts.iter().filter(|verdict| verdict.pool.is_some()) {
             *zones.entry(zone(verdict)).or_default() += 1;
         }
         let mut order: Vec<usize> = (0..verdicts.len())
@@ -399,7 +395,7 @@ impl<'a> Context<'a> {
     }
 
     fn pool(&self, verdict: &Verdict<'a>) -> Option<&'a Pool> {
-        self.policy.pool_of(verdict.node)
+        verdict.pool.map(|pool| &self.policy.pools[pool])
     }
 
     /// Limits on numbers that forbid this removal after those accepted so far.

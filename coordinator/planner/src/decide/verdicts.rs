@@ -14,7 +14,7 @@ use crate::{
     Blocker, BlockerCode,
     drainability::{self, Evictability},
     model::{DisruptionBudget, Node, Pod},
-    placement::{Place, Refuge, Refuges, World},
+    placement::{ClassId, Place, Refuge, Refuges, World},
 };
 
 /// What is known of a node before limits and other removals are asked.
@@ -23,7 +23,8 @@ pub(crate) struct Verdict<'a> {
     pub(crate) node: &'a Node,
     /// Its place in the world.
     pub(crate) host: usize,
-    pub(crate) ours: bool,
+    /// The pool that it belongs to, by its index in the policy. `None`: it is not ours.
+    pub(crate) pool: Option<usize>,
     pub(crate) blockers: Vec<Blocker>,
     /// Its pods that need another place.
     pub(crate) movers: Vec<&'a Pod>,
@@ -93,17 +94,21 @@ impl<'a> Context<'a> {
     fn judge(&self, world: &mut World<'a>, refuges: &mut Refuges, host: usize, node: usize) -> Verdict<'a> {
         let (cluster, policy, now) = (&self.snapshot.cluster, self.policy, self.now);
         let node = &cluster.nodes[node];
-        let ours = policy.pool_of(node).is_some();
+        let pool = world.hosts[host].pool;
+        let ours = pool.is_some();
         let mut blockers = Vec::new();
         let bound = world.hosts[host].bound.len();
         let mut movers = Vec::with_capacity(bound);
         let mut evicted = Vec::with_capacity(bound);
+        let mut classes = Vec::with_capacity(bound);
         for index in &world.hosts[host].bound {
             let pod = &*cluster.pods[*index];
-            let shape = world.classes.shape_of(world.classes.of_cluster[*index]);
+            let class = world.classes.of_cluster[*index];
+            let shape = world.classes.shape_of(class);
             if world.classes.facts[*index].yields && self.covering.of(cluster, shape).next().is_none() {
                 movers.push(pod);
                 evicted.push(pod);
+                classes.push(class);
                 continue;
             }
             let covered = self.covering(world, pod).next().is_some();
@@ -111,6 +116,7 @@ impl<'a> Context<'a> {
                 Evictability::Skip(_) | Evictability::Leaving { needs_place: false } => continue,
                 Evictability::Leaving { needs_place: true } => {
                     movers.push(pod);
+                    classes.push(class);
                     continue;
                 }
                 Evictability::Evict(_) => Vec::new(),
@@ -126,6 +132,7 @@ impl<'a> Context<'a> {
             );
             movers.push(pod);
             evicted.push(pod);
+            classes.push(class);
         }
         let mut of_node = |code, holds: bool| {
             if holds {
@@ -144,7 +151,7 @@ impl<'a> Context<'a> {
         if ours {
             of_node(BlockerCode::Utilised, self.is_utilised(world, host, node));
             if !node.being_deleted {
-                let stuck = without_place(world, refuges, host, &movers);
+                let stuck = without_place(world, refuges, host, &movers, &classes);
                 if !stuck.is_empty() && blockers.is_empty() {
                     let leaver = Leaver {
                         host,
@@ -170,7 +177,7 @@ impl<'a> Context<'a> {
         Verdict {
             node,
             host,
-            ours,
+            pool,
             blockers,
             movers,
             evicted,
@@ -208,24 +215,26 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Those of a node's pods that no other node can take, when all of them must go.
+/// Those of a node's pods that no other node can take, when all of them must go. `classes` are theirs.
 fn without_place<'a>(
     world: &mut World<'a>,
     refuges: &mut Refuges,
     host: usize,
     movers: &[&'a Pod],
+    classes: &[ClassId],
 ) -> Vec<&'a Pod> {
     let kept_free = || world.hosts[host].later().iter().filter(|pod| is_headroom(pod));
     let number = movers.len() + kept_free().count();
-    let mut finds_place = |pod: &&'a Pod| match refuges.of(world, pod) {
-        Some(Refuge::Hosts(hosts)) => !pod.resource_claims && hosts > number,
+    let mut finds_place = |class: ClassId| match refuges.of(world, class) {
+        Some(Refuge::Hosts(hosts)) => hosts > number,
         _ => false,
     };
-    if movers.iter().chain(kept_free()).all(&mut finds_place) {
+    let mut kept_classes = kept_free().map(|pod| world.classes.class(pod));
+    if classes.iter().copied().all(&mut finds_place) && kept_classes.all(finds_place) {
         return Vec::new();
     }
     let (mut stuck, movers): (Vec<&'a Pod>, Vec<&'a Pod>) = movers.iter().partition(|pod| {
-        let refuge = refuges.of(world, pod);
+        let refuge = refuges.of(world, world.classes.class(pod));
         matches!(refuge, Some(Refuge::Nowhere(but)) if but.is_none_or(|but| but == host))
     });
     stuck.extend(try_all(world, &[host], &movers).1);
@@ -336,7 +345,8 @@ mod tests {
                 let (moves, mut expected) = move_all(&mut world, &[host], &movers);
                 moves.into_iter().for_each(|(pod, to)| world.take(pod, to));
                 world.set_gone(host, false);
-                let mut stuck = without_place(&mut world, &mut refuges, host, &movers);
+                let classes: Vec<ClassId> = movers.iter().map(|pod| world.classes.class(pod)).collect();
+                let mut stuck = without_place(&mut world, &mut refuges, host, &movers, &classes);
                 expected.sort_by(|a, b| a.key.cmp(&b.key));
                 stuck.sort_by(|a, b| a.key.cmp(&b.key));
                 prop_assert_eq!(stuck, expected);

@@ -194,7 +194,7 @@ impl<'a> Wishes<'a> {
                     let Some(domain) = domains[key] else { continue };
                     if &*wishes.keys[key] != keys::HOSTNAME
                         && !even.open.contains(&domain)
-                        && world.check_kind(wish.shape, wish.pod, host).is_ok()
+                        && world.check_kind(wish.shape, host).is_ok()
                     {
                         even.open.push(domain);
                     }

@@ -83,7 +83,7 @@ impl<'a> Seen<'_, 'a> {
             return;
         };
         let verdict = self.context.verdict(&mut world, host, node);
-        if !verdict.ours {
+        if verdict.pool.is_none() {
             let note = "its node is not ours, so it is never removed".to_owned();
             answer.notes.push(note);
             return;

@@ -142,13 +142,13 @@ impl<'a> Seen<'_, 'a> {
             .map(|replacement| context.replaced(&verdict, replacement).0.price_per_hour);
         let would_be = match removal.map(|removal| removal.reason) {
             Some(reason) => Some(reason),
-            None if !verdict.ours || node.being_deleted => None,
+            None if verdict.pool.is_none() || node.being_deleted => None,
             None if verdict.movers.is_empty() => Some(RemovalReason::Empty),
             None if replaced.is_some() => Some(RemovalReason::Replaced),
             None => (!stuck).then_some(RemovalReason::Underutilised),
         };
         let fate = match () {
-            () if !verdict.ours => Fate::NotOurs,
+            () if verdict.pool.is_none() => Fate::NotOurs,
             () if removal.is_some() => Fate::Goes,
             () if blockers.is_empty() => Fate::CouldGo,
             () => Fate::Stays,

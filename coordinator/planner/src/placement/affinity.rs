@@ -9,7 +9,7 @@ pub(super) mod reasons;
 mod relate;
 mod spread;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 pub(crate) use profile::Profile;
 pub(crate) use relate::matches;
@@ -98,7 +98,7 @@ struct Concern {
 /// All counts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts<'a> {
-    keys: HashMap<Arc<str>, usize>,
+    keys: QuickMap<Arc<str>, usize>,
     values: Vec<QuickMap<Arc<str>, DomainId>>,
     near: Vec<Near>,
     apart: Vec<Apart>,

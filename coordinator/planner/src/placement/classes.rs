@@ -82,8 +82,8 @@ pub(crate) type KindId = usize;
 pub(crate) struct Classes<'a> {
     /// Of the cluster's pods, by their index.
     pub(crate) of_cluster: Vec<ClassId>,
-    pub(crate) facts: Vec<Fact>,
-    pub(super) node_names: Arc<QuickMap<Arc<str>, usize>>,
+    pub(crate) facts: Arc<Vec<Fact>>,
+    pub(super) node_names: Arc<QuickMap<Arc<str>, u32>>,
     /// A pod is known by its address: those of the cluster have tokens, and each token is of a class.
     tokens: Arc<QuickMap<usize, Token>>,
     of_token: Vec<ClassId>,
@@ -97,7 +97,7 @@ pub(crate) struct Classes<'a> {
     /// Whether pods of the shape have volumes that tie them to something.
     pub(super) ties: Vec<bool>,
     /// Labels of nodes that anybody asks for.
-    node_keys: HashSet<Arc<str>>,
+    node_keys: QuickSet<Arc<str>>,
     names_nodes: bool,
     kinds: QuickMap<KindKey, KindId>,
 }
@@ -166,17 +166,17 @@ impl<'a> Classes<'a> {
         };
         known.update(&cluster.pods);
         // Of pods that were alike one speaks for all.
-        let mut heard = vec![false; known.next];
+        let mut heard = vec![false; known.tokens()];
         let mut speaks = |(pod, fact): (&'a Arc<Pod>, &Fact)| {
             let is_first = fact
                 .token
-                .is_none_or(|token| !std::mem::replace(&mut heard[token], true));
+                .is_none_or(|token| !std::mem::replace(&mut heard[token as usize], true));
             is_first.then_some(&**pod)
         };
         let mut pod_keys: QuickSet<&'a str> = HashSet::default();
-        let mut node_keys: HashSet<Arc<str>> = HashSet::new();
+        let mut node_keys: QuickSet<Arc<str>> = QuickSet::default();
         let mut names_nodes = false;
-        let asking = cluster.pods.iter().zip(&known.facts).filter_map(&mut speaks);
+        let asking = cluster.pods.iter().zip(&*known.facts).filter_map(&mut speaks);
         for pod in asking.chain(further()) {
             let terms = pod.pod_affinity.iter().chain(&pod.pod_anti_affinity);
             for selector in terms.filter_map(|term| term.selector.as_ref()) {
@@ -220,27 +220,29 @@ impl<'a> Classes<'a> {
             })
         };
         known.hold_for(&pod_keys);
-        let mut of_token: Vec<Option<ClassId>> = vec![None; known.next];
+        let mut of_token: Vec<Option<ClassId>> = vec![None; known.tokens()];
         let of_cluster: Vec<ClassId> = cluster
             .pods
             .iter()
-            .zip(&known.facts)
+            .zip(&*known.facts)
             .map(|(pod, fact)| match fact.token {
-                Some(token) => *of_token[token].get_or_insert_with(|| class(pod)),
+                Some(token) => *of_token[token as usize].get_or_insert_with(|| class(pod)),
                 None => class(pod),
             })
             .collect();
         let others = further().map(|pod| (address(pod), class(pod))).collect();
-        known.learn(&cluster.pods, &of_cluster);
-        let mut of_token = vec![0; known.next];
+        known.learn(&cluster.pods, &of_cluster, samples.len());
+        let mut of_token = vec![0; known.tokens()];
         for (fact, class) in known.facts.iter().zip(&of_cluster) {
-            fact.token.into_iter().for_each(|token| of_token[token] = *class);
+            fact.token
+                .into_iter()
+                .for_each(|token| of_token[token as usize] = *class);
         }
         let ties = shapes.iter().map(|pod| volumes(pod).next().is_some()).collect();
         Self {
             ties,
             of_cluster,
-            facts: known.facts.clone(),
+            facts: Arc::clone(&known.facts),
             node_names: Arc::clone(&known.names),
             tokens: Arc::clone(&known.tokens),
             of_token,
@@ -257,9 +259,17 @@ impl<'a> Classes<'a> {
     /// The class of a pod of the cluster, of a DaemonSet or of those given beside them.
     pub(crate) fn class(&self, pod: &Pod) -> ClassId {
         let address = address(pod);
-        let of_cluster = self.tokens.get(&address).map(|token| &self.of_token[*token]);
+        let of_cluster = self
+            .tokens
+            .get(&address)
+            .map(|token| &self.of_token[*token as usize]);
         let known = of_cluster.or_else(|| self.others.get(&address));
         *known.unwrap_or_else(|| unreachable!("a pod of another cluster"))
+    }
+
+    /// How many classes there are.
+    pub(super) fn number(&self) -> usize {
+        self.samples.len()
     }
 
     /// The lowest priority of a pod that has a node.
@@ -324,7 +334,7 @@ fn keys(selector: &LabelSelector) -> impl Iterator<Item = &str> {
 }
 
 /// Takes up the labels that a term asks for. Returns whether it asks for names.
-fn mention(term: &NodeTerm, keys: &mut HashSet<Arc<str>>) -> bool {
+fn mention(term: &NodeTerm, keys: &mut QuickSet<Arc<str>>) -> bool {
     keys.extend(term.expressions.iter().map(|r| r.key.clone()));
     !term.fields.is_empty()
 }

@@ -4,13 +4,13 @@
 //! every filter hangs on the two and on the labels that anybody selects by, on nothing else: as long as these labels stay
 //! the same, pods that were alike are alike. Classes themselves are numbered anew for each plan.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use super::classes::{ClassId, QuickMap, QuickSet, address};
 use crate::{drainability, model::Pod};
 
 /// Number of a class across plans.
-pub(super) type Token = usize;
+pub(super) type Token = u32;
 
 /// What is known of one pod.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +18,7 @@ pub(crate) struct Fact {
     /// Its class, if that is known.
     pub(super) token: Option<Token>,
     /// Number of the name of its node.
-    pub(super) node: Option<usize>,
+    pub(super) node: Option<u32>,
     /// It takes its room at any time: neither finished nor told to go.
     pub(super) stays: bool,
     /// Nothing in it speaks against its eviction, at any time.
@@ -33,15 +33,15 @@ pub(crate) struct Known {
     is_kept: bool,
     /// The cluster's pods, in their order. They are held, so that no other pod can get the address of one.
     pods: Vec<Arc<Pod>>,
-    pub(super) facts: Vec<Fact>,
+    pub(super) facts: Arc<Vec<Fact>>,
     /// Of these pods, by address.
     pub(super) tokens: Arc<QuickMap<usize, Token>>,
     /// Tokens are below this number.
-    pub(super) next: Token,
+    next: Token,
     /// Names of nodes, numbered.
-    pub(super) names: Arc<QuickMap<Arc<str>, usize>>,
+    pub(super) names: Arc<QuickMap<Arc<str>, u32>>,
     /// Labels of pods that were asked for.
-    pod_keys: HashSet<Arc<str>>,
+    pod_keys: QuickSet<Arc<str>>,
 }
 
 impl Known {
@@ -56,7 +56,7 @@ impl Known {
     /// Takes note of which pods there are now. What is new has no token yet.
     pub(super) fn update(&mut self, pods: &[Arc<Pod>]) {
         // Numbers of what is gone are given up all together, now and then.
-        if self.next + self.names.len() > 2 * pods.len() + 1024 {
+        if self.tokens() + self.names.len() > 2 * pods.len() + 1024 {
             *self = Self {
                 is_kept: self.is_kept,
                 ..Self::default()
@@ -64,27 +64,35 @@ impl Known {
         }
         if !self.is_kept {
             let facts: Vec<Fact> = pods.iter().map(|pod| self.fact(pod)).collect();
-            self.facts = facts;
+            self.facts = Arc::new(facts);
             return;
         }
-        let before = std::mem::take(&mut self.pods).into_iter();
-        let mut before = before.zip(std::mem::take(&mut self.facts)).peekable();
+        // Both are in the order of keys, and of most clusters nearly all of it is as before: only what lies between the
+        // first and the last difference is looked at, pod by pod.
+        let is_same = |pair: &(&Arc<Pod>, &Arc<Pod>)| Arc::ptr_eq(pair.0, pair.1);
+        let start = self.pods.iter().zip(pods).take_while(is_same).count();
+        let (old, new) = (&self.pods[start..], &pods[start..]);
+        let end = old.iter().rev().zip(new.iter().rev()).take_while(is_same).count();
+        let (old, new) = (start..self.pods.len() - end, &new[..new.len() - end]);
+        let mut before = self.pods[old.clone()]
+            .to_vec()
+            .into_iter()
+            .zip(self.facts[old.clone()].to_vec())
+            .peekable();
         let mut gone = Vec::new();
-        self.pods.reserve(pods.len());
-        self.facts.reserve(pods.len());
-        for pod in pods {
-            // Both are in the order of keys, or else more than necessary is found out anew.
+        let mut facts = Vec::with_capacity(new.len());
+        for pod in new {
+            // Out of order more than necessary is found out anew.
             while let Some((known, _)) =
                 before.next_if(|(known, _)| !Arc::ptr_eq(known, pod) && known.key <= pod.key)
             {
                 gone.push(known);
             }
-            let (pod, fact) = match before.next_if(|(known, _)| Arc::ptr_eq(known, pod)) {
-                Some(known) => known,
-                None => (Arc::clone(pod), self.fact(pod)),
-            };
-            self.pods.push(pod);
-            self.facts.push(fact);
+            let known = before.next_if(|(known, _)| Arc::ptr_eq(known, pod));
+            facts.push(match known {
+                Some((_, fact)) => fact,
+                None => self.fact(pod),
+            });
         }
         gone.extend(before.map(|(pod, _)| pod));
         if !gone.is_empty() {
@@ -93,6 +101,8 @@ impl Known {
                 tokens.remove(&address(pod));
             }
         }
+        self.pods.splice(old.clone(), new.iter().cloned());
+        Arc::make_mut(&mut self.facts).splice(old, facts);
     }
 
     fn fact(&mut self, pod: &Pod) -> Fact {
@@ -100,8 +110,8 @@ impl Known {
             if let Some(number) = self.names.get(name.as_str()) {
                 return *number;
             }
-            let number = self.names.len();
-            Arc::make_mut(&mut self.names).insert(name.as_str().into(), number);
+            let number = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+            Arc::make_mut(&mut self.names).insert(name.shared(), number);
             number
         });
         Fact {
@@ -119,25 +129,32 @@ impl Known {
             return;
         }
         self.pod_keys = pod_keys.iter().map(|key| (*key).into()).collect();
-        self.facts.iter_mut().for_each(|fact| fact.token = None);
+        let facts = Arc::make_mut(&mut self.facts);
+        facts.iter_mut().for_each(|fact| fact.token = None);
         self.tokens = Arc::default();
         self.next = 0;
     }
 
-    /// Gives tokens to the pods that have none yet. `classes` are those of all pods.
-    pub(super) fn learn(&mut self, pods: &[Arc<Pod>], classes: &[ClassId]) {
+    /// How many tokens have been given.
+    pub(super) fn tokens(&self) -> usize {
+        self.next as usize
+    }
+
+    /// Gives tokens to the pods that have none yet. `classes` are those of all pods, numbered below `number`.
+    pub(super) fn learn(&mut self, pods: &[Arc<Pod>], classes: &[ClassId], number: usize) {
         if self.facts.iter().all(|fact| fact.token.is_some()) {
             return;
         }
-        let mut of_class: QuickMap<ClassId, Token> = QuickMap::default();
+        let mut of_class: Vec<Option<Token>> = vec![None; number];
         for (fact, class) in self.facts.iter().zip(classes) {
-            of_class.extend(fact.token.map(|token| (*class, token)));
+            of_class[*class] = fact.token.or(of_class[*class]);
         }
         let tokens = Arc::make_mut(&mut self.tokens);
         tokens.reserve(pods.len().saturating_sub(tokens.len()));
-        for ((pod, fact), class) in pods.iter().zip(&mut self.facts).zip(classes) {
+        let facts = Arc::make_mut(&mut self.facts);
+        for ((pod, fact), class) in pods.iter().zip(facts).zip(classes) {
             if fact.token.is_none() {
-                let token = *of_class.entry(*class).or_insert_with(|| {
+                let token = *of_class[*class].get_or_insert_with(|| {
                     self.next += 1;
                     self.next - 1
                 });

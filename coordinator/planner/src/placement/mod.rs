@@ -21,7 +21,7 @@ use jiff::Timestamp;
 
 use affinity::{Counts, DomainId};
 pub(crate) use affinity::{Profile, matches};
-pub(crate) use classes::{Classes, KindId, QuickMap, QuickSet, ShapeId};
+pub(crate) use classes::{ClassId, Classes, KindId, QuickMap, QuickSet, ShapeId};
 pub(crate) use known::Known;
 pub(crate) use refuges::{Refuge, Refuges};
 use volumes::Volumes;
@@ -46,6 +46,8 @@ pub(crate) enum Place {
 #[derive(Clone, Debug)]
 pub(crate) struct Host<'a> {
     pub(crate) place: Place,
+    /// The pool that an existing node belongs to, by its index in the policy.
+    pub(crate) pool: Option<usize>,
     pub(crate) name: Arc<str>,
     pub(crate) labels: Arc<Labels>,
     /// Taints that count; those that go away by themselves are left out.
@@ -140,9 +142,10 @@ impl<'a> World<'a> {
         let counts = Counts::new(cluster, &classes);
         let mut order: Vec<usize> = (0..cluster.nodes.len()).collect();
         order.sort_by(|a, b| cluster.nodes[*a].name.cmp(&cluster.nodes[*b].name));
+        let untainted: Arc<[Taint]> = Arc::default();
         let hosts: Vec<Host<'a>> = order
             .into_iter()
-            .map(|index| existing(&cluster.nodes[index], index, policy, now))
+            .map(|index| existing(&cluster.nodes[index], index, policy, now, &untainted))
             .collect();
         let mut world = Self {
             cluster,
@@ -172,10 +175,13 @@ impl<'a> World<'a> {
         let mut host_of: Vec<Option<usize>> = vec![None; classes.node_names.len()];
         for (index, host) in self.hosts.iter().enumerate() {
             if let Some(number) = classes.node_names.get(&host.name) {
-                host_of[*number] = Some(index);
+                host_of[*number as usize] = Some(index);
             }
         }
-        let hosts = classes.facts.iter().filter_map(|fact| host_of[fact.node?]);
+        let hosts = classes
+            .facts
+            .iter()
+            .filter_map(|fact| host_of[fact.node? as usize]);
         let mut bound = vec![0; self.hosts.len()];
         hosts.for_each(|host| bound[host] += 1);
         for (host, bound) in self.hosts.iter_mut().zip(bound) {
@@ -188,7 +194,7 @@ impl<'a> World<'a> {
                 self.unbound.push(index);
                 continue;
             };
-            let Some(host) = host_of[number].and_then(|host| self.hosts.get_mut(host)) else {
+            let Some(host) = host_of[number as usize].and_then(|host| self.hosts.get_mut(host)) else {
                 continue;
             };
             if !fact.stays && (pod.is_finished() || pod.is_gone(now)) {
@@ -285,7 +291,7 @@ impl<'a> World<'a> {
     }
 
     fn check_alone_as(&self, shape: ShapeId, pod: &Pod, host: &Host<'_>) -> Result<(), PendingCode> {
-        self.check_kind(shape, pod, host)?;
+        self.check_kind(shape, host)?;
         if self.classes.ties[shape] {
             self.volumes.check(shape, host, |pod| self.classes.shape(pod))?;
         }
@@ -293,26 +299,34 @@ impl<'a> World<'a> {
         filters::host_ports(pod, host)
     }
 
-    /// Whether a host like the other is in the same domains but of its hostname, as far as its type decides.
-    pub(crate) fn is_in_domains_of(&self, host: &Host<'_>, other: &Host<'_>) -> bool {
-        [keys::INSTANCE_TYPE, keys::ARCH]
-            .iter()
-            .filter(|key| self.counts.is_topology(key))
-            .all(|key| host.labels.get(*key) == other.labels.get(*key))
+    /// As [`World::check_alone`] for any pod of the shape, but for what it requests.
+    pub(crate) fn admits(&self, shape: ShapeId, host: &Host<'_>) -> bool {
+        let of_shape = |pod: &Pod| self.classes.shape(pod);
+        self.check_kind(shape, host).is_ok()
+            && (!self.classes.ties[shape] || self.volumes.check(shape, host, of_shape).is_ok())
+            && filters::host_ports(self.classes.shapes[shape], host).is_ok()
+    }
+
+    /// Those labels that a node's type decides whose values are domains of anybody.
+    pub(crate) fn domains_of_types(&self) -> Vec<&'static str> {
+        let mut keys = vec![keys::INSTANCE_TYPE, keys::ARCH];
+        keys.retain(|key| self.counts.is_topology(key));
+        keys
     }
 
     /// Whether the host can have the volumes of pods of all these shapes attached.
     pub(crate) fn attaches(&self, shapes: &[ShapeId], host: &Host<'_>) -> bool {
-        self.volumes
-            .attaches(shapes, host, |pod| self.classes.shape(pod))
-            .is_ok()
+        let of_shape = |pod: &Pod| self.classes.shape(pod);
+        !shapes.iter().any(|shape| self.classes.ties[*shape])
+            || self.volumes.attaches(shapes, host, of_shape).is_ok()
     }
 
     /// Node selector and taints, which all hosts of a kind have alike.
-    pub(crate) fn check_kind(&self, shape: ShapeId, pod: &Pod, host: &Host<'_>) -> Result<(), PendingCode> {
+    pub(crate) fn check_kind(&self, shape: ShapeId, host: &Host<'_>) -> Result<(), PendingCode> {
         let known = &self.answers[host.kind * self.classes.shapes.len() + shape];
         match known.get() {
             0 => {
+                let pod = self.classes.shapes[shape];
                 let answer = filters::node_selector(pod, host).and_then(|()| filters::taints(pod, host));
                 // A code that has no number is asked for each time.
                 known.set(match answer {
@@ -334,7 +348,7 @@ impl<'a> World<'a> {
 
     /// Whether a DaemonSet puts its pod onto such a node: selectors and taints, nothing else.
     pub(crate) fn is_daemon_for(&self, pod: &Pod, host: &Host<'_>) -> bool {
-        self.check_kind(self.classes.shape(pod), pod, host).is_ok()
+        self.check_kind(self.classes.shape(pod), host).is_ok()
     }
 
     /// Whether no host takes two pods of the shape because they keep apart.
@@ -493,24 +507,33 @@ fn count(
     }
 }
 
-fn existing<'a>(node: &Node, index: usize, policy: &Policy, now: Timestamp) -> Host<'a> {
+/// A node of the cluster, without its pods. Those without taints share one empty list.
+fn existing<'a>(
+    node: &Node,
+    index: usize,
+    policy: &Policy,
+    now: Timestamp,
+    untainted: &Arc<[Taint]>,
+) -> Host<'a> {
     let young = node.is_younger_than(SETTLING, now);
-    let startup: &[Arc<str>] = match policy.pool_of(node) {
-        Some(pool) if young => &pool.startup_taints,
+    let pool = policy.pool_index_of(node);
+    let startup: &[Arc<str>] = match pool {
+        Some(pool) if young => &policy.pools[pool].startup_taints,
         _ => &[],
     };
     let settling = young && !node.ready;
     let goes_away = |taint: &Taint| (settling && taint.marks_a_start()) || startup.contains(&taint.key);
-    let taints = node
-        .taints
-        .iter()
-        .filter(|taint| !goes_away(taint))
-        .cloned()
-        .collect();
+    let taints = if node.taints.is_empty() {
+        Arc::clone(untainted)
+    } else {
+        let stay = node.taints.iter().filter(|taint| !goes_away(taint));
+        stay.cloned().collect()
+    };
     let usable = !node.unschedulable && !node.being_deleted;
     Host {
         place: Place::Existing(index),
-        name: node.name.as_str().into(),
+        pool,
+        name: node.name.shared(),
         labels: Arc::clone(&node.labels),
         taints,
         allocatable: node.allocatable.clone(),

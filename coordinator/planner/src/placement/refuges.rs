@@ -3,12 +3,7 @@
 //! Whether the pods of a node find other places is otherwise a matter of trying them one after another. Where many hosts
 //! would take a pod the answer is known without that: each of those that move before it spoils one host at most.
 
-use super::{
-    World,
-    affinity::DomainId,
-    classes::{ClassId, QuickMap},
-};
-use crate::model::Pod;
+use super::{World, affinity::DomainId, classes::ClassId};
 
 /// Room for the pods of one class while nothing is moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +19,8 @@ pub(crate) enum Refuge {
 pub(crate) struct Refuges {
     /// So many are enough to know.
     enough: usize,
-    known: QuickMap<ClassId, Refuge>,
+    /// By class.
+    known: Vec<Option<Refuge>>,
 }
 
 impl Refuges {
@@ -33,28 +29,29 @@ impl Refuges {
         let most = world.hosts.iter().map(|host| host.pods.len()).max();
         Self {
             enough: most.unwrap_or(0) + 1,
-            known: QuickMap::default(),
+            known: vec![None; world.classes.number()],
         }
     }
 
-    /// The room for pods like this one, which has no volume that ties it to anything; `None` for one that has.
-    pub(crate) fn of(&mut self, world: &World<'_>, pod: &Pod) -> Option<Refuge> {
-        let class = world.classes.class(pod);
-        if world.classes.ties[world.classes.shape(pod)] {
+    /// The room for pods of the class; `None` for those that something beside the hosts decides about: volumes that tie
+    /// them to a place, resource claims.
+    pub(crate) fn of(&mut self, world: &World<'_>, class: ClassId) -> Option<Refuge> {
+        if let Some(known) = self.known[class] {
+            return Some(known);
+        }
+        let pod = world.classes.samples[class];
+        if pod.resource_claims || world.classes.ties[world.classes.shape_of(class)] {
             return None;
         }
-        let enough = self.enough;
-        Some(
-            *self
-                .known
-                .entry(class)
-                .or_insert_with(|| refuge(world, pod, enough)),
-        )
+        let found = refuge(world, class, self.enough);
+        self.known[class] = Some(found);
+        Some(found)
     }
 }
 
-fn refuge(world: &World<'_>, pod: &Pod, enough: usize) -> Refuge {
-    let shape = world.classes.shape(pod);
+fn refuge(world: &World<'_>, class: ClassId, enough: usize) -> Refuge {
+    let pod = world.classes.samples[class];
+    let shape = world.classes.shape_of(class);
     let asks = world.counts.asks_one_host(shape);
     // Each part must have hosts enough: the domains of a spread constraint, or all hosts as one.
     let mut parts: Vec<(Option<DomainId>, usize)> = match asks {

@@ -411,10 +411,17 @@ impl Policy {
 
     /// The pool that a node belongs to. `None`: it is not ours; it takes pods, is never removed and counts in no limit.
     pub fn pool_of(&self, node: &Node) -> Option<&Pool> {
-        if node.is_control_plane() {
-            return None;
-        }
-        self.pool(node.label(crate::model::keys::POOL)?)
+        self.pool_index_of(node).map(|index| &self.pools[index])
+    }
+
+    /// The same by its index in `pools`.
+    pub(crate) fn pool_index_of(&self, node: &Node) -> Option<usize> {
+        let name = node.label(crate::model::keys::POOL)?;
+        let is_named = |pool: &Pool| pool.name.as_str() == name;
+        self.pools
+            .iter()
+            .position(is_named)
+            .filter(|_| !node.is_control_plane())
     }
 
     /// What a node costs per hour, if its type is known. A node without a market label counts as on demand.
