@@ -15,7 +15,9 @@ pub mod nodes;
 pub mod operation;
 mod orders;
 mod reconcile;
+mod refusal;
 mod removal;
+mod submit;
 #[cfg(test)]
 mod tests;
 

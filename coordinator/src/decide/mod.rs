@@ -131,11 +131,13 @@ impl Decider {
             nudge,
             leadership,
             policy,
+            executor,
             ..
         } = &mut self.parts;
         tokio::select! {
             () = clock.sleep(pace.period) => {}
             () = nudge.notified() => {}
+            () = executor.wants_a_plan() => {}
             _ = leadership.changed() => {}
             _ = policy.changed() => {}
             () = cluster.changed() => {
@@ -261,7 +263,9 @@ impl Decider {
             self.records.forget();
             return None;
         }
-        let acts = self.parts.mode == Mode::Act && plan.action != Action::None;
+        // A launch that was refused hears also that nothing is to be launched any more.
+        let acts = self.parts.mode == Mode::Act
+            && (plan.action != Action::None || self.parts.executor.awaits_a_plan());
         let states = self.parts.view.states(now);
         let mut entry = self.records.next(plan, now, epoch, self.parts.mode, &states, || {
             self.parts.ids.decision(now)
