@@ -50,6 +50,8 @@ pub struct Settings {
     pub secret_life: Duration,
     /// The kubelet has so long to stop; the machine is terminated anyhow then.
     pub stop: Duration,
+    /// Volumes have so long to be detached from a node; its machine is terminated anyhow then.
+    pub detach: Duration,
     /// A launch that was refused waits so long for the plan of its next attempt.
     pub replan: Duration,
 }
@@ -64,6 +66,7 @@ impl Default for Settings {
             orphan_grace: Duration::from_secs(600),
             secret_life: Duration::from_secs(900),
             stop: Duration::from_secs(20),
+            detach: Duration::from_secs(120),
             replan: Duration::from_secs(60),
         }
     }

@@ -142,6 +142,27 @@ pub struct Removal {
     pub phase_since: Option<Timestamp>,
     /// The coordinator drains through the API, since the agent is silent.
     pub through_api: bool,
+    /// The machine is gone without our doing: nothing drains any more.
+    #[serde(default)]
+    pub lost: bool,
+}
+
+impl Removal {
+    /// One that nothing was done for yet, to be aborted rather than forced.
+    #[must_use]
+    pub fn of(node: NodeName, timeout: Duration) -> Self {
+        Self {
+            node,
+            timeout,
+            force: false,
+            notice: None,
+            after: Vec::new(),
+            draining_since: None,
+            phase_since: None,
+            through_api: false,
+            lost: false,
+        }
+    }
 }
 
 /// What an operation is.
@@ -386,16 +407,7 @@ mod tests {
     }
 
     fn removal() -> Removal {
-        Removal {
-            node: "a".into(),
-            timeout: Duration::from_secs(300),
-            force: false,
-            notice: None,
-            after: Vec::new(),
-            draining_since: None,
-            phase_since: None,
-            through_api: false,
-        }
+        Removal::of("a".into(), Duration::from_secs(300))
     }
 
     #[test]

@@ -139,18 +139,13 @@ impl Executor {
         let removals = plan.remove.iter().filter(|removal| !busy.contains(&removal.node));
         let operation = |removal: &smartscale_planner::Removal| {
             let what = Kind::Remove(Removal {
-                node: removal.node.clone(),
-                timeout: drain.timeout,
                 force: drain.on_timeout == smartscale_planner::policy::OnTimeout::Force,
-                notice: None,
                 after: if removal.reason == RemovalReason::Replaced {
                     launches.to_vec()
                 } else {
                     Vec::new()
                 },
-                draining_since: None,
-                phase_since: None,
-                through_api: false,
+                ..Removal::of(removal.node.clone(), drain.timeout)
             });
             let reason = format!("{}: {}", removal_words(removal.reason), plan.summary);
             let pods = removal.moves.iter().map(|step| step.pod.clone()).collect();

@@ -61,6 +61,8 @@ struct World {
     pods: Mutex<Vec<PodOnNode>>,
     /// Why each next call of a launch is refused.
     refuses: Mutex<Vec<RefusalCause>>,
+    /// Until when a volume is attached to every node.
+    attached_until: Mutex<Duration>,
     /// Machines do not become nodes.
     never_boots: Mutex<bool>,
 }
@@ -306,6 +308,23 @@ impl Nodes for World {
     }
     async fn verify(&self, node: &NodeName) -> Result<(), NodesError> {
         self.done(format!("verify {node}")).await;
+        Ok(())
+    }
+    async fn leave_balancers(&self, node: &NodeName, _: &OperationId) -> Result<(), NodesError> {
+        self.done(format!("leave {node}")).await;
+        Ok(())
+    }
+    async fn rejoin_balancers(&self, node: &NodeName, _: &OperationId) -> Result<(), NodesError> {
+        self.done(format!("rejoin {node}")).await;
+        Ok(())
+    }
+    async fn attached(&self, _: &NodeName) -> Result<Vec<String>, NodesError> {
+        let until = *self.attached_until.lock().unwrap();
+        let attached = *self.elapsed.lock().unwrap() < until;
+        Ok(attached.then(|| "pv-1".to_owned()).into_iter().collect())
+    }
+    async fn out_of_service(&self, node: &NodeName) -> Result<(), NodesError> {
+        self.done(format!("taint {node}")).await;
         Ok(())
     }
     async fn delete(&self, node: &NodeName) -> Result<(), NodesError> {
@@ -745,6 +764,7 @@ async fn a_budget_that_stays_closed_ends_in_an_uncordoned_node_that_is_still_the
     );
     assert!(operation.error.as_deref().unwrap().contains("default/web"));
     assert_eq!(stage.world.count("uncordon"), 1);
+    assert_eq!(stage.world.count("rejoin i-old"), 1);
     assert_eq!(stage.world.count("terminate"), 0);
 }
 
@@ -756,7 +776,10 @@ async fn a_record_without_a_machine_is_forgotten_with_its_node() {
     *stage.world.elapsed.lock().unwrap() = Duration::from_secs(600);
     let leader = stage.leader().await;
     leader.turn().await;
-    assert_eq!(stage.world.count("forget i-lost"), 1);
+    assert!(stage.play(&leader).await);
+    assert!(stage.world.place("taint i-lost") < stage.world.place("forget i-lost"));
+    assert_eq!(stage.world.count("drain"), 0);
+    assert_eq!(stage.world.count("leave"), 0);
     assert!(stage.store.get("node#i-lost").await.unwrap().is_none());
 }
 
@@ -908,4 +931,24 @@ async fn many_machines_are_launched_by_calls_of_fifty() {
     assert!(stage.play(&leader).await);
     assert_eq!(stage.world.instances.lock().unwrap().len(), 120);
     assert_eq!(stage.world.count("launch"), 3);
+}
+
+#[tokio::test]
+async fn a_machine_is_terminated_once_its_volumes_are_detached_and_not_waited_for_for_ever() {
+    for (attached, terminated) in [(40, 40), (10_000, 120)] {
+        let mut stage = Stage::new();
+        stage.worker("i-old").await;
+        *stage.world.attached_until.lock().unwrap() = Duration::from_secs(attached);
+        let leader = stage.leader().await;
+        stage.submit(&leader, &scale_down("i-old")).await.unwrap();
+        while stage.world.count("terminate") == 0 {
+            leader.turn().await;
+            *stage.world.elapsed.lock().unwrap() += Duration::from_secs(5);
+        }
+        let elapsed = stage.world.elapsed.lock().unwrap().as_secs();
+        assert!((terminated..terminated + 40).contains(&elapsed), "{elapsed} s");
+        assert!(stage.play(&leader).await);
+        assert_eq!(stage.operations().await[0].phase, Phase::Done);
+        assert!(stage.world.place("leave i-old") < stage.world.place("drain i-old"));
+    }
 }
