@@ -52,6 +52,8 @@ pub struct Settings {
     pub stop: Duration,
     /// Volumes have so long to be detached from a node; its machine is terminated anyhow then.
     pub detach: Duration,
+    /// A machine whose agent is silent and whose kubelet is not Ready for so long is replaced.
+    pub sick: Duration,
     /// A launch that was refused waits so long for the plan of its next attempt.
     pub replan: Duration,
 }
@@ -67,6 +69,7 @@ impl Default for Settings {
             secret_life: Duration::from_secs(900),
             stop: Duration::from_secs(20),
             detach: Duration::from_secs(120),
+            sick: Duration::from_secs(300),
             replan: Duration::from_secs(60),
         }
     }
@@ -122,6 +125,10 @@ pub struct Executor {
     reconciled: Mutex<Option<Duration>>,
     /// Instances that nobody knows: since when.
     pub(super) strangers: Mutex<BTreeMap<InstanceId, Duration>>,
+    /// Machines that are sick: since when.
+    pub(super) sick: Mutex<BTreeMap<InstanceId, Duration>>,
+    /// It was said that many are.
+    pub(super) many_sick: Mutex<bool>,
 }
 
 impl Executor {
@@ -138,6 +145,8 @@ impl Executor {
             sent: Mutex::default(),
             reconciled: Mutex::default(),
             strangers: Mutex::default(),
+            sick: Mutex::default(),
+            many_sick: Mutex::default(),
         })
     }
 
@@ -396,6 +405,15 @@ impl Executor {
         }
         *self.planned_for() = planned_for;
         Some(term)
+    }
+
+    /// Nodes that are lost or being taken back: what is on them has to go, whatever was planned.
+    #[must_use]
+    pub fn doomed(&self) -> BTreeSet<NodeName> {
+        let open = self.open();
+        let removals = open.iter().filter_map(Operation::removal);
+        let doomed = removals.filter(|removal| removal.lost || removal.notice.is_some());
+        doomed.map(|removal| removal.node.clone()).collect()
     }
 
     pub(super) fn planned_for(&self) -> MutexGuard<'_, BTreeSet<OperationId>> {

@@ -106,6 +106,11 @@ impl Executor {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|id, _| alive.contains_key(id) && !records.contains_key(id));
+        let at_work = records
+            .iter()
+            .filter(|(id, _)| alive.contains_key(id) && !concerned(id))
+            .map(|(_, record)| record);
+        self.replace_sick(&at_work.collect::<Vec<_>>()).await;
         for (id, record) in &records {
             if !alive.contains_key(id) && !concerned(id) {
                 self.lost(record, epoch).await;

@@ -29,6 +29,8 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(5);
 /// A forced drain leaves pods at most so much grace, in seconds.
 const FORCED_GRACE: u32 = 30;
+/// Pods that were deleted by force are waited for so long beyond the drain's end.
+const FORCED: Duration = Duration::from_secs(60);
 
 /// How a drain ended.
 enum Drained {
@@ -254,7 +256,12 @@ impl Executor {
         let Some(tier) = left.iter().map(|pod| pod.tier).min() else {
             return Ok(Drained::Yes);
         };
-        let over = age(since, self.parts.clock.now()) >= removal.timeout;
+        let drains_for = age(since, self.parts.clock.now());
+        let over = drains_for >= removal.timeout;
+        if removal.force && drains_for >= removal.timeout + FORCED {
+            // A kubelet that is down ends no pod, and the API server forgets none before the Node is gone.
+            return Ok(Drained::Yes);
+        }
         if over && !removal.force {
             let names: Vec<String> = left.iter().map(|pod| pod.key.to_string()).collect();
             self.parts
@@ -319,7 +326,11 @@ impl Executor {
     }
 
     async fn terminate(&self, operation: Operation, removal: &Removal, instance: &InstanceId, epoch: Epoch) {
-        if self.holds_volumes(&operation, removal).await && !self.machine_gone(instance).await {
+        // Whoever is lost unmounts nothing any more.
+        if !removal.lost
+            && self.holds_volumes(&operation, removal).await
+            && !self.machine_gone(instance).await
+        {
             return;
         }
         if self.due(&operation.id)

@@ -110,6 +110,15 @@ impl World {
         }
     }
 
+    fn fall_ill(&self, name: &str) {
+        let node = json!({
+            "metadata": { "name": name, "labels": { "smartscale.io/pool": "workers" } },
+            "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] }
+        });
+        let node: Node = serde_json::from_value(node).unwrap();
+        self.objects.lock().unwrap().apply(node);
+    }
+
     fn register(&self, name: &str) {
         let node: Node = serde_json::from_value(json!({
             "metadata": { "name": name, "labels": { "smartscale.io/pool": "workers" } },
@@ -383,7 +392,7 @@ impl ClusterView for World {
         let objects = self.objects.lock().unwrap().clone();
         Observed {
             value: Some(Arc::new(objects)),
-            at: Some(fixtures::now()),
+            at: Some(fixtures::now() + *self.elapsed.lock().unwrap()),
             error: None,
         }
     }
@@ -515,7 +524,7 @@ impl Stage {
             secret_expires_at: None,
             enrolled_key: None,
             enrolled_at: Some(fixtures::now()),
-            ready_at: None,
+            ready_at: Some(fixtures::now()),
             revoked_at: None,
         };
         let instance = Instance {
@@ -950,5 +959,29 @@ async fn a_machine_is_terminated_once_its_volumes_are_detached_and_not_waited_fo
         assert!(stage.play(&leader).await);
         assert_eq!(stage.operations().await[0].phase, Phase::Done);
         assert!(stage.world.place("leave i-old") < stage.world.place("drain i-old"));
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_is_silent_and_not_ready_is_replaced_and_many_are_left_alone() {
+    for (sick, replaced) in [(1, 1), (2, 0)] {
+        let mut stage = Stage::new();
+        for n in 0..5 {
+            stage.worker(&format!("i-{n}")).await;
+        }
+        *stage.world.silent.lock().unwrap() = true;
+        for n in 0..sick {
+            stage.world.fall_ill(&format!("i-{n}"));
+        }
+        let leader = stage.leader().await;
+        for _ in 0..30 {
+            leader.turn().await;
+            *stage.world.elapsed.lock().unwrap() += Duration::from_secs(20);
+        }
+        assert_eq!(stage.world.count("terminate"), replaced);
+        assert_eq!(stage.world.count("drain"), 0);
+        let operations = stage.operations().await;
+        assert!(operations.iter().all(|operation| operation.phase == Phase::Done));
+        assert_eq!(operations.len(), replaced);
     }
 }

@@ -13,7 +13,7 @@
 mod record;
 mod settings;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -27,7 +27,11 @@ use crate::{
     act::Executor,
     config::Mode,
     ids::{DecisionId, Epoch, SharedIds},
-    observe::{ClusterView, snapshot, sources::View},
+    observe::{
+        ClusterView,
+        snapshot::{self, Going},
+        sources::View,
+    },
     serve::view::Latest,
     state::{Attributes, SharedStore, StoreError, lease::Leadership},
     tell::{Event, Happening, Severity, SharedTell},
@@ -170,13 +174,13 @@ impl Decider {
         let now = self.parts.clock.now();
         let force = self.parts.policy.borrow_and_update().clone();
         let mut warnings: Vec<String> = Vec::new();
-        let (state, policy, leaving) = match &standing {
+        let (state, policy, going) = match &standing {
             Some(standing) => {
                 warnings.extend(standing.warnings.iter().cloned());
                 (
                     standing.state.clone(),
                     standing.apply_floor(&force.policy),
-                    standing.leaving.clone(),
+                    standing.going.clone(),
                 )
             }
             None => {
@@ -187,11 +191,11 @@ impl Decider {
                         ..State::default()
                     },
                     Arc::clone(&force.policy),
-                    BTreeSet::new(),
+                    Going::default(),
                 )
             }
         };
-        let assembled = snapshot::assemble(&self.parts.view, state, &leaving, now);
+        let assembled = snapshot::assemble(&self.parts.view, state, &going, now);
         warnings.extend(assembled.warnings());
         let snapshot = Arc::new(assembled.snapshot);
         let Some(plan) = self.plan(Arc::clone(&snapshot), Arc::clone(&policy), now).await else {
@@ -332,7 +336,11 @@ impl Decider {
         standing.term = self
             .parts
             .executor
-            .fill(&mut standing.state, &mut standing.leaving);
+            .fill(&mut standing.state, &mut standing.going.leaving);
+        standing.going.doomed = self.parts.executor.doomed();
+        standing.warnings.extend(standing.going.doomed.iter().map(|node| {
+            format!("{node} is being taken back or gone: its pods are planned for as if they waited")
+        }));
         // The leader's own memory is the newest; a new leader and a follower take what was published.
         if epoch.is_some() && epoch == self.loaded_for {
             standing.state.unneeded_since = self.unneeded_since.clone();

@@ -1,13 +1,13 @@
 //! What a decision takes from the store: published attributes, pause, floor, back-off and stopped pools.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use smartscale_planner::{Policy, Snapshot, model::NodeName, snapshot::State};
+use smartscale_planner::{Policy, Snapshot, snapshot::State};
 
 use crate::{
     ids::Epoch,
-    observe::snapshot,
+    observe::snapshot::{self, Going},
     state::{
         SharedStore, StoreError,
         records::{Floor, OfferingRecord, Pause, PoolRecord, Record},
@@ -23,7 +23,7 @@ pub struct Standing {
     /// For the planner.
     pub state: State,
     /// Nodes that running operations remove.
-    pub leaving: BTreeSet<NodeName>,
+    pub going: Going,
     /// A floor that a person set and that has not lapsed.
     pub floor: Option<Floor>,
     /// Items that could not be read, as sentences.
@@ -71,7 +71,7 @@ pub(super) async fn read(store: &SharedStore, now: Timestamp) -> Result<Standing
     }
     Ok(Standing {
         state,
-        leaving: BTreeSet::new(),
+        going: Going::default(),
         floor: floor.filter(|floor| floor.until > now),
         warnings,
         term: None,
