@@ -150,6 +150,7 @@ impl Executor {
         loop {
             self.turn().await;
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = self.parts.clock.sleep(self.parts.settings.period) => {}
                 () = self.nudge.notified() => {}
