@@ -142,6 +142,7 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
         },
         sources::Settings {
             cadence,
+            judge_period: Duration::from_secs(30),
             ..sources::Settings::default()
         },
     );

@@ -43,8 +43,8 @@ enum Order {
 }
 
 /// Time that moves only when nobody is ready.
-#[derive(Default)]
 pub(crate) struct Time {
+    beginning: Timestamp,
     state: Mutex<Sleepers>,
 }
 
@@ -55,14 +55,20 @@ struct Sleepers {
     next: u64,
 }
 
-/// When every world begins.
-const BEGINNING: &str = "2026-01-05T09:00:00Z";
+impl Default for Time {
+    fn default() -> Self {
+        Self {
+            beginning: "2026-01-05T09:00:00Z".parse().unwrap(),
+            state: Mutex::default(),
+        }
+    }
+}
 
 #[async_trait]
 impl Clock for Time {
     fn now(&self) -> Timestamp {
         let elapsed = SignedDuration::try_from(self.elapsed()).unwrap();
-        BEGINNING.parse::<Timestamp>().unwrap() + elapsed
+        self.beginning + elapsed
     }
 
     fn elapsed(&self) -> Duration {

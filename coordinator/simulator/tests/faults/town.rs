@@ -2,13 +2,19 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
-use smartscale_coordinator::{act::fleet::LaunchRequest, state::records::Record};
+use smartscale_coordinator::{
+    act::fleet::LaunchRequest,
+    observe::{ClusterView as _, Observed},
+    state::records::Record,
+};
+use smartscale_manifests::Objects;
+use rand::{RngExt as _, rngs::SmallRng};
 use smartscale_planner::{
     Policy,
     model::{Bytes, Labels, MilliCpu, Node, Resources, Taint, TaintEffect, keys},
@@ -25,7 +31,7 @@ use tokio::sync::mpsc;
 use crate::store::MemoryStore;
 
 /// The most nodes there may be.
-pub(crate) const MOST_NODES: u32 = 24;
+pub(crate) const MOST_NODES: u32 = 30;
 /// The machines at the beginning.
 pub(crate) const MACHINES: u32 = 20;
 
@@ -36,7 +42,7 @@ id = "chaos"
 
 [limits]
 min_nodes = 2
-max_nodes = 24
+max_nodes = 30
 
 [scale_up]
 cooldown = "20s"
@@ -98,6 +104,7 @@ pub(crate) struct Town {
     pub(crate) policy: Arc<Policy>,
     pub(crate) bug: Option<Bug>,
     calls: Arc<AtomicU32>,
+    watched: Arc<Mutex<Option<(u64, Observed<Objects>)>>>,
 }
 
 impl Town {
@@ -128,8 +135,22 @@ impl Town {
             policy,
             bug,
             calls: Arc::default(),
+            watched: Arc::default(),
         };
         (town, machines)
+    }
+
+    /// What the watches of the cluster show: everybody hears of a change within a second.
+    pub(crate) fn watched(&self, now: Duration) -> Observed<Objects> {
+        let mut watched = self.watched.lock().unwrap();
+        if let Some((second, observed)) = &*watched
+            && *second == now.as_secs()
+        {
+            return observed.clone();
+        }
+        let observed = self.cluster.view().latest();
+        *watched = Some((now.as_secs(), observed.clone()));
+        observed
     }
 
     /// The records of a kind as they are now.
@@ -147,7 +168,7 @@ impl Town {
     }
 
     /// What runs in the cluster at the beginning: three services, two of them under a budget.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn settle(&self, random: &mut SmallRng) {
         for (name, replicas, cpu, memory) in SERVICES {
             let requests = Resources {
                 cpu: MilliCpu(cpu),
@@ -160,6 +181,7 @@ impl Town {
                 template.priority = 1_000_000;
                 template.stop = Duration::from_secs(25);
             }
+            let replicas = random.random_range(replicas / 2..=replicas);
             self.cluster
                 .apply_deployment(Deployment::new("shop", name, replicas, template));
         }
@@ -170,9 +192,9 @@ impl Town {
     }
 }
 
-/// Name, replicas at the beginning, CPU in thousandths, memory in MiB.
+/// Name, most replicas, CPU in thousandths, memory in MiB. All of them fit on a few nodes less than there may be.
 pub(crate) const SERVICES: [(&str, u32, i64, i64); 3] =
-    [("web", 24, 500, 300), ("api", 8, 800, 700), ("late", 4, 400, 500)];
+    [("web", 44, 500, 300), ("api", 14, 800, 700), ("late", 8, 400, 500)];
 
 /// The Node that the kubelet of a machine registers.
 pub(crate) fn node(

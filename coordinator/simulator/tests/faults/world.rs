@@ -62,8 +62,8 @@ impl Character {
                 faults: faults * 2,
                 crashes: random.random_range(0..8),
             },
-            until: Duration::from_secs(random.random_range(120..240)),
-            pace: Duration::from_secs(random.random_range(6..20)),
+            until: Duration::from_secs(random.random_range(60..150)),
+            pace: Duration::from_secs(random.random_range(3..12)),
         }
     }
 }
@@ -256,7 +256,7 @@ impl World {
     }
 
     fn begin(&self, machines: mpsc::UnboundedReceiver<cloud::Machine>) {
-        self.town.settle();
+        self.town.settle(&mut self.stream());
         for number in 0..MACHINES {
             self.found(number);
         }
@@ -412,6 +412,6 @@ async fn rest(world: Arc<World>) {
 
 /// The replicas that a service may be given.
 pub(crate) fn replicas(service: usize, random: &mut SmallRng) -> (&'static str, u32) {
-    let most = [30, 10, 6][service];
-    (SERVICES[service].0, random.random_range(1..=most))
+    let (name, most, ..) = SERVICES[service];
+    (name, random.random_range(1..=most))
 }
