@@ -59,6 +59,8 @@ struct World {
     pods: Mutex<Vec<PodOnNode>>,
     /// The next commit takes place, and its answer is lost.
     unanswered: Mutex<bool>,
+    /// The watch of the cluster has only begun.
+    blind: Mutex<bool>,
 }
 
 impl World {
@@ -344,6 +346,9 @@ impl Agents for World {
 #[async_trait]
 impl ClusterView for World {
     fn latest(&self) -> Observed<Objects> {
+        if *self.blind.lock().unwrap() {
+            return Observed::default();
+        }
         let objects = self.objects.lock().unwrap().clone();
         Observed {
             value: Some(Arc::new(objects)),
@@ -703,6 +708,26 @@ async fn operations_whose_journaling_was_not_answered_are_carried_out_in_the_sam
     let operations = stage.operations().await;
     assert_eq!((operations.len(), operations[0].phase), (1, Phase::Done));
     assert_eq!(operations[0].takeovers, 0);
+}
+
+#[tokio::test]
+async fn a_leader_that_does_not_see_the_cluster_yet_gives_no_late_machine_up() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    stage.submit(&leader, &scale_up()).await.unwrap();
+    while stage.operations().await[0].phase != Phase::Joining {
+        leader.turn().await;
+    }
+    stage.world.boot();
+    stage.enrol().await;
+    *stage.world.elapsed.lock().unwrap() = Duration::from_secs(600);
+    *stage.world.blind.lock().unwrap() = true;
+    let next = stage.leader().await;
+    next.turn().await;
+    assert_eq!(stage.world.count("terminate"), 0);
+    *stage.world.blind.lock().unwrap() = false;
+    assert!(stage.play(&next).await);
+    assert_eq!(stage.operations().await[0].phase, Phase::Done);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use rand::RngExt as _;
 use smartscale_coordinator::{
     act::{self, Executor, agents::Agents},
     config::Mode,
@@ -96,6 +97,7 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
         town: world.town.clone(),
         ledger: Arc::clone(&world.ledger),
         view: world.town.cluster.view(),
+        synced: world.time.elapsed() + Duration::from_millis(world.stream().random_range(0..4_000)),
         lag: Mutex::default(),
         read_journal: Mutex::default(),
     });
@@ -152,7 +154,7 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
     });
     let executor = Executor::new(act::Parts {
         settings: act::Settings {
-            ready: Duration::from_secs(120),
+            ready: Duration::from_secs(80),
             agent_silent: Duration::from_secs(30),
             orphan_grace: Duration::from_secs(120),
             ..act::Settings::default()

@@ -30,7 +30,7 @@ use smartscale_proto::time::{Clock as _, age};
 use crate::{
     doors::{Trace, at_once},
     scheduler::Time,
-    town::{MOST_NODES, Town},
+    town::{Bug, MOST_NODES, Town},
 };
 
 /// What has been counted.
@@ -129,7 +129,7 @@ impl Ledger {
 
     pub(crate) fn committing(&self, epoch: Epoch, writes: &[Write]) {
         // What the store refuses changes nothing.
-        if self.town.bug.is_none() && self.town.store.epoch() != Some(epoch) {
+        if self.town.bug != Some(Bug::NoFence) && self.town.store.epoch() != Some(epoch) {
             return;
         }
         for write in writes {

@@ -58,6 +58,8 @@ pub(crate) struct Outside {
     pub(crate) town: Town,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) view: View,
+    /// A watch that has only begun shows nothing before.
+    pub(crate) synced: Duration,
     /// A watch that lags shows what was, until then.
     pub(crate) lag: Mutex<(Duration, Option<Observed<Objects>>)>,
     /// Whether this life has read the journal already.
@@ -292,6 +294,9 @@ impl Nodes for Outside {
 impl ClusterView for Outside {
     fn latest(&self) -> Observed<Objects> {
         let now = self.door.time.elapsed();
+        if now < self.synced {
+            return Observed::default();
+        }
         let mut lag = self.lag.lock().unwrap();
         if now < lag.0
             && let Some(old) = &lag.1

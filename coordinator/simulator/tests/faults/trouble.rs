@@ -29,7 +29,7 @@ use crate::{
 pub(crate) async fn happen(world: Arc<World>) {
     let mut random = world.stream();
     let mut cordoned: Vec<NodeName> = Vec::new();
-    let mut drains = 0;
+    let (mut drains, mut outage) = (0, false);
     while world.is_faulty() {
         let pause = random.random_range(1_000..world.character.pace.as_millis() as u64);
         world.time.sleep(Duration::from_millis(pause)).await;
@@ -71,6 +71,14 @@ pub(crate) async fn happen(world: Arc<World>) {
             }
             14..16 => coordinator(&world, &mut random, |number| world.gone(number)),
             16 => coordinator(&world, &mut random, |number| stop(&world, number)),
+            17 if !outage && random.random_ratio(1, 3) => {
+                outage = true;
+                let down = Duration::from_secs(random.random_range(30..100));
+                note(format_args!("all coordinators are down for {down:?}"));
+                for number in 0..world.character.number {
+                    world.gone_for(number, down);
+                }
+            }
             17..19 => {
                 let seconds = random.random_range(2..45);
                 coordinator(&world, &mut random, |number| {

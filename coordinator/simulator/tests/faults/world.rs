@@ -209,14 +209,19 @@ impl World {
 
     /// The process of a coordinator ends at this moment. Another one is started in a while.
     pub(crate) fn gone(&self, number: usize) {
+        let down = Duration::from_millis(self.stream().random_range(500..25_000));
+        self.gone_for(number, down);
+    }
+
+    /// The same, for so long.
+    pub(crate) fn gone_for(&self, number: usize, down: Duration) {
         if self.coordinators.lock().unwrap().remove(&number).is_none() {
             return;
         }
         self.trace.note(format_args!("c{number} is gone"));
         self.handle.kill(Owner::Coordinator(number));
-        let (world, mut random) = (self.me(), self.stream());
+        let world = self.me();
         self.handle.spawn(Owner::World, async move {
-            let down = Duration::from_millis(random.random_range(500..25_000));
             world.time.sleep(down).await;
             world.start_coordinator(number);
         });
