@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use smartscale_manifests::{Objects, read};
 use smartscale_planner::{
-    Destination, Launch, PendingCode, Plan, Policy, Snapshot,
+    Destination, Launch, PendingCode, Plan, Policy, RemovalReason, Snapshot,
     model::{InstanceType, PodKey, keys},
     snapshot::{Launching, Metrics, State},
 };
@@ -137,6 +137,13 @@ pub(crate) fn differences(case: &Case, judge: &mut Judge, asks: &mut Asks) -> Ve
                 let Some(removal) = removals.next() else { break };
                 steps.push((Step::Remove(removal.node.to_string()), Asked::Change));
                 moves = removal.moves.len();
+                // Several that one node replaces go at once, and their pods come to it in an order of their own.
+                if removal.reason == RemovalReason::Replaced {
+                    for removal in removals.by_ref() {
+                        steps.push((Step::Remove(removal.node.to_string()), Asked::Change));
+                        moves += removal.moves.len();
+                    }
+                }
             }
             moves = moves.saturating_sub(1);
         } else {

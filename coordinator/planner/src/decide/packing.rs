@@ -284,12 +284,18 @@ impl<'a> Packer<'_, 'a> {
             left: Vec::new(),
         };
         for offering in &start.nodes {
-            work.launch(world, *offering);
+            let host = work.launch(world, *offering);
+            world.set_gone(host, true);
         }
         let mut placed: QuickSet<*const Pod> = QuickSet::default();
         let mut taken = vec![false; start.nodes.len()];
+        let mut joining = (work.existing..world.hosts.len()).peekable();
         for (pod, node) in &start.pods {
             let host = work.existing + node;
+            // Nodes join in their order, as late as a pod needs them: until then their own daemons count for nobody.
+            while let Some(joins) = joining.next_if(|next| *next <= host) {
+                world.set_gone(joins, false);
+            }
             // The filters have the last word.
             if world.check(pod, &world.hosts[host]).is_ok() {
                 work.put(world, pod, host);
@@ -297,6 +303,7 @@ impl<'a> Packer<'_, 'a> {
                 taken[*node] = true;
             }
         }
+        joining.for_each(|joins| world.set_gone(joins, false));
         if taken.contains(&false) {
             // A node for nobody is left out, and its number with it.
             work.undo(world);
