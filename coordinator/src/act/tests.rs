@@ -738,7 +738,12 @@ async fn a_drained_node_that_took_pods_again_loses_none_of_them() {
     let leader = stage.leader().await;
     stage.submit(&leader, &scale_down("i-old")).await.unwrap();
     assert!(stage.play(&leader).await);
-    let order = ["drain i-old", "cordon i-old", "evict default/newcomer", "terminate i-old"];
+    let order = [
+        "drain i-old",
+        "cordon i-old",
+        "evict default/newcomer",
+        "terminate i-old",
+    ];
     let order = order.map(|what| stage.world.place(what));
     assert!(order.is_sorted(), "{order:?}");
     assert_eq!(stage.operations().await[0].phase, Phase::Done);

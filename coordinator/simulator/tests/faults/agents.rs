@@ -99,7 +99,9 @@ pub(crate) fn start(world: &Arc<World>, machine: &Arc<Machine>) {
         boot_id: format!("boot-{}", machine.id()),
         settings: drain::Settings::default(),
     });
-    world.handle.spawn(owner.clone(), engine.seeded(random.random()).run());
+    world
+        .handle
+        .spawn(owner.clone(), engine.seeded(random.random()).run());
     let agent = Agent {
         world: Arc::clone(world),
         machine: Arc::clone(machine),
@@ -264,7 +266,12 @@ impl Agent {
         };
         let id = "spot";
         let operation = format!("notice/{id}");
-        let known = self.drainer.state().borrow().as_deref().is_some_and(|drain| drain.operations.contains(&operation));
+        let known = self
+            .drainer
+            .state()
+            .borrow()
+            .as_deref()
+            .is_some_and(|drain| drain.operations.contains(&operation));
         if known {
             return;
         }

@@ -23,7 +23,7 @@ use smartscale_coordinator::{
         sources::{self, Sources},
     },
     serve::sessions::{SessionSettings, Sessions},
-    state::lease::{self, Lease, Leadership},
+    state::lease::{self, Leadership, Lease},
     tell::{Event, Happening, Metrics, Tell},
 };
 use smartscale_proto::time::{Clock, SharedClock};
@@ -174,7 +174,7 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
         mode: Mode::Act,
         pace: Pace {
             period: Duration::from_secs(10),
-            batch_idle: Duration::from_secs(2),
+            batch_idle: Duration::from_secs(3),
             batch_most: Duration::from_secs(10),
         },
         thinking: Thinking::Here,
@@ -200,10 +200,18 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
         }
     };
     let handle = &world.handle;
-    handle.spawn(owner.clone(), counted(Box::pin(Arc::clone(&executor).run(acting.clone()))));
+    handle.spawn(
+        owner.clone(),
+        counted(Box::pin(Arc::clone(&executor).run(acting.clone()))),
+    );
     handle.spawn(owner.clone(), counted(Box::pin(decider.run(acting.clone()))));
     handle.spawn(owner.clone(), sources.run(lasting.clone()));
-    let load = load_at_takeover(Arc::clone(&sessions), leadership.clone(), Arc::clone(&clock), policy);
+    let load = load_at_takeover(
+        Arc::clone(&sessions),
+        leadership.clone(),
+        Arc::clone(&clock),
+        policy,
+    );
     handle.spawn(owner.clone(), load);
     let again = Arc::clone(world);
     let end = lasting.clone();
@@ -301,14 +309,17 @@ impl Tell for Told {
     fn tell(&self, happening: Happening) {
         match &happening.event {
             Event::Operation { operation, phase, .. } => {
-                self.trace
-                    .note(format_args!("{} {operation} {phase}: {}", self.name, happening.message));
+                self.trace.note(format_args!(
+                    "{} {operation} {phase}: {}",
+                    self.name, happening.message
+                ));
             }
             Event::LeaseAcquired { .. }
             | Event::LeaseLost { .. }
             | Event::Trouble { .. }
             | Event::Decided { .. } => {
-                self.trace.note(format_args!("{} {}", self.name, happening.message));
+                self.trace
+                    .note(format_args!("{} {}", self.name, happening.message));
             }
             _ => {}
         }

@@ -122,7 +122,9 @@ impl Ledger {
             books.counts.terms = count.max(u32::try_from(books.terms.len()).unwrap());
             drop(books);
             if holder != *coordinator {
-                self.violated(format!("term {epoch} is of coordinators {holder} and {coordinator}"));
+                self.violated(format!(
+                    "term {epoch} is of coordinators {holder} and {coordinator}"
+                ));
             }
         }
     }
@@ -133,7 +135,9 @@ impl Ledger {
             return;
         }
         for write in writes {
-            let Write::Put { key, body, .. } = write else { continue };
+            let Write::Put { key, body, .. } = write else {
+                continue;
+            };
             if !key.starts_with(Operation::PREFIX) {
                 continue;
             }
@@ -144,7 +148,9 @@ impl Ledger {
                 expires_at: None,
             };
             let next = Operation::from_item(&item).unwrap();
-            let Some(present) = self.town.store.peek(key) else { continue };
+            let Some(present) = self.town.store.peek(key) else {
+                continue;
+            };
             let present = Operation::from_item(&present).unwrap();
             if next.epoch < present.epoch
                 || next.phase < present.phase
@@ -196,7 +202,11 @@ impl Ledger {
 
     /// A launch call has brought something.
     pub(crate) fn launched(&self, by: &str, request: &LaunchRequest, launched: &Launched) {
-        let ids: Vec<&str> = launched.instances.iter().map(|instance| instance.id.as_str()).collect();
+        let ids: Vec<&str> = launched
+            .instances
+            .iter()
+            .map(|instance| instance.id.as_str())
+            .collect();
         let token = request.client_token();
         self.note(format_args!("{by} launch {token} of {}: {ids:?}", request.count));
         let asked = usize::try_from(request.count).unwrap();
@@ -241,7 +251,9 @@ impl Ledger {
             .filter(|(instance, _)| instance.state.is_alive() && !leaving.contains(instance.id.as_str()))
             .count();
         if there > usize::try_from(MOST_NODES).unwrap() {
-            self.violated(format!("{there} machines after launch {token}: {MOST_NODES} are allowed"));
+            self.violated(format!(
+                "{there} machines after launch {token}: {MOST_NODES} are allowed"
+            ));
         }
     }
 
@@ -279,7 +291,10 @@ impl Ledger {
                 .into_iter()
                 .map(|pod| pod.key)
                 .collect();
-            let pods = at_once(smartscale_coordinator::act::nodes::Nodes::pods(&self.town.cluster, &node));
+            let pods = at_once(smartscale_coordinator::act::nodes::Nodes::pods(
+                &self.town.cluster,
+                &node,
+            ));
             let left: Vec<String> = pods
                 .unwrap_or_default()
                 .iter()
@@ -287,7 +302,10 @@ impl Ledger {
                 .map(|pod| pod.key.to_string())
                 .collect();
             if !left.is_empty() {
-                self.violated(format!("{id} is terminated, and on its Ready node run {}", left.join(", ")));
+                self.violated(format!(
+                    "{id} is terminated, and on its Ready node run {}",
+                    left.join(", ")
+                ));
             }
         }
     }
@@ -324,15 +342,17 @@ impl Ledger {
         let now = self.time.now();
         let allowed = self.operations().iter().any(|operation| {
             operation.removal().is_some_and(|removal| {
-                let over = removal
-                    .draining_since
-                    .is_some_and(|since| age(since, now) + std::time::Duration::from_secs(2) >= removal.timeout);
+                let over = removal.draining_since.is_some_and(|since| {
+                    age(since, now) + std::time::Duration::from_secs(2) >= removal.timeout
+                });
                 removal.node == node && removal.force && over
             })
         });
         let lost = node.as_str().parse().is_ok_and(|id| self.is_lost(&id));
         if !allowed && !lost {
-            self.violated(format!("pod {key} on {node} is deleted, and no forced drain is over its time"));
+            self.violated(format!(
+                "pod {key} on {node} is deleted, and no forced drain is over its time"
+            ));
         }
     }
 

@@ -57,7 +57,10 @@ fn report(seed: u64, outcome: &Outcome) -> String {
 fn whatever_fails_on_seeds_of_any_kind_the_invariants_hold_and_the_world_comes_to_rest() {
     if let Some(seed) = number("SMARTSCALE_SEED") {
         let outcome = play(seed, None, true);
-        println!("{:?}, {} polls, {} lines, {:?}", outcome.lasted, outcome.polls, outcome.lines, outcome.counts);
+        println!(
+            "{:?}, {} polls, {} lines, {:?}",
+            outcome.lasted, outcome.polls, outcome.lines, outcome.counts
+        );
         assert!(outcome.violation.is_none(), "{}", report(seed, &outcome));
         return;
     }
@@ -79,7 +82,8 @@ fn whatever_fails_on_seeds_of_any_kind_the_invariants_hold_and_the_world_comes_t
                     all.0 += outcome.counts;
                     all.1 += outcome.polls;
                     all.2 += outcome.lasted;
-                    if outcome.violation.is_some() {
+                    if let Some(violation) = &outcome.violation {
+                        println!("seed {seed}: {violation}");
                         failures.lock().unwrap().push((seed, report(seed, &outcome)));
                         failed.store(number("SMARTSCALE_KEEP_ON").is_none(), Ordering::Relaxed);
                     }
@@ -88,11 +92,14 @@ fn whatever_fails_on_seeds_of_any_kind_the_invariants_hold_and_the_world_comes_t
         }
     });
     let all = all.into_inner().unwrap();
-    println!("{seeds} seeds in {:?}: {:?} simulated, {} polls, {:?}", began.elapsed(), all.2, all.1, all.0);
+    println!(
+        "{seeds} seeds in {:?}: {:?} simulated, {} polls, {:?}",
+        began.elapsed(),
+        all.2,
+        all.1,
+        all.0
+    );
     let failures = failures.into_inner().unwrap();
-    for (seed, text) in &failures {
-        println!("seed {seed}: {}", text.lines().rev().nth(1).unwrap_or_default());
-    }
     assert!(failures.is_empty(), "{}", failures[0].1);
 }
 
@@ -111,7 +118,11 @@ fn the_same_seed_is_the_same_run() {
 /// Plays seeds with a mistake until an invariant notices, and says which.
 fn noticed(bug: Bug, within: u64) -> String {
     (0..within)
-        .find_map(|seed| play(seed, Some(bug), false).violation.map(|what| format!("seed {seed}: {what}")))
+        .find_map(|seed| {
+            play(seed, Some(bug), false)
+                .violation
+                .map(|what| format!("seed {seed}: {what}"))
+        })
         .unwrap_or_else(|| panic!("{bug:?} is not noticed within {within} seeds"))
 }
 

@@ -1,7 +1,10 @@
 //! Store, cloud and Kubernetes as a coordinator reaches them: each call goes through its door, and the ledger looks at what
 //! it does.
 
-use std::{sync::{Arc, Mutex}, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use rand::RngExt as _;
@@ -86,17 +89,28 @@ impl StateStore for Outside {
     async fn replace_lease(&self, expected: Option<&str>, next: &LeaseRow) -> Result<bool, StoreError> {
         let (town, ledger) = (self.town.clone(), Arc::clone(&self.ledger));
         let (expected, next) = (expected.map(str::to_owned), next.clone());
-        let (name, what) = (self.door.name.clone(), format!("lease {} term {}", next.rvn, next.epoch));
+        let (name, what) = (
+            self.door.name.clone(),
+            format!("lease {} term {}", next.rvn, next.epoch),
+        );
         self.door
             .call(what, true, move || {
                 let replaced = at_once(town.store.replace_lease(expected.as_deref(), &next));
-                ledger.note(format_args!("{name} {} term {}: {replaced:?}", next.rvn, next.epoch));
+                ledger.note(format_args!(
+                    "{name} {} term {}: {replaced:?}",
+                    next.rvn, next.epoch
+                ));
                 replaced
             })
             .await
     }
 
-    async fn commit(&self, epoch: Epoch, writes: &[Write], attributes: &Attributes) -> Result<(), StoreError> {
+    async fn commit(
+        &self,
+        epoch: Epoch,
+        writes: &[Write],
+        attributes: &Attributes,
+    ) -> Result<(), StoreError> {
         let (town, ledger) = (self.town.clone(), Arc::clone(&self.ledger));
         let (writes, attributes, name) = (writes.to_vec(), attributes.clone(), self.door.name.clone());
         let what = format!("commit term {epoch} {}", keys(&writes));
@@ -105,7 +119,10 @@ impl StateStore for Outside {
             .call(what, false, move || {
                 ledger.committing(epoch, &writes);
                 let done = at_once(town.store.commit(epoch, &writes, &attributes));
-                ledger.note(format_args!("{name} commit term {epoch} {}: {done:?}", keys(&writes)));
+                ledger.note(format_args!(
+                    "{name} commit term {epoch} {}: {done:?}",
+                    keys(&writes)
+                ));
                 if done.is_ok() {
                     ledger.committed();
                 } else {
@@ -120,14 +137,18 @@ impl StateStore for Outside {
         let (town, write) = (self.town.clone(), write.clone());
         let what = keys(std::slice::from_ref(&write));
         self.door
-            .call(format!("append {what}"), true, move || at_once(town.store.append(&write)))
+            .call(format!("append {what}"), true, move || {
+                at_once(town.store.append(&write))
+            })
             .await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Item>, StoreError> {
         let (town, key) = (self.town.clone(), key.to_owned());
         self.door
-            .call(format!("get {}", key.clone()), false, move || at_once(town.store.get(&key)))
+            .call(format!("get {}", key.clone()), false, move || {
+                at_once(town.store.get(&key))
+            })
             .await
     }
 
@@ -149,7 +170,9 @@ impl StateStore for Outside {
     async fn attributes(&self) -> Result<Attributes, StoreError> {
         let town = self.town.clone();
         self.door
-            .call("attributes".to_owned(), false, move || at_once(town.store.attributes()))
+            .call("attributes".to_owned(), false, move || {
+                at_once(town.store.attributes())
+            })
             .await
     }
 }
@@ -174,7 +197,10 @@ impl Fleet for Outside {
                     }
                     ledger.launched(&name, &request, launched);
                 } else {
-                    ledger.note(format_args!("{name} launch {}: {answer:?}", request.client_token()));
+                    ledger.note(format_args!(
+                        "{name} launch {}: {answer:?}",
+                        request.client_token()
+                    ));
                 }
                 answer
             })
@@ -193,7 +219,9 @@ impl Fleet for Outside {
     async fn list(&self) -> Result<Vec<Instance>, FleetError> {
         let town = self.town.clone();
         self.door
-            .call("list machines".to_owned(), false, move || at_once(town.cloud.list()))
+            .call("list machines".to_owned(), false, move || {
+                at_once(town.cloud.list())
+            })
             .await
     }
 
@@ -276,8 +304,10 @@ impl Nodes for Outside {
 
     async fn verify(&self, node: &NodeName) -> Result<(), NodesError> {
         let node = node.clone();
-        self.act(format!("verify {node}"), move |town, _| at_once(town.cluster.verify(&node)))
-            .await
+        self.act(format!("verify {node}"), move |town, _| {
+            at_once(town.cluster.verify(&node))
+        })
+        .await
     }
 
     async fn delete(&self, node: &NodeName) -> Result<(), NodesError> {

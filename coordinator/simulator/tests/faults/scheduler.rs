@@ -115,7 +115,13 @@ impl Future for Sleep<'_> {
 impl Drop for Sleep<'_> {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            let waker = self.time.state.lock().unwrap().wakers.remove(&(self.deadline, place));
+            let waker = self
+                .time
+                .state
+                .lock()
+                .unwrap()
+                .wakers
+                .remove(&(self.deadline, place));
             drop(waker);
         }
     }

@@ -46,7 +46,10 @@ impl MemoryStore {
 
     /// The same store by another clock.
     pub(crate) fn with_clock(&self, clock: SharedClock) -> Self {
-        Self { clock, ..self.clone() }
+        Self {
+            clock,
+            ..self.clone()
+        }
     }
 
     /// A store that lets everybody commit.
@@ -78,7 +81,8 @@ impl MemoryStore {
 
     fn seen(&self, item: Option<&Item>) -> Option<Item> {
         let now = self.clock.now();
-        item.filter(|item| item.expires_at.is_none_or(|at| at > now)).cloned()
+        item.filter(|item| item.expires_at.is_none_or(|at| at > now))
+            .cloned()
     }
 
     fn check(&self, state: &State, write: &Write) -> Result<(), StoreError> {
@@ -124,7 +128,10 @@ impl MemoryStore {
 
 fn checked(writes: &[Write], attributes: &Attributes) -> Result<(), StoreError> {
     if writes.len() > MOST_WRITES {
-        return Err(StoreError::Unavailable(format!("a commit of {} writes", writes.len())));
+        return Err(StoreError::Unavailable(format!(
+            "a commit of {} writes",
+            writes.len()
+        )));
     }
     let mut keys = std::collections::BTreeSet::new();
     for write in writes {
@@ -155,7 +162,12 @@ impl StateStore for MemoryStore {
         Ok(true)
     }
 
-    async fn commit(&self, epoch: Epoch, writes: &[Write], attributes: &Attributes) -> Result<(), StoreError> {
+    async fn commit(
+        &self,
+        epoch: Epoch,
+        writes: &[Write],
+        attributes: &Attributes,
+    ) -> Result<(), StoreError> {
         checked(writes, attributes)?;
         let mut state = self.state.lock().unwrap();
         if self.fenced && state.lease.as_ref().map(|row| row.epoch) != Some(epoch) {

@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
+use rand::{RngExt as _, rngs::SmallRng};
 use smartscale_coordinator::{
     act::fleet::LaunchRequest,
     observe::{ClusterView as _, Observed},
     state::records::Record,
 };
 use smartscale_manifests::Objects;
-use rand::{RngExt as _, rngs::SmallRng};
 use smartscale_planner::{
     Policy,
     model::{Bytes, Labels, MilliCpu, Node, Resources, Taint, TaintEffect, keys},
@@ -122,8 +122,7 @@ impl Town {
             boot_spread: 0.5,
             shutdown: Duration::from_secs(10),
         };
-        let (cloud, machines) =
-            Cloud::new(Arc::clone(clock), log, Seed(seed), times, Arc::clone(&policy));
+        let (cloud, machines) = Cloud::new(Arc::clone(clock), log, Seed(seed), times, Arc::clone(&policy));
         let mut store = MemoryStore::new("chaos", Arc::clone(clock));
         if bug == Some(Bug::NoFence) {
             store = store.without_fence();
@@ -140,16 +139,17 @@ impl Town {
         (town, machines)
     }
 
-    /// What the watches of the cluster show: everybody hears of a change within a second.
+    /// What the watches of the cluster show: everybody hears of a change within two seconds.
     pub(crate) fn watched(&self, now: Duration) -> Observed<Objects> {
         let mut watched = self.watched.lock().unwrap();
-        if let Some((second, observed)) = &*watched
-            && *second == now.as_secs()
+        let slot = now.as_secs() / 2;
+        if let Some((known, observed)) = &*watched
+            && *known == slot
         {
             return observed.clone();
         }
         let observed = self.cluster.view().latest();
-        *watched = Some((now.as_secs(), observed.clone()));
+        *watched = Some((slot, observed.clone()));
         observed
     }
 
@@ -181,7 +181,7 @@ impl Town {
                 template.priority = 1_000_000;
                 template.stop = Duration::from_secs(25);
             }
-            let replicas = random.random_range(replicas / 2..=replicas);
+            let replicas = random.random_range(replicas * 2 / 3..=replicas);
             self.cluster
                 .apply_deployment(Deployment::new("shop", name, replicas, template));
         }
@@ -193,8 +193,11 @@ impl Town {
 }
 
 /// Name, most replicas, CPU in thousandths, memory in MiB. All of them fit on a few nodes less than there may be.
-pub(crate) const SERVICES: [(&str, u32, i64, i64); 3] =
-    [("web", 44, 500, 300), ("api", 14, 800, 700), ("late", 8, 400, 500)];
+pub(crate) const SERVICES: [(&str, u32, i64, i64); 3] = [
+    ("web", 44, 500, 300),
+    ("api", 14, 800, 700),
+    ("late", 8, 400, 500),
+];
 
 /// The Node that the kubelet of a machine registers.
 pub(crate) fn node(
@@ -203,7 +206,11 @@ pub(crate) fn node(
     verified: bool,
 ) -> Node {
     let mut labels = Labels::new();
-    let pool = instance.pool.as_ref().map(ToString::to_string).unwrap_or_default();
+    let pool = instance
+        .pool
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     for (key, value) in [
         (keys::HOSTNAME, instance.id.as_str()),
         (keys::POOL, &pool),

@@ -31,7 +31,8 @@ pub(crate) async fn happen(world: Arc<World>) {
     let mut cordoned: Vec<NodeName> = Vec::new();
     let (mut drains, mut outage) = (0, false);
     while world.is_faulty() {
-        let pause = random.random_range(1_000..world.character.pace.as_millis() as u64);
+        let pause =
+            random.random_range(1..=world.character.pace.as_secs()) * 1_000 - random.random_range(0..1_000);
         world.time.sleep(Duration::from_millis(pause)).await;
         let note = |what: std::fmt::Arguments<'_>| world.trace.note(format_args!("-- {what}"));
         match random.random_range(0..20) {
@@ -59,7 +60,9 @@ pub(crate) async fn happen(world: Arc<World>) {
                 order(&world, &mut random);
             }
             11 => {
-                let refusals = (0..random.random_range(0..3)).map(|_| refusal(&world, &mut random)).collect();
+                let refusals = (0..random.random_range(0..3))
+                    .map(|_| refusal(&world, &mut random))
+                    .collect();
                 note(format_args!("offerings refuse: {refusals:?}"));
                 world.town.cloud.refuse(refusals);
             }
@@ -125,16 +128,26 @@ fn coordinator(world: &World, random: &mut SmallRng, act: impl FnOnce(usize)) {
 fn stop(world: &Arc<World>, number: usize) {
     let running = world.coordinators.lock().unwrap().get(&number).cloned();
     if let Some(running) = running {
-        world.trace.note(format_args!("-- c{number} is stopped in good order"));
+        world
+            .trace
+            .note(format_args!("-- c{number} is stopped in good order"));
         // As systemd does after its patience: killed if it does not end.
         let world = Arc::clone(world);
         let (clock, handle) = (Arc::clone(&world.time), world.handle.clone());
         handle.spawn(Owner::World, async move {
             let life = running.life;
-            if within(&*clock, Duration::from_secs(30), running.stop()).await.is_some() {
+            if within(&*clock, Duration::from_secs(30), running.stop())
+                .await
+                .is_some()
+            {
                 clock.sleep(Duration::from_secs(30)).await;
             }
-            let same = world.coordinators.lock().unwrap().get(&number).is_some_and(|now| now.life == life);
+            let same = world
+                .coordinators
+                .lock()
+                .unwrap()
+                .get(&number)
+                .is_some_and(|now| now.life == life);
             if same {
                 world.gone(number);
             }
@@ -183,7 +196,11 @@ fn order(world: &Arc<World>, random: &mut SmallRng) {
     let trace = Arc::clone(&world.trace);
     world.handle.spawn(owner, async move {
         let (reason, by) = (String::new(), "somebody".to_owned());
-        let on_timeout = if force { v1::OnTimeout::Force } else { v1::OnTimeout::Abort };
+        let on_timeout = if force {
+            v1::OnTimeout::Force
+        } else {
+            v1::OnTimeout::Abort
+        };
         let ordered = if recycle {
             let order = RecycleOrder {
                 node: node.clone(),
@@ -201,13 +218,19 @@ fn order(world: &Arc<World>, random: &mut SmallRng) {
             };
             executor.drain(order).await
         };
-        trace.note(format_args!("-- ordered for {node}, recycle {recycle}, force {force}: {ordered:?}"));
+        trace.note(format_args!(
+            "-- ordered for {node}, recycle {recycle}, force {force}: {ordered:?}"
+        ));
     });
 }
 
 fn refusal(world: &World, random: &mut SmallRng) -> Refusal {
     let pool = &world.town.policy.pools[0];
-    let causes = [RefusalCause::Capacity, RefusalCause::Capacity, RefusalCause::Quota];
+    let causes = [
+        RefusalCause::Capacity,
+        RefusalCause::Capacity,
+        RefusalCause::Quota,
+    ];
     Refusal {
         instance_type: pool.types.choose(random).map(|spec| spec.name.clone()),
         zone: pool.zones.choose(random).cloned(),

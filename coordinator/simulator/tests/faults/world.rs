@@ -62,8 +62,8 @@ impl Character {
                 faults: faults * 2,
                 crashes: random.random_range(0..8),
             },
-            until: Duration::from_secs(random.random_range(60..150)),
-            pace: Duration::from_secs(random.random_range(3..12)),
+            until: Duration::from_secs(random.random_range(45..105)),
+            pace: Duration::from_secs(random.random_range(3..9)),
         }
     }
 }
@@ -229,13 +229,15 @@ impl World {
 
     fn start_coordinator(&self, number: usize) {
         let running = coordinator::start(&self.me(), number);
-        self.trace.note(format_args!("c{number} starts, life {}", running.life));
+        self.trace
+            .note(format_args!("c{number} starts, life {}", running.life));
         self.coordinators.lock().unwrap().insert(number, running);
     }
 
     /// The machine of a coordinator is suspended for a while.
     pub(crate) fn suspend(&self, number: usize, duration: Duration) {
-        self.trace.note(format_args!("c{number} is suspended for {duration:?}"));
+        self.trace
+            .note(format_args!("c{number} is suspended for {duration:?}"));
         self.handle.freeze(Owner::Coordinator(number), duration);
         let (world, asleep) = (self.me(), self.asleep(number));
         self.handle.spawn(Owner::World, async move {
@@ -248,7 +250,9 @@ impl World {
     pub(crate) fn agent_gone(&self, id: &str) {
         self.trace.note(format_args!("the agent of {id} dies"));
         self.handle.kill(Owner::Agent(id.to_owned()));
-        let Ok(instance) = id.parse::<InstanceId>() else { return };
+        let Ok(instance) = id.parse::<InstanceId>() else {
+            return;
+        };
         let (world, mut random) = (self.me(), self.stream());
         self.handle.spawn(Owner::World, async move {
             let down = Duration::from_millis(random.random_range(500..8_000));
@@ -278,8 +282,15 @@ impl World {
         let town = &self.town;
         let pool = &town.policy.pools[0];
         let zone = &pool.zones[usize::try_from(number).unwrap() % pool.zones.len()];
-        let market = if number < 2 { Market::OnDemand } else { Market::Spot };
-        let instance = town.cloud.found(&pool.name, &pool.types[0].name, zone, market).instance;
+        let market = if number < 2 {
+            Market::OnDemand
+        } else {
+            Market::Spot
+        };
+        let instance = town
+            .cloud
+            .found(&pool.name, &pool.types[0].name, zone, market)
+            .instance;
         let record = NodeRecord {
             instance: instance.id.clone(),
             pool: pool.name.clone(),
@@ -304,7 +315,10 @@ impl World {
         at_once(town.store.append(&write)).unwrap();
         town.cluster.found(town::node(&town.policy, &instance, true));
         let machine = Machine::new(instance.clone(), true);
-        self.machines.lock().unwrap().insert(instance.id, Arc::clone(&machine));
+        self.machines
+            .lock()
+            .unwrap()
+            .insert(instance.id, Arc::clone(&machine));
         agents::start(&self.me(), &machine);
     }
 
@@ -360,7 +374,11 @@ impl World {
                 Some(true) => {}
             }
         }
-        for name in records.keys().chain(nodes.keys()).filter(|name| !alive.contains_key(*name)) {
+        for name in records
+            .keys()
+            .chain(nodes.keys())
+            .filter(|name| !alive.contains_key(*name))
+        {
             wrong.push(format!("{name} has a record or a Node and no machine"));
         }
         let pending = town.cluster.pending();
@@ -408,9 +426,10 @@ async fn rest(world: Arc<World>) {
         if wrong.is_empty() {
             world.at_rest.store(true, Ordering::Relaxed);
         } else if world.time.elapsed() >= end {
-            world
-                .ledger
-                .violated(format!("not at rest {REST:?} after the last fault: {}", wrong.join("; ")));
+            world.ledger.violated(format!(
+                "not at rest {REST:?} after the last fault: {}",
+                wrong.join("; ")
+            ));
         }
     }
 }
@@ -418,5 +437,6 @@ async fn rest(world: Arc<World>) {
 /// The replicas that a service may be given.
 pub(crate) fn replicas(service: usize, random: &mut SmallRng) -> (&'static str, u32) {
     let (name, most, ..) = SERVICES[service];
-    (name, random.random_range(1..=most))
+    let least = if random.random_ratio(2, 3) { most / 2 } else { 1 };
+    (name, random.random_range(least..=most))
 }
