@@ -8,12 +8,9 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use rand::{RngExt as _, rngs::SmallRng};
-use smartscale_coordinator::{
-    act::fleet::LaunchRequest,
-    observe::{ClusterView as _, Observed},
-    state::records::Record,
-};
+use smartscale_coordinator::{act::fleet::LaunchRequest, observe::Observed, state::records::Record};
 use smartscale_manifests::Objects;
 use smartscale_planner::{
     Policy,
@@ -140,7 +137,7 @@ impl Town {
     }
 
     /// What the watches of the cluster show: everybody hears of a change within two seconds.
-    pub(crate) fn watched(&self, now: Duration) -> Observed<Objects> {
+    pub(crate) fn watched(&self, now: Duration, at: Timestamp) -> Observed<Objects> {
         let mut watched = self.watched.lock().unwrap();
         let slot = now.as_secs() / 2;
         if let Some((known, observed)) = &*watched
@@ -148,7 +145,11 @@ impl Town {
         {
             return observed.clone();
         }
-        let observed = self.cluster.view().latest();
+        let observed = Observed {
+            value: Some(Arc::new(self.cluster.objects_to_read())),
+            at: Some(at),
+            error: None,
+        };
         *watched = Some((slot, observed.clone()));
         observed
     }

@@ -53,7 +53,7 @@ impl Character {
     fn draw(random: &mut SmallRng) -> Self {
         let faults = [0, 10, 30, 60, 120][random.random_range(0..5)];
         Self {
-            number: random.random_range(2..4),
+            number: [2, 2, 3][random.random_range(0..3)],
             coordinators: Rates {
                 faults,
                 crashes: random.random_range(0..3),
@@ -62,7 +62,7 @@ impl Character {
                 faults: faults * 2,
                 crashes: random.random_range(0..8),
             },
-            until: Duration::from_secs(random.random_range(45..105)),
+            until: Duration::from_secs(random.random_range(40..80)),
             pace: Duration::from_secs(random.random_range(3..9)),
         }
     }
