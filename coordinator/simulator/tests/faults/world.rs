@@ -105,7 +105,14 @@ pub(crate) fn play(seed: u64, bug: Option<Bug>, print: bool) -> Outcome {
     let clock: SharedClock = time.clone();
     let (town, machines) = Town::new(seed, &clock, bug);
     let mut random = SmallRng::seed_from_u64(seed ^ 0x5eed);
-    let character = Character::draw(&mut random);
+    let mut character = Character::draw(&mut random);
+    if bug.is_some() {
+        // What is to be noticed soon must be given occasions.
+        character.coordinators = Rates {
+            faults: 100,
+            crashes: 8,
+        };
+    }
     trace.note(format_args!("seed {seed}: {character:?}"));
     let world = Arc::new_cyclic(|me| World {
         seed,
