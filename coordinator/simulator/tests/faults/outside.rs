@@ -310,6 +310,39 @@ impl Nodes for Outside {
         .await
     }
 
+    async fn leave_balancers(&self, node: &NodeName, operation: &OperationId) -> Result<(), NodesError> {
+        let (node, operation) = (node.clone(), operation.clone());
+        self.act(format!("leave balancers {node}"), move |town, _| {
+            at_once(town.cluster.leave_balancers(&node, &operation))
+        })
+        .await
+    }
+
+    async fn rejoin_balancers(&self, node: &NodeName, operation: &OperationId) -> Result<(), NodesError> {
+        let (node, operation) = (node.clone(), operation.clone());
+        self.act(format!("rejoin balancers {node}"), move |town, _| {
+            at_once(town.cluster.rejoin_balancers(&node, &operation))
+        })
+        .await
+    }
+
+    async fn attached(&self, node: &NodeName) -> Result<Vec<String>, NodesError> {
+        let (town, node) = (self.town.clone(), node.clone());
+        self.door
+            .call(format!("attached to {}", node.clone()), false, move || {
+                at_once(town.cluster.attached(&node))
+            })
+            .await
+    }
+
+    async fn out_of_service(&self, node: &NodeName) -> Result<(), NodesError> {
+        let node = node.clone();
+        self.act(format!("out of service {node}"), move |town, _| {
+            at_once(town.cluster.out_of_service(&node))
+        })
+        .await
+    }
+
     async fn delete(&self, node: &NodeName) -> Result<(), NodesError> {
         let node = node.clone();
         self.act(format!("delete node {node}"), move |town, ledger| {
