@@ -9,9 +9,9 @@
 //! - [`scheduler`]: tasks in the order that the seed draws, and time that moves when none is ready
 //! - [`doors`], [`outside`]: what may become of a call on its way
 //! - [`town`], [`store`]: what calls end in
-//! - [`coordinator`], [`agents`]: who calls
+//! - [`coordinator`], [`agents`] with [`kubelet`]: who calls
 //! - [`trouble`]: what happens besides
-//! - [`ledger`]: the invariants
+//! - [`ledger`]: the invariants; [`rest`]: what must hold in the end
 //! - [`world`]: all of that together
 
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
@@ -19,8 +19,10 @@
 mod agents;
 mod coordinator;
 mod doors;
+mod kubelet;
 mod ledger;
 mod outside;
+mod rest;
 mod scheduler;
 mod store;
 mod town;
