@@ -30,9 +30,15 @@ impl Cluster {
         {
             return Arc::clone(objects);
         }
-        let objects = Arc::new(read(&state));
+        let objects = Arc::new(read(&state, Objects::exportable()));
         state.rendered = Some((state.version, Arc::clone(&objects)));
         objects
+    }
+
+    /// The objects without the text that an export would need, which takes half as long.
+    #[must_use]
+    pub fn objects_to_read(&self) -> Objects {
+        read(&self.state(), Objects::default())
     }
 
     /// A watch of the objects, for one coordinator.
@@ -45,8 +51,7 @@ impl Cluster {
     }
 }
 
-fn read(state: &State) -> Objects {
-    let mut objects = Objects::exportable();
+fn read(state: &State, mut objects: Objects) -> Objects {
     for manifest in manifest::objects(state) {
         match object(manifest) {
             Ok(object) => objects.apply(object),

@@ -7,12 +7,10 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use rand::{RngExt as _, rngs::SmallRng};
 use smartscale_agent::{
     drain::{self, Drainer, OnTimeout, Order, Tools},
     embedded::MemoryFolder,
-    kubelet::{KubeletApi, OwnNode, OwnPod, Refusal},
     outbox::Outbox,
 };
 use smartscale_coordinator::{
@@ -22,29 +20,12 @@ use smartscale_coordinator::{
         records::{NodeRecord, Record as _},
     },
 };
-use smartscale_planner::model::PodKey;
 use smartscale_proto::{
     time::{Clock as _, SharedClock, duration_from_wire, within},
     v1::{self, Outcome, session_request::Report, session_response::Command},
 };
-use smartscale_simulator::cluster::node_api::NodeApi;
 
-use crate::{
-    doors::{Door, Fails, at_once},
-    ledger::Ledger,
-    scheduler::Owner,
-    town,
-    world::World,
-};
-
-impl Fails for Refusal {
-    fn before() -> Self {
-        Self::Unavailable("cut".to_owned())
-    }
-    fn unknown() -> Self {
-        Self::Unavailable("no answer".to_owned())
-    }
-}
+use crate::{kubelet::Kubelet, scheduler::Owner, town, world::World};
 
 /// A machine that is up.
 pub(crate) struct Machine {
@@ -86,8 +67,7 @@ pub(crate) fn start(world: &Arc<World>, machine: &Arc<Machine>) {
     let mut random = world.stream();
     let api = Kubelet {
         door: world.door(machine.id(), owner.clone(), world.character.agents),
-        api: world.town.cluster.kubelet_api(machine.id()),
-        town: world.town.clone(),
+        cluster: world.town.cluster.clone(),
         ledger: Arc::clone(&world.ledger),
     };
     let clock: SharedClock = world.time.clone();
@@ -350,82 +330,5 @@ impl Agent {
             }
             _ => {}
         }
-    }
-}
-
-/// The API server as the agent of a machine reaches it.
-struct Kubelet {
-    door: Door,
-    api: NodeApi,
-    town: town::Town,
-    ledger: Arc<Ledger>,
-}
-
-impl Kubelet {
-    fn again(&self) -> NodeApi {
-        self.town.cluster.kubelet_api(&self.door.name)
-    }
-}
-
-#[async_trait]
-impl KubeletApi for Kubelet {
-    async fn node(&self, node: &str) -> Result<OwnNode, Refusal> {
-        self.api.node(node).await
-    }
-
-    async fn cordon(&self, node: &str, operation: &str) -> Result<(), Refusal> {
-        let (api, ledger, name) = (self.again(), Arc::clone(&self.ledger), self.door.name.clone());
-        let (node, operation) = (node.to_owned(), operation.to_owned());
-        self.door
-            .call("cordon".to_owned(), true, move || {
-                ledger.note(format_args!("{name} cordon for {operation}"));
-                at_once(api.cordon(&node, &operation))
-            })
-            .await
-    }
-
-    async fn uncordon(&self, node: &str) -> Result<(), Refusal> {
-        let (api, ledger, node) = (self.again(), Arc::clone(&self.ledger), node.to_owned());
-        self.door
-            .call("uncordon".to_owned(), true, move || {
-                ledger.note(format_args!("{node} uncordon"));
-                let done = at_once(api.uncordon(&node));
-                ledger.uncordoned(&node.as_str().into());
-                done
-            })
-            .await
-    }
-
-    async fn pods(&self, node: &str, fresh: bool) -> Result<Vec<OwnPod>, Refusal> {
-        self.api.pods(node, fresh).await
-    }
-
-    async fn pod(&self, key: &PodKey) -> Result<Option<OwnPod>, Refusal> {
-        self.api.pod(key).await
-    }
-
-    async fn evict(&self, key: &PodKey, uid: &str) -> Result<(), Refusal> {
-        let (api, ledger, name) = (self.again(), Arc::clone(&self.ledger), self.door.name.clone());
-        let (key, uid) = (key.clone(), uid.to_owned());
-        self.door
-            .call("evict".to_owned(), true, move || {
-                ledger.evicting(&key);
-                let done = at_once(api.evict(&key, &uid));
-                ledger.note(format_args!("{name} evict {key}: {done:?}"));
-                done
-            })
-            .await
-    }
-
-    async fn delete(&self, key: &PodKey, uid: &str, grace: Duration) -> Result<(), Refusal> {
-        let (api, ledger, name) = (self.again(), Arc::clone(&self.ledger), self.door.name.clone());
-        let (key, uid) = (key.clone(), uid.to_owned());
-        self.door
-            .call("delete pod".to_owned(), true, move || {
-                ledger.note(format_args!("{name} delete pod {key}"));
-                ledger.deleting_pod(&key);
-                at_once(api.delete(&key, &uid, grace))
-            })
-            .await
     }
 }

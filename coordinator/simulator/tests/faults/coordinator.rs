@@ -174,7 +174,7 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
         mode: Mode::Act,
         pace: Pace {
             period: Duration::from_secs(10),
-            batch_idle: Duration::from_secs(2),
+            batch_idle: Duration::from_secs(3),
             batch_most: Duration::from_secs(10),
         },
         thinking: Thinking::Here,

@@ -366,7 +366,7 @@ impl ClusterView for Outside {
         {
             return old.clone();
         }
-        let latest = self.town.watched(now);
+        let latest = self.town.watched(now, self.door.time.now());
         let mut random = self.door.random.lock().unwrap();
         if now < self.door.until && random.random_ratio(1, 200) {
             let until = now + Duration::from_millis(random.random_range(200..15_000));

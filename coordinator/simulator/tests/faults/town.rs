@@ -8,12 +8,9 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use rand::{RngExt as _, rngs::SmallRng};
-use smartscale_coordinator::{
-    act::fleet::LaunchRequest,
-    observe::{ClusterView as _, Observed},
-    state::records::Record,
-};
+use smartscale_coordinator::{act::fleet::LaunchRequest, observe::Observed, state::records::Record};
 use smartscale_manifests::Objects;
 use smartscale_planner::{
     Policy,
@@ -139,16 +136,21 @@ impl Town {
         (town, machines)
     }
 
-    /// What the watches of the cluster show: everybody hears of a change within a second.
-    pub(crate) fn watched(&self, now: Duration) -> Observed<Objects> {
+    /// What the watches of the cluster show: everybody hears of a change within two seconds.
+    pub(crate) fn watched(&self, now: Duration, at: Timestamp) -> Observed<Objects> {
         let mut watched = self.watched.lock().unwrap();
-        if let Some((second, observed)) = &*watched
-            && *second == now.as_secs()
+        let slot = now.as_secs() / 2;
+        if let Some((known, observed)) = &*watched
+            && *known == slot
         {
             return observed.clone();
         }
-        let observed = self.cluster.view().latest();
-        *watched = Some((now.as_secs(), observed.clone()));
+        let observed = Observed {
+            value: Some(Arc::new(self.cluster.objects_to_read())),
+            at: Some(at),
+            error: None,
+        };
+        *watched = Some((slot, observed.clone()));
         observed
     }
 
@@ -180,7 +182,7 @@ impl Town {
                 template.priority = 1_000_000;
                 template.stop = Duration::from_secs(25);
             }
-            let replicas = random.random_range(replicas / 2..=replicas);
+            let replicas = random.random_range(replicas * 2 / 3..=replicas);
             self.cluster
                 .apply_deployment(Deployment::new("shop", name, replicas, template));
         }

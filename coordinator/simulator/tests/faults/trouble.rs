@@ -31,7 +31,8 @@ pub(crate) async fn happen(world: Arc<World>) {
     let mut cordoned: Vec<NodeName> = Vec::new();
     let (mut drains, mut outage) = (0, false);
     while world.is_faulty() {
-        let pause = random.random_range(1_000..world.character.pace.as_millis() as u64);
+        let pause =
+            random.random_range(1..=world.character.pace.as_secs()) * 1_000 - random.random_range(0..1_000);
         world.time.sleep(Duration::from_millis(pause)).await;
         let note = |what: std::fmt::Arguments<'_>| world.trace.note(format_args!("-- {what}"));
         match random.random_range(0..20) {
