@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    act::{self, Executor, agents::Agents, fleet::Fleet, nodes::Nodes},
+    act::{self, Executor, agents::Agents, fleet::Fleet, nodes::Nodes, pace::Paced},
     config::Mode,
     decide::{self, Decider, Pace, PolicyInForce},
     ids::{CoordinatorName, SharedIds},
@@ -163,12 +163,13 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
     );
     let agents: Arc<dyn Agents> = sessions.clone();
     let health: Arc<dyn AgentHealth> = sessions.clone();
+    let fleet: Arc<dyn Fleet> = Arc::new(Paced::new(outside.fleet, Arc::clone(&clock)));
     let (sources, view) = Sources::new(
         sources::Parts {
             cluster: Arc::clone(&outside.cluster),
             metrics: outside.metrics,
             agents: health,
-            fleet: Arc::clone(&outside.fleet),
+            fleet: Arc::clone(&fleet),
             store: Arc::clone(&store),
             leadership: leadership.clone(),
             tell: Arc::clone(&tell),
@@ -183,7 +184,7 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
         ids: Arc::clone(&ids),
         store: Arc::clone(&store),
         tell: Arc::clone(&tell),
-        fleet: outside.fleet,
+        fleet,
         nodes: Arc::clone(&outside.nodes),
         agents,
         cluster: Arc::clone(&outside.cluster),

@@ -170,7 +170,7 @@ pub(crate) enum Live {
         #[command(flatten)]
         format: Format,
     },
-    /// Ends a pause
+    /// Ends a pause, and lets pools that were stopped launch again
     Resume,
     /// Sets a floor under the number of nodes for a time
     Scale {

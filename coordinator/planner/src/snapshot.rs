@@ -95,6 +95,9 @@ pub struct State {
     pub paused: bool,
     /// Offerings that are not to be tried for a time.
     pub backoff: Vec<Backoff>,
+    /// Pools of which nothing is to be launched for a time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stopped_pools: Vec<StoppedPool>,
     /// Nodes that were launched and have not registered yet.
     pub launching: Vec<Launching>,
     /// Since when each node has been unneeded without a break.
@@ -145,6 +148,17 @@ pub struct Backoff {
     pub market: Market,
     /// Until when it is not tried; from then on it is.
     pub until: Timestamp,
+}
+
+/// A pool that is stopped: its launches failed for a reason of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoppedPool {
+    /// The pool.
+    pub pool: PoolName,
+    /// Until when nothing of it is launched.
+    pub until: Timestamp,
+    /// Why, as a sentence.
+    pub reason: String,
 }
 
 /// A node that was launched and has not registered yet.
@@ -269,6 +283,7 @@ struct StateFile {
     scaling_in_progress: Option<bool>,
     paused: Option<bool>,
     backoff: Option<Vec<Backoff>>,
+    stopped_pools: Option<Vec<StoppedPool>>,
     launching: Option<Vec<Launching>>,
     unneeded_since: Option<BTreeMap<NodeName, Option<Timestamp>>>,
 }
@@ -293,6 +308,7 @@ impl State {
             scaling_in_progress: file.scaling_in_progress.unwrap_or_default(),
             paused: file.paused.unwrap_or_default(),
             backoff: file.backoff.unwrap_or_default(),
+            stopped_pools: file.stopped_pools.unwrap_or_default(),
             launching: file.launching.unwrap_or_default(),
             unneeded_since: file
                 .unneeded_since

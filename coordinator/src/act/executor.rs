@@ -11,7 +11,6 @@ use std::{
 use jiff::Timestamp;
 use smartscale_manifests::Objects;
 use smartscale_planner::{
-    Action, Plan, RemovalReason,
     model::{NodeName, PodKey},
     snapshot::{Launching, State},
 };
@@ -24,7 +23,7 @@ use super::{
     fleet::{Fleet, LaunchRequest},
     journal::{self, Journal},
     nodes::Nodes,
-    operation::{Kind, Launch, Operation, Phase, Removal},
+    operation::{Kind, Launch, Operation, Phase},
 };
 use crate::{
     decide::PolicyInForce,
@@ -51,6 +50,12 @@ pub struct Settings {
     pub secret_life: Duration,
     /// The kubelet has so long to stop; the machine is terminated anyhow then.
     pub stop: Duration,
+    /// Volumes have so long to be detached from a node; its machine is terminated anyhow then.
+    pub detach: Duration,
+    /// A machine whose agent is silent and whose kubelet is not Ready for so long is replaced.
+    pub sick: Duration,
+    /// A launch that was refused waits so long for the plan of its next attempt.
+    pub replan: Duration,
 }
 
 impl Default for Settings {
@@ -63,6 +68,9 @@ impl Default for Settings {
             orphan_grace: Duration::from_secs(600),
             secret_life: Duration::from_secs(900),
             stop: Duration::from_secs(20),
+            detach: Duration::from_secs(120),
+            sick: Duration::from_secs(300),
+            replan: Duration::from_secs(60),
         }
     }
 }
@@ -107,12 +115,20 @@ pub struct Executor {
     /// Held while something is journaled: what a write says of the other operations must hold when it lands.
     writing: tokio::sync::Mutex<()>,
     nudge: Notify,
+    /// A plan is to be made now.
+    replan: Notify,
+    /// Launches that were refused and that the plan under way is made for: what it lacks of them is not wanted any more.
+    planned_for: Mutex<BTreeSet<OperationId>>,
     /// Orders that were sent to agents, by operation: when last.
     pub(super) sent: Mutex<BTreeMap<OperationId, Duration>>,
     /// When the books were last compared.
     reconciled: Mutex<Option<Duration>>,
     /// Instances that nobody knows: since when.
     pub(super) strangers: Mutex<BTreeMap<InstanceId, Duration>>,
+    /// Machines that are sick: since when.
+    pub(super) sick: Mutex<BTreeMap<InstanceId, Duration>>,
+    /// It was said that many are.
+    pub(super) many_sick: Mutex<bool>,
 }
 
 impl Executor {
@@ -124,9 +140,13 @@ impl Executor {
             journal: Mutex::default(),
             writing: tokio::sync::Mutex::default(),
             nudge: Notify::new(),
+            replan: Notify::new(),
+            planned_for: Mutex::default(),
             sent: Mutex::default(),
             reconciled: Mutex::default(),
             strangers: Mutex::default(),
+            sick: Mutex::default(),
+            many_sick: Mutex::default(),
         })
     }
 
@@ -142,6 +162,15 @@ impl Executor {
     /// Has the open operations looked at now.
     pub fn nudge(&self) {
         self.nudge.notify_one();
+    }
+
+    pub(super) fn ask_for_a_plan(&self) {
+        self.replan.notify_one();
+    }
+
+    /// Ends when something must be planned anew at once.
+    pub async fn wants_a_plan(&self) {
+        self.replan.notified().await;
     }
 
     /// Drives operations until `shutdown`; the step under way is finished first.
@@ -274,7 +303,7 @@ impl Executor {
     }
 
     /// Journals operations that begin in `epoch`, whose open operations are known.
-    async fn begin(
+    pub(super) async fn begin(
         &self,
         epoch: Epoch,
         mut operations: Vec<Operation>,
@@ -300,101 +329,6 @@ impl Executor {
         }
         self.nudge.notify_one();
         Ok(())
-    }
-
-    /// Journals what a plan wants: one operation for each launch call, one for each node that goes. `term` is the one
-    /// whose operations the plan was made with ([`fill`](Self::fill)): in another one it would launch again what is
-    /// under way.
-    ///
-    /// # Errors
-    /// [`StoreError`] when nothing was journaled; [`StoreError::Fenced`] when that term is over.
-    pub async fn submit(
-        &self,
-        plan: &Plan,
-        decision: &DecisionId,
-        term: Epoch,
-    ) -> Result<Vec<OperationId>, StoreError> {
-        let now = self.parts.clock.now();
-        let drain = self.parts.policy.borrow().policy.drain;
-        let mut operations: Vec<Operation> = Vec::new();
-        let mut groups: BTreeMap<String, (LaunchRequest, Vec<PodKey>)> = BTreeMap::new();
-        for launch in &plan.launch {
-            let types: Vec<&str> = launch.instance_types.iter().map(AsRef::as_ref).collect();
-            let group = format!(
-                "{}/{}/{}/{}",
-                launch.pool,
-                launch.zone,
-                launch.market,
-                types.join(",")
-            );
-            let (request, pods) = groups.entry(group).or_insert_with(|| {
-                let request = LaunchRequest {
-                    operation: self.parts.ids.operation(now),
-                    attempt: 1,
-                    pool: launch.pool.clone(),
-                    zone: launch.zone.clone(),
-                    market: launch.market,
-                    instance_types: launch.instance_types.clone(),
-                    count: 0,
-                    enrolment_secret: None,
-                };
-                (request, Vec::new())
-            });
-            request.count += 1;
-            pods.extend(launch.pods.iter().cloned());
-        }
-        for (request, pods) in groups.into_values() {
-            let reason = plan.summary.clone();
-            operations.push(launching(
-                request,
-                pods,
-                Some(decision.clone()),
-                reason,
-                None,
-                now,
-            ));
-        }
-        let launches: Vec<OperationId> = operations.iter().map(|operation| operation.id.clone()).collect();
-        let busy = self.busy_nodes();
-        for removal in plan.remove.iter().filter(|removal| !busy.contains(&removal.node)) {
-            let what = Kind::Remove(Removal {
-                node: removal.node.clone(),
-                timeout: drain.timeout,
-                force: drain.on_timeout == smartscale_planner::policy::OnTimeout::Force,
-                notice: None,
-                after: if removal.reason == RemovalReason::Replaced {
-                    launches.clone()
-                } else {
-                    Vec::new()
-                },
-                draining_since: None,
-                phase_since: None,
-                through_api: false,
-            });
-            let reason = format!("{}: {}", removal_words(removal.reason), plan.summary);
-            let pods = removal.moves.iter().map(|step| step.pod.clone()).collect();
-            operations.push(planned(
-                self.parts.ids.operation(now),
-                what,
-                pods,
-                Some(decision.clone()),
-                reason,
-                None,
-                now,
-            ));
-        }
-        if operations.is_empty() {
-            return Ok(Vec::new());
-        }
-        let ids = operations.iter().map(|operation| operation.id.clone()).collect();
-        let action = if plan.action == Action::None {
-            Action::ScaleUp
-        } else {
-            plan.action
-        };
-        self.begin(term, operations, journal::scaled(action.as_str(), now))
-            .await?;
-        Ok(ids)
     }
 
     /// Journals operations that a person or a notice began.
@@ -431,7 +365,16 @@ impl Executor {
         }
         let objects = self.parts.cluster.latest().value;
         state.scaling_in_progress = false;
+        let mut planned_for = BTreeSet::new();
         for operation in self.open() {
+            if operation.phase == Phase::Refused {
+                // What was refused did not happen.
+                if state.last_scale_time == Some(operation.created_at) {
+                    state.last_scale_action = None;
+                }
+                planned_for.insert(operation.id);
+                continue;
+            }
             if let Some(node) = operation.removes() {
                 leaving.insert(node.clone());
             }
@@ -460,7 +403,21 @@ impl Executor {
                     .extend((0..launch.request.count).map(|_| entry(first.clone())));
             }
         }
+        *self.planned_for() = planned_for;
         Some(term)
+    }
+
+    /// Nodes that are lost or being taken back: what is on them has to go, whatever was planned.
+    #[must_use]
+    pub fn doomed(&self) -> BTreeSet<NodeName> {
+        let open = self.open();
+        let removals = open.iter().filter_map(Operation::removal);
+        let doomed = removals.filter(|removal| removal.lost || removal.notice.is_some());
+        doomed.map(|removal| removal.node.clone()).collect()
+    }
+
+    pub(super) fn planned_for(&self) -> MutexGuard<'_, BTreeSet<OperationId>> {
+        self.planned_for.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A node as the watch shows it now.
@@ -500,14 +457,6 @@ impl Executor {
             message,
             event,
         });
-    }
-}
-
-fn removal_words(reason: RemovalReason) -> &'static str {
-    match reason {
-        RemovalReason::Empty => "empty",
-        RemovalReason::Underutilised => "its pods fit elsewhere",
-        RemovalReason::Replaced => "replaced by a cheaper node",
     }
 }
 
@@ -568,12 +517,13 @@ pub(super) fn launching(
     now: Timestamp,
 ) -> Operation {
     let id = request.operation.clone();
-    let launch = Launch {
-        request,
-        secret_hash: None,
-        requested_at: None,
-        instances: Vec::new(),
-        ready: Vec::new(),
-    };
-    planned(id, Kind::Launch(launch), pods, decision, reason, by, now)
+    planned(
+        id,
+        Kind::Launch(Launch::of(request)),
+        pods,
+        decision,
+        reason,
+        by,
+        now,
+    )
 }

@@ -1,11 +1,11 @@
-//! The steps of a launch: call, then wait until every machine is a Ready node.
+//! The steps of a launch: call, then wait until every machine is a Ready node. An attempt of which nothing came is planned
+//! anew at once, without what refused it ([`refusal`](super::refusal)).
 //!
 //! The call's outcome may stay unknown (no answer, or a leader that died between call and journal). Then the
 //! machines are looked up by the operation's tag, and the same request is sent again under the same token: the
 //! cloud answers a repetition with the first answer.
 
 use jiff::Timestamp;
-use smartscale_planner::snapshot::Backoff;
 use smartscale_proto::time::age;
 
 use super::{
@@ -25,18 +25,23 @@ use crate::{
     tell::{Event, Severity},
 };
 
-/// First back-off of an offering without capacity, in seconds; it doubles with each refusal in a row.
-const FIRST_BACKOFF: i64 = 180;
-/// Longest back-off, in seconds.
-const LONGEST_BACKOFF: i64 = 1800;
-
 impl Executor {
     pub(super) async fn step_launch(&self, operation: Operation, epoch: Epoch) {
         match operation.phase {
             Phase::Planned => self.request(operation, epoch).await,
             Phase::Requesting => self.request_again(operation, epoch).await,
             Phase::Joining => self.join(operation, epoch).await,
+            Phase::Refused => self.wait_for_a_plan(operation, epoch).await,
             _ => {}
+        }
+    }
+
+    /// The next plan says what the next attempt asks for. Without any plan it ends: its pods are planned for like others.
+    async fn wait_for_a_plan(&self, operation: Operation, epoch: Epoch) {
+        if age(operation.updated_at, self.parts.clock.now()) >= self.parts.settings.replan {
+            let error = operation.error.clone().unwrap_or_default();
+            let error_type = operation.error_type.clone().unwrap_or_default();
+            self.fail(operation, epoch, error, &error_type, Vec::new()).await;
         }
     }
 
@@ -111,12 +116,23 @@ impl Executor {
                     || "the cloud launched nothing and said nothing".to_owned(),
                     |refused| refused.message.clone(),
                 );
-                let writes = self.backoffs(&operation, &launched.refused, now).await;
-                self.fail(operation, epoch, error, error_type, writes).await;
+                // What is throttled was not refused: the same call is made again.
+                if !launched.refused.iter().all(is_throttled) || launched.refused.is_empty() {
+                    self.refuse(operation, epoch, &launched.refused, error, error_type)
+                        .await;
+                }
             }
             Ok(launched) => self.record(operation, epoch, launched, now).await,
             Err(FleetError::Refused(error)) => {
-                self.fail(operation, epoch, error, "configuration", Vec::new())
+                let refused = operation.launch().map(|launch| RefusedOffering {
+                    instance_type: None,
+                    zone: launch.request.zone.clone(),
+                    market: launch.request.market,
+                    cause: RefusalCause::Configuration,
+                    message: error.clone(),
+                });
+                let refused: Vec<RefusedOffering> = refused.into_iter().collect();
+                self.refuse(operation, epoch, &refused, error, "configuration")
                     .await;
             }
             // The phase stays: the next look finds out.
@@ -128,7 +144,14 @@ impl Executor {
 
     /// The machines exist: their records are written together with the operation, so that whoever enrols is known.
     async fn record(&self, mut operation: Operation, epoch: Epoch, launched: Launched, now: Timestamp) {
-        let mut writes = self.backoffs(&operation, &launched.refused, now).await;
+        let Some(request) = operation.launch().map(|launch| launch.request.clone()) else {
+            return;
+        };
+        if let Err(error) = self.refused(epoch, &request, &launched.refused).await {
+            tracing::warn!(op = %operation.id, %error, "back-offs were not written");
+            return;
+        }
+        let mut writes = Vec::new();
         let life = self.parts.settings.secret_life;
         let Some(launch) = operation.launch_mut() else {
             return;
@@ -166,6 +189,33 @@ impl Executor {
         }
     }
 
+    /// Nothing came of the attempt: what refused it backs off, then the operation waits for the plan that is made now.
+    async fn refuse(
+        &self,
+        mut operation: Operation,
+        epoch: Epoch,
+        refused: &[RefusedOffering],
+        error: String,
+        error_type: &str,
+    ) {
+        let Some(request) = operation.launch().map(|launch| launch.request.clone()) else {
+            return;
+        };
+        if let Err(error) = self.refused(epoch, &request, refused).await {
+            tracing::warn!(op = %operation.id, %error, "back-offs were not written");
+            return;
+        }
+        let now = self.parts.clock.now();
+        operation.error_type = Some(error_type.to_owned());
+        operation.error = Some(error.clone());
+        let note = format!("attempt {} was refused: {error}", request.attempt);
+        if operation.advance(Phase::Refused, now, note).is_ok()
+            && self.write(epoch, operation, Vec::new(), Attributes::new()).await
+        {
+            self.ask_for_a_plan();
+        }
+    }
+
     async fn fail(
         &self,
         mut operation: Operation,
@@ -183,60 +233,6 @@ impl Executor {
         {
             self.write(epoch, operation, writes, Attributes::new()).await;
         }
-    }
-
-    /// Back-offs of the offerings that have no capacity: 3 minutes, doubling to 30.
-    async fn backoffs(
-        &self,
-        operation: &Operation,
-        refused: &[RefusedOffering],
-        now: Timestamp,
-    ) -> Vec<Write> {
-        let Some(launch) = operation.launch() else {
-            return Vec::new();
-        };
-        let mut writes = Vec::new();
-        for offering in refused
-            .iter()
-            .filter(|offering| offering.cause == RefusalCause::Capacity)
-        {
-            let types = match &offering.instance_type {
-                Some(instance_type) => std::slice::from_ref(instance_type),
-                None => launch.request.instance_types.as_slice(),
-            };
-            for instance_type in types {
-                let key = format!("offering#{instance_type}#{}#{}", offering.zone, offering.market);
-                let failures = match self.parts.store.get(&key).await {
-                    Ok(item) => item
-                        .and_then(|item| item.body.get("failures")?.as_u64())
-                        .unwrap_or(0),
-                    Err(_) => 0,
-                };
-                let doublings = u32::try_from(failures.min(10)).unwrap_or(10);
-                let seconds = (FIRST_BACKOFF << doublings).min(LONGEST_BACKOFF);
-                let backoff = Backoff {
-                    instance_type: instance_type.clone(),
-                    zone: offering.zone.clone(),
-                    market: offering.market,
-                    until: now + jiff::SignedDuration::from_secs(seconds),
-                };
-                let Ok(mut body) = serde_json::to_value(&backoff) else {
-                    continue;
-                };
-                if let Some(object) = body.as_object_mut() {
-                    object.insert("failures".to_owned(), (failures + 1).into());
-                }
-                // The count of failures in a row is forgotten some time after the back-off.
-                let expires_at = Some(backoff.until + jiff::SignedDuration::from_secs(LONGEST_BACKOFF));
-                writes.push(Write::Put {
-                    key,
-                    body,
-                    expires_at,
-                    condition: Condition::Always,
-                });
-            }
-        }
-        writes
     }
 
     /// Waits until every machine is a Ready node; one that is not in time is terminated.
@@ -297,6 +293,7 @@ impl Executor {
         if let Some(launch) = operation.launch_mut() {
             launch.ready = ready;
         }
+        writes.extend(self.has_joined(&launch.request.pool).await);
         let names: Vec<&str> = joined.iter().map(InstanceId::as_str).collect();
         let note = format!("{} Ready after {} s", names.join(", "), age(since, now).as_secs());
         if operation.advance(to, now, note).is_ok()
@@ -324,7 +321,7 @@ impl Executor {
 
     async fn give_up(
         &self,
-        operation: Operation,
+        mut operation: Operation,
         epoch: Epoch,
         missing: &[&Instance],
         mut writes: Vec<Write>,
@@ -349,8 +346,39 @@ impl Executor {
                 key: format!("{}{id}", NodeRecord::PREFIX),
             });
         }
+        let Some(launch) = operation.launch().cloned() else {
+            return;
+        };
         let error = format!("not Ready in time, terminated: {}", where_it_stopped.join(", "));
-        self.fail(operation, epoch, error, "join_timeout", writes).await;
+        let offering = |instance: &&Instance| {
+            let Instance {
+                instance_type,
+                zone,
+                market,
+                ..
+            } = instance;
+            (instance_type.clone(), zone.clone(), *market)
+        };
+        let offerings = missing.iter().map(offering).collect();
+        let pool = &launch.request.pool;
+        if let Err(error) = self.did_not_join(epoch, pool, offerings, &error).await {
+            tracing::warn!(op = %operation.id, %error, "back-offs were not written");
+            return;
+        }
+        if missing.len() < launch.instances.len() {
+            self.fail(operation, epoch, error, "join_timeout", writes).await;
+            self.ask_for_a_plan();
+            return;
+        }
+        operation.error_type = Some("join_timeout".to_owned());
+        operation.error = Some(error.clone());
+        if operation
+            .advance(Phase::Refused, self.parts.clock.now(), error)
+            .is_ok()
+            && self.write(epoch, operation, writes, Attributes::new()).await
+        {
+            self.ask_for_a_plan();
+        }
     }
 
     /// The record of a machine; `None` when there is none or it cannot be read now.
@@ -388,6 +416,10 @@ fn node_record(launch: &Launch, instance: &Instance, secret_expires_at: Option<T
         ready_at: None,
         revoked_at: None,
     }
+}
+
+fn is_throttled(refused: &RefusedOffering) -> bool {
+    refused.cause == RefusalCause::Throttled
 }
 
 fn cause_word(cause: RefusalCause) -> &'static str {

@@ -14,8 +14,12 @@ mod launch;
 pub mod nodes;
 pub mod operation;
 mod orders;
+pub mod pace;
 mod reconcile;
+mod refusal;
 mod removal;
+mod sick;
+mod submit;
 #[cfg(test)]
 mod tests;
 

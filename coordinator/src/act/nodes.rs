@@ -66,6 +66,15 @@ pub trait Nodes: Send + Sync {
     async fn delete_pod(&self, pod: &PodOnNode, grace_seconds: u32) -> Result<(), NodesError>;
     /// Lifts the taint `smartscale.io/unverified` from a node whose identity was checked.
     async fn verify(&self, node: &NodeName) -> Result<(), NodesError>;
+    /// Takes a node out of external load balancers for an operation. A node that somebody else took out stays theirs.
+    async fn leave_balancers(&self, node: &NodeName, operation: &OperationId) -> Result<(), NodesError>;
+    /// Puts a node back that the operation took out.
+    async fn rejoin_balancers(&self, node: &NodeName, operation: &OperationId) -> Result<(), NodesError>;
+    /// Volumes that are attached to a node and that none of the pods on it uses, by the names of their
+    /// PersistentVolumes.
+    async fn attached(&self, node: &NodeName) -> Result<Vec<String>, NodesError>;
+    /// Says that a node is down for good, so that its pods are deleted and its volumes detached without it.
+    async fn out_of_service(&self, node: &NodeName) -> Result<(), NodesError>;
     /// Deletes the Node object. One that is gone already is no error.
     async fn delete(&self, node: &NodeName) -> Result<(), NodesError>;
 }

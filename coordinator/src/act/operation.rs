@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!  launch   Planned ─▶ Requesting ─▶ Joining ─▶ Done
-//!                          │            │
+//!              ▲           │            │
+//!              │           ▼            │
+//!              └─────── Refused ◀───────┤
 //!                          └────────────┴─────▶ Failed
 //!
 //!  remove   Planned ─▶ Draining ─▶ Stopping ─▶ Terminating ─▶ Forgetting ─▶ Done
@@ -12,7 +14,8 @@
 //!  drain    Planned ─▶ Draining ─▶ Done
 //!              └──────────┴─▶ Aborted
 //! ```
-//! Each step is idempotent: whoever takes an operation over repeats the step of its phase. The order of a removal
+//! A launch of which nothing came is planned anew within the same operation, without the offerings that refused: the next
+//! attempt, with a client token of its own. Each step is idempotent: whoever takes an operation over repeats the step of its phase. The order of a removal
 //! (drained, kubelet stopped, machine terminated, Node deleted, record forgotten) is the order of the phases.
 
 use std::time::Duration;
@@ -37,6 +40,8 @@ pub enum Phase {
     Requesting,
     /// The instances exist and are to become Ready nodes.
     Joining,
+    /// Nothing came of the attempt: it is to be planned anew.
+    Refused,
     /// Pods are leaving.
     Draining,
     /// The kubelet is being stopped, so that the node does not register again.
@@ -61,6 +66,7 @@ impl Phase {
             Self::Planned => "planned",
             Self::Requesting => "requesting",
             Self::Joining => "joining",
+            Self::Refused => "refused",
             Self::Draining => "draining",
             Self::Stopping => "stopping",
             Self::Terminating => "terminating",
@@ -93,6 +99,30 @@ pub struct Launch {
     pub ready: Vec<InstanceId>,
 }
 
+impl Launch {
+    /// One that nothing was done for yet.
+    #[must_use]
+    pub fn of(request: LaunchRequest) -> Self {
+        Self {
+            request,
+            secret_hash: None,
+            requested_at: None,
+            instances: Vec::new(),
+            ready: Vec::new(),
+        }
+    }
+
+    /// The next attempt of the same operation, for what it is to be now.
+    #[must_use]
+    pub(super) fn again(&self, request: LaunchRequest) -> Self {
+        Self::of(LaunchRequest {
+            operation: self.request.operation.clone(),
+            attempt: self.request.attempt.saturating_add(1),
+            ..request
+        })
+    }
+}
+
 /// A drain, and what follows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removal {
@@ -112,6 +142,27 @@ pub struct Removal {
     pub phase_since: Option<Timestamp>,
     /// The coordinator drains through the API, since the agent is silent.
     pub through_api: bool,
+    /// The machine is gone without our doing: nothing drains any more.
+    #[serde(default)]
+    pub lost: bool,
+}
+
+impl Removal {
+    /// One that nothing was done for yet, to be aborted rather than forced.
+    #[must_use]
+    pub fn of(node: NodeName, timeout: Duration) -> Self {
+        Self {
+            node,
+            timeout,
+            force: false,
+            notice: None,
+            after: Vec::new(),
+            draining_since: None,
+            phase_since: None,
+            through_api: false,
+            lost: false,
+        }
+    }
 }
 
 /// What an operation is.
@@ -142,14 +193,16 @@ impl Kind {
 
     fn allows(&self, from: Phase, to: Phase) -> bool {
         use Phase::{
-            Aborted, Done, Draining, Failed, Forgetting, Joining, Planned, Requesting, Stopping, Terminating,
+            Aborted, Done, Draining, Failed, Forgetting, Joining, Planned, Refused, Requesting, Stopping,
+            Terminating,
         };
         match self {
             Self::Launch(_) => matches!(
                 (from, to),
                 (Planned, Requesting)
-                    | (Requesting, Requesting | Joining | Failed)
-                    | (Joining, Joining | Done | Failed)
+                    | (Requesting, Requesting | Joining | Refused)
+                    | (Joining, Joining | Refused | Done | Failed)
+                    | (Refused, Planned | Failed)
             ),
             Self::Remove(_) | Self::Recycle(_) => matches!(
                 (from, to),
@@ -322,12 +375,15 @@ impl Record for Operation {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
+    use smartscale_planner::model::Market;
+
     use super::*;
 
-    const PHASES: [Phase; 10] = [
+    const PHASES: [Phase; 11] = [
         Phase::Planned,
         Phase::Requesting,
         Phase::Joining,
+        Phase::Refused,
         Phase::Draining,
         Phase::Stopping,
         Phase::Terminating,
@@ -337,22 +393,27 @@ mod tests {
         Phase::Aborted,
     ];
 
+    fn launch() -> Launch {
+        Launch::of(LaunchRequest {
+            operation: "op-1".parse().unwrap(),
+            attempt: 1,
+            pool: "workers".into(),
+            zone: "us-east-1a".into(),
+            market: Market::Spot,
+            instance_types: vec!["t3.small".into()],
+            count: 1,
+            enrolment_secret: None,
+        })
+    }
+
     fn removal() -> Removal {
-        Removal {
-            node: "a".into(),
-            timeout: Duration::from_secs(300),
-            force: false,
-            notice: None,
-            after: Vec::new(),
-            draining_since: None,
-            phase_since: None,
-            through_api: false,
-        }
+        Removal::of("a".into(), Duration::from_secs(300))
     }
 
     #[test]
     fn nothing_follows_an_end_and_an_end_can_be_reached_from_everywhere_else() {
         for kind in [
+            Kind::Launch(launch()),
             Kind::Remove(removal()),
             Kind::Drain(removal()),
             Kind::Recycle(removal()),

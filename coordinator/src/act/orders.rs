@@ -20,14 +20,8 @@ impl Executor {
     fn removal(&self, node: NodeName) -> Removal {
         let drain = self.parts.policy.borrow().policy.drain;
         Removal {
-            node,
-            timeout: drain.timeout,
             force: drain.on_timeout == smartscale_planner::policy::OnTimeout::Force,
-            notice: None,
-            after: Vec::new(),
-            draining_since: None,
-            phase_since: None,
-            through_api: false,
+            ..Removal::of(node, drain.timeout)
         }
     }
 

@@ -13,10 +13,7 @@ use super::{
 };
 use crate::{
     ids::{Epoch, InstanceId},
-    state::{
-        Attributes, Write,
-        records::{NodeRecord, Record as _},
-    },
+    state::records::{NodeRecord, Record as _},
     tell::Severity,
 };
 
@@ -38,14 +35,9 @@ impl Executor {
                 continue;
             }
             let what = Kind::Remove(Removal {
-                node,
-                timeout: Duration::from_secs(120),
                 force: true,
                 notice: Some(format!("notice/{notice}")),
-                after: Vec::new(),
-                draining_since: None,
-                phase_since: None,
-                through_api: false,
+                ..Removal::of(node, Duration::from_secs(120))
             });
             let now = self.parts.clock.now();
             let reason = format!("spot interruption of {instance}: its agent drains by itself");
@@ -114,6 +106,11 @@ impl Executor {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|id, _| alive.contains_key(id) && !records.contains_key(id));
+        let at_work = records
+            .iter()
+            .filter(|(id, _)| alive.contains_key(id) && !concerned(id))
+            .map(|(_, record)| record);
+        self.replace_sick(&at_work.collect::<Vec<_>>()).await;
         for (id, record) in &records {
             if !alive.contains_key(id) && !concerned(id) {
                 self.lost(record, epoch).await;
@@ -155,7 +152,7 @@ impl Executor {
         }
     }
 
-    /// A record without a machine: the Node is deleted, the record forgotten.
+    /// A record without a machine is removed like any other, but that nothing drains any more.
     async fn lost(&self, record: &NodeRecord, epoch: Epoch) {
         if age(record.launched_at, self.parts.clock.now()) < APPEARS {
             return;
@@ -175,20 +172,17 @@ impl Executor {
         if self.term() != Some(epoch) {
             return;
         }
-        if let Err(error) = self.parts.nodes.delete(&record.instance.as_str().into()).await {
-            tracing::warn!(node = %record.instance, %error, "the Node of a lost machine was not deleted yet");
-            return;
-        }
-        let forget = [Write::Delete { key: record.key() }];
-        match self.parts.store.commit(epoch, &forget, &Attributes::new()).await {
-            Ok(()) => {
-                let message = format!(
-                    "{} is gone without our doing: its Node is deleted",
-                    record.instance
-                );
-                self.trouble(Severity::Warning, message, "instance_lost");
-            }
-            Err(error) => tracing::warn!(%error, "a lost machine was not forgotten yet"),
+        let what = Kind::Remove(Removal {
+            lost: true,
+            ..Removal::of(NodeName::from(record.instance.as_str()), Duration::ZERO)
+        });
+        let now = self.parts.clock.now();
+        let reason = format!("{} is gone without our doing", record.instance);
+        let id = self.parts.ids.operation(now);
+        let operation = planned(id, what, Vec::new(), None, reason.clone(), None, now);
+        match self.order(vec![operation]).await {
+            Ok(()) => self.trouble(Severity::Warning, reason, "instance_lost"),
+            Err(error) => tracing::warn!(%error, "a lost machine was not journaled yet"),
         }
     }
 }

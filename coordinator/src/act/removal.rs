@@ -29,6 +29,8 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(5);
 /// A forced drain leaves pods at most so much grace, in seconds.
 const FORCED_GRACE: u32 = 30;
+/// Pods that were deleted by force are waited for so long beyond the drain's end.
+const FORCED: Duration = Duration::from_secs(60);
 
 /// How a drain ended.
 enum Drained {
@@ -52,7 +54,7 @@ impl Executor {
             Phase::Planned => self.start_drain(operation, &removal, epoch).await,
             Phase::Draining => self.drain(operation, &removal, &instance, epoch).await,
             Phase::Stopping => self.stop(operation, &removal, &instance, epoch).await,
-            Phase::Terminating => self.terminate(operation, &instance, epoch).await,
+            Phase::Terminating => self.terminate(operation, &removal, &instance, epoch).await,
             Phase::Forgetting => self.forget(operation, &removal, &instance, epoch).await,
             _ => {}
         }
@@ -72,6 +74,16 @@ impl Executor {
                 }
                 None => return,
             }
+        }
+        if !removal.lost
+            && let Err(error) = self
+                .parts
+                .nodes
+                .leave_balancers(&removal.node, &operation.id)
+                .await
+        {
+            // No reason to keep its pods: whoever balances notices that it is not Ready any more.
+            tracing::warn!(op = %operation.id, %error, "the node stays in external load balancers");
         }
         let now = self.parts.clock.now();
         if let Some(removal) = operation.removal_mut() {
@@ -102,7 +114,9 @@ impl Executor {
     async fn drain(&self, operation: Operation, removal: &Removal, instance: &InstanceId, epoch: Epoch) {
         let now = self.parts.clock.now();
         let since = removal.draining_since.unwrap_or(operation.created_at);
-        let drained = if removal.through_api {
+        let drained = if removal.lost {
+            Drained::Gone
+        } else if removal.through_api {
             self.drain_through_api(&operation, removal, since).await
         } else {
             match self
@@ -125,6 +139,10 @@ impl Executor {
             }
             Drained::Yes => self.move_on(operation, epoch, Phase::Stopping, "drained").await,
             Drained::Gone => {
+                let mut operation = operation;
+                if let Some(removal) = operation.removal_mut() {
+                    removal.lost = true;
+                }
                 self.move_on(operation, epoch, Phase::Terminating, "the machine is gone")
                     .await;
             }
@@ -203,6 +221,11 @@ impl Executor {
         due
     }
 
+    fn not_due(&self, id: &OperationId) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.remove(id);
+    }
+
     async fn drain_through_api(&self, operation: &Operation, removal: &Removal, since: Timestamp) -> Drained {
         if !self.due(&operation.id) {
             return Drained::NotYet;
@@ -233,7 +256,12 @@ impl Executor {
         let Some(tier) = left.iter().map(|pod| pod.tier).min() else {
             return Ok(Drained::Yes);
         };
-        let over = age(since, self.parts.clock.now()) >= removal.timeout;
+        let drains_for = age(since, self.parts.clock.now());
+        let over = drains_for >= removal.timeout;
+        if removal.force && drains_for >= removal.timeout + FORCED {
+            // A kubelet that is down ends no pod, and the API server forgets none before the Node is gone.
+            return Ok(Drained::Yes);
+        }
         if over && !removal.force {
             let names: Vec<String> = left.iter().map(|pod| pod.key.to_string()).collect();
             self.parts
@@ -297,7 +325,14 @@ impl Executor {
         }
     }
 
-    async fn terminate(&self, operation: Operation, instance: &InstanceId, epoch: Epoch) {
+    async fn terminate(&self, operation: Operation, removal: &Removal, instance: &InstanceId, epoch: Epoch) {
+        // Whoever is lost unmounts nothing any more.
+        if !removal.lost
+            && self.holds_volumes(&operation, removal).await
+            && !self.machine_gone(instance).await
+        {
+            return;
+        }
         if self.due(&operation.id)
             && let Err(error) = self.parts.fleet.terminate(std::slice::from_ref(instance)).await
         {
@@ -308,6 +343,32 @@ impl Executor {
             self.move_on(operation, epoch, Phase::Forgetting, "the machine is terminated")
                 .await;
         }
+    }
+
+    /// Whether volumes are still attached to the node, for which its end has to wait: a volume that was not unmounted is
+    /// not attached elsewhere for minutes. A bound is kept, and said when it passes.
+    async fn holds_volumes(&self, operation: &Operation, removal: &Removal) -> bool {
+        let attached = match self.parts.nodes.attached(&removal.node).await {
+            Ok(attached) if attached.is_empty() => return false,
+            Err(NodesError::NoNode(_)) => return false,
+            Ok(attached) => attached.join(", "),
+            Err(error) => format!("nobody knows which ({error})"),
+        };
+        let since = removal.phase_since.unwrap_or(operation.updated_at);
+        let waited = age(since, self.parts.clock.now());
+        if waited < self.parts.settings.detach {
+            return true;
+        }
+        if self.due(&operation.id) {
+            let message = format!(
+                "{} is not waited for any longer, after {} s volumes are still attached to it: {attached}",
+                removal.node,
+                waited.as_secs()
+            );
+            self.trouble(Severity::Warning, message, "volumes_attached");
+            self.not_due(&operation.id);
+        }
+        false
     }
 
     /// Whether the cloud says that the machine is on its way out or gone.
@@ -324,6 +385,9 @@ impl Executor {
     }
 
     async fn forget(&self, mut operation: Operation, removal: &Removal, instance: &InstanceId, epoch: Epoch) {
+        if removal.lost && self.is_left_behind(&operation, removal).await {
+            return;
+        }
         match self.parts.nodes.delete(&removal.node).await {
             Ok(()) | Err(NodesError::NoNode(_)) => {}
             Err(error) => {
@@ -346,17 +410,39 @@ impl Executor {
         }
     }
 
+    /// Whether pods or volumes still hang on the node of a lost machine. Its pods were never told to go: without the taint
+    /// a StatefulSet's would wait for it, and its volumes for six minutes.
+    async fn is_left_behind(&self, operation: &Operation, removal: &Removal) -> bool {
+        match self.parts.nodes.out_of_service(&removal.node).await {
+            Ok(()) => self.holds_volumes(operation, removal).await,
+            Err(NodesError::NoNode(_)) => false,
+            Err(error) => {
+                tracing::warn!(op = %operation.id, %error, "the node is not said to be out of service yet");
+                true
+            }
+        }
+    }
+
     async fn move_on(&self, mut operation: Operation, epoch: Epoch, to: Phase, note: &str) {
         if operation.advance(to, self.parts.clock.now(), note).is_ok() {
-            self.sent
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&operation.id);
+            self.not_due(&operation.id);
             self.write(epoch, operation, Vec::new(), Attributes::new()).await;
         }
     }
 
     async fn abort(&self, mut operation: Operation, epoch: Epoch, error: String, error_type: &str) {
+        if operation.phase == Phase::Draining
+            && let Some(removal) = operation.removal()
+            && let Err(error) = self
+                .parts
+                .nodes
+                .rejoin_balancers(&removal.node, &operation.id)
+                .await
+            && !matches!(error, NodesError::NoNode(_))
+        {
+            tracing::warn!(op = %operation.id, %error, "the node is not back in external load balancers yet");
+            return;
+        }
         let now = self.parts.clock.now();
         operation.error = Some(error.clone());
         operation.error_type = Some(error_type.to_owned());

@@ -25,7 +25,9 @@ use tokio::sync::{Notify, watch};
 use super::{
     Executor, Parts, Settings,
     agents::{Agents, NotConnected},
-    fleet::{Fleet, FleetError, Instance, InstanceState, LaunchRequest, Launched},
+    fleet::{
+        Fleet, FleetError, Instance, InstanceState, LaunchRequest, Launched, RefusalCause, RefusedOffering,
+    },
     nodes::{Eviction, Nodes, NodesError, PodOnNode},
     operation::{Operation, Phase},
 };
@@ -36,7 +38,7 @@ use crate::{
     state::{
         Attributes, Item, LeaseRow, SharedStore, StateStore, StoreError, Write,
         lease::Leadership,
-        records::{NodeRecord, Record as _},
+        records::{NodeRecord, PoolRecord, Record as _},
         sqlite::SqliteStore,
     },
     tell::{Happening, Tell},
@@ -57,6 +59,12 @@ struct World {
     silent: Mutex<bool>,
     closed_budget: Mutex<bool>,
     pods: Mutex<Vec<PodOnNode>>,
+    /// Why each next call of a launch is refused.
+    refuses: Mutex<Vec<RefusalCause>>,
+    /// Until when a volume is attached to every node.
+    attached_until: Mutex<Duration>,
+    /// Machines do not become nodes.
+    never_boots: Mutex<bool>,
 }
 
 impl World {
@@ -94,9 +102,21 @@ impl World {
 
     /// Registers a Ready node for each machine that has none.
     fn boot(&self) {
+        if *self.never_boots.lock().unwrap() {
+            return;
+        }
         for id in self.instances.lock().unwrap().keys() {
             self.register(id.as_str());
         }
+    }
+
+    fn fall_ill(&self, name: &str) {
+        let node = json!({
+            "metadata": { "name": name, "labels": { "smartscale.io/pool": "workers" } },
+            "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] }
+        });
+        let node: Node = serde_json::from_value(node).unwrap();
+        self.objects.lock().unwrap().apply(node);
     }
 
     fn register(&self, name: &str) {
@@ -183,6 +203,20 @@ impl Tell for Quiet {
 impl Fleet for World {
     async fn launch(&self, request: &LaunchRequest) -> Result<Launched, FleetError> {
         let token = request.client_token();
+        if let Some(cause) = self.refuses.lock().unwrap().pop() {
+            let refused = RefusedOffering {
+                instance_type: None,
+                zone: request.zone.clone(),
+                market: request.market,
+                cause,
+                message: "NoMore: of these".to_owned(),
+            };
+            self.log.lock().unwrap().push(format!("refuse {token}"));
+            return Ok(Launched {
+                instances: Vec::new(),
+                refused: vec![refused],
+            });
+        }
         let known = self.tokens.lock().unwrap().get(&token).cloned();
         let ids = known.unwrap_or_else(|| {
             (0..request.count)
@@ -285,6 +319,23 @@ impl Nodes for World {
         self.done(format!("verify {node}")).await;
         Ok(())
     }
+    async fn leave_balancers(&self, node: &NodeName, _: &OperationId) -> Result<(), NodesError> {
+        self.done(format!("leave {node}")).await;
+        Ok(())
+    }
+    async fn rejoin_balancers(&self, node: &NodeName, _: &OperationId) -> Result<(), NodesError> {
+        self.done(format!("rejoin {node}")).await;
+        Ok(())
+    }
+    async fn attached(&self, _: &NodeName) -> Result<Vec<String>, NodesError> {
+        let until = *self.attached_until.lock().unwrap();
+        let attached = *self.elapsed.lock().unwrap() < until;
+        Ok(attached.then(|| "pv-1".to_owned()).into_iter().collect())
+    }
+    async fn out_of_service(&self, node: &NodeName) -> Result<(), NodesError> {
+        self.done(format!("taint {node}")).await;
+        Ok(())
+    }
     async fn delete(&self, node: &NodeName) -> Result<(), NodesError> {
         self.objects
             .lock()
@@ -341,7 +392,7 @@ impl ClusterView for World {
         let objects = self.objects.lock().unwrap().clone();
         Observed {
             value: Some(Arc::new(objects)),
-            at: Some(fixtures::now()),
+            at: Some(fixtures::now() + *self.elapsed.lock().unwrap()),
             error: None,
         }
     }
@@ -415,6 +466,13 @@ impl Stage {
         leader.submit(plan, &decision(), term).await
     }
 
+    /// What the planner would be shown of the term's operations.
+    fn state(&self, leader: &Executor) -> State {
+        let mut state = State::default();
+        assert!(leader.fill(&mut state, &mut BTreeSet::new()).is_some());
+        state
+    }
+
     /// Turns until nothing is open, with the clock and the machines moving on. `false`: the leader died.
     async fn play(&self, executor: &Arc<Executor>) -> bool {
         for _ in 0..200 {
@@ -466,7 +524,7 @@ impl Stage {
             secret_expires_at: None,
             enrolled_key: None,
             enrolled_at: Some(fixtures::now()),
-            ready_at: None,
+            ready_at: Some(fixtures::now()),
             revoked_at: None,
         };
         let instance = Instance {
@@ -715,6 +773,7 @@ async fn a_budget_that_stays_closed_ends_in_an_uncordoned_node_that_is_still_the
     );
     assert!(operation.error.as_deref().unwrap().contains("default/web"));
     assert_eq!(stage.world.count("uncordon"), 1);
+    assert_eq!(stage.world.count("rejoin i-old"), 1);
     assert_eq!(stage.world.count("terminate"), 0);
 }
 
@@ -726,7 +785,10 @@ async fn a_record_without_a_machine_is_forgotten_with_its_node() {
     *stage.world.elapsed.lock().unwrap() = Duration::from_secs(600);
     let leader = stage.leader().await;
     leader.turn().await;
-    assert_eq!(stage.world.count("forget i-lost"), 1);
+    assert!(stage.play(&leader).await);
+    assert!(stage.world.place("taint i-lost") < stage.world.place("forget i-lost"));
+    assert_eq!(stage.world.count("drain"), 0);
+    assert_eq!(stage.world.count("leave"), 0);
     assert!(stage.store.get("node#i-lost").await.unwrap().is_none());
 }
 
@@ -751,4 +813,175 @@ async fn a_machine_with_our_tag_that_nobody_knows_is_terminated_after_a_grace() 
     *stage.world.elapsed.lock().unwrap() = Duration::from_secs(601);
     leader.turn().await;
     assert_eq!(stage.world.count("terminate i-stranger"), 1);
+}
+
+#[tokio::test]
+async fn a_refused_launch_is_planned_anew_in_another_zone_by_the_same_operation() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    *stage.world.refuses.lock().unwrap() = vec![RefusalCause::Capacity];
+    let first = stage.submit(&leader, &scale_up()).await.unwrap();
+    assert_eq!(stage.state(&leader).launching.len(), 2);
+    leader.turn().await;
+    let refused = stage.operations().await;
+    assert_eq!(refused[0].phase, Phase::Refused);
+    leader.wants_a_plan().await;
+    assert_eq!(stage.state(&leader).launching, [], "its pods wait again");
+    let backoffs = stage.store.list("offering#", false, 10).await.unwrap();
+    assert_eq!(backoffs[0].key, "offering#t3.small#us-east-1a#on-demand");
+    let elsewhere = Plan {
+        launch: vec![launch("us-east-1b"), launch("us-east-1b")],
+        ..scale_up()
+    };
+    assert_eq!(stage.submit(&leader, &elsewhere).await.unwrap(), first);
+    assert!(stage.play(&leader).await);
+    let operations = stage.operations().await;
+    assert_eq!(operations.len(), 1);
+    assert_eq!(operations[0].phase, Phase::Done);
+    let names: Vec<String> = operations[0].nodes().iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["i-op-1-2-0", "i-op-1-2-1"], "under a token of its own");
+}
+
+#[tokio::test]
+async fn a_refused_launch_that_the_next_plan_does_without_ends() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    *stage.world.refuses.lock().unwrap() = vec![RefusalCause::Quota];
+    stage.submit(&leader, &scale_up()).await.unwrap();
+    // A plan that was begun before the refusal says nothing of it.
+    stage.state(&leader);
+    leader.turn().await;
+    leader.turn().await;
+    assert!(!leader.awaits_a_plan());
+    stage.submit(&leader, &Plan::default()).await.unwrap();
+    assert_eq!(stage.operations().await[0].phase, Phase::Refused);
+    stage.state(&leader);
+    assert!(leader.awaits_a_plan());
+    stage.submit(&leader, &Plan::default()).await.unwrap();
+    let operations = stage.operations().await;
+    assert_eq!(operations[0].phase, Phase::Failed);
+    assert_eq!(operations[0].error_type.as_deref(), Some("quota"));
+}
+
+#[tokio::test]
+async fn a_refused_launch_without_a_plan_ends_by_itself_also_under_another_leader() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    *stage.world.refuses.lock().unwrap() = vec![RefusalCause::Capacity];
+    stage.submit(&leader, &scale_up()).await.unwrap();
+    leader.turn().await;
+    leader.turn().await;
+    assert_eq!(stage.operations().await[0].phase, Phase::Refused);
+    let other = stage.leader().await;
+    assert!(stage.play(&other).await);
+    assert_eq!(stage.operations().await[0].phase, Phase::Failed);
+    assert_eq!(stage.world.instances.lock().unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn a_throttled_launch_is_made_again_under_the_same_token() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    *stage.world.refuses.lock().unwrap() = vec![RefusalCause::Throttled; 3];
+    stage.submit(&leader, &scale_up()).await.unwrap();
+    assert!(stage.play(&leader).await);
+    assert_eq!(stage.world.count("refuse op-1-1"), 3);
+    assert_eq!(stage.operations().await[0].phase, Phase::Done);
+    assert_eq!(stage.store.list("offering#", false, 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_launch_that_is_wrong_in_itself_stops_its_pool() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    *stage.world.refuses.lock().unwrap() = vec![RefusalCause::Configuration];
+    stage.submit(&leader, &scale_up()).await.unwrap();
+    leader.turn().await;
+    leader.turn().await;
+    let item = stage.store.get("pool#workers").await.unwrap().unwrap();
+    let stopped = PoolRecord::from_item(&item).unwrap().stopped.unwrap();
+    assert_eq!(stopped.reason, "NoMore: of these");
+    assert!(stopped.until > stage.clock.now());
+}
+
+#[tokio::test]
+async fn machines_that_never_join_are_terminated_and_three_launches_of_them_stop_the_pool() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    *stage.world.never_boots.lock().unwrap() = true;
+    stage.submit(&leader, &scale_up()).await.unwrap();
+    for attempt in 1..=3 {
+        while stage.operations().await[0].phase != Phase::Refused {
+            leader.turn().await;
+            *stage.world.elapsed.lock().unwrap() += Duration::from_secs(30);
+        }
+        let item = stage.store.get("pool#workers").await.unwrap().unwrap();
+        let stopped = PoolRecord::from_item(&item).unwrap().stopped.is_some();
+        assert_eq!(stopped, attempt == 3, "attempt {attempt}");
+        stage.state(&leader);
+        stage.submit(&leader, &scale_up()).await.unwrap();
+    }
+    assert_eq!(stage.world.count("terminate"), 6);
+    *stage.world.never_boots.lock().unwrap() = false;
+    assert!(stage.play(&leader).await);
+    let operations = stage.operations().await;
+    assert_eq!((operations.len(), operations[0].phase), (1, Phase::Done));
+}
+
+#[tokio::test]
+async fn many_machines_are_launched_by_calls_of_fifty() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    let plan = Plan {
+        launch: vec![launch("us-east-1a"); 120],
+        ..scale_up()
+    };
+    assert_eq!(stage.submit(&leader, &plan).await.unwrap().len(), 3);
+    assert!(stage.play(&leader).await);
+    assert_eq!(stage.world.instances.lock().unwrap().len(), 120);
+    assert_eq!(stage.world.count("launch"), 3);
+}
+
+#[tokio::test]
+async fn a_machine_is_terminated_once_its_volumes_are_detached_and_not_waited_for_for_ever() {
+    for (attached, terminated) in [(40, 40), (10_000, 120)] {
+        let mut stage = Stage::new();
+        stage.worker("i-old").await;
+        *stage.world.attached_until.lock().unwrap() = Duration::from_secs(attached);
+        let leader = stage.leader().await;
+        stage.submit(&leader, &scale_down("i-old")).await.unwrap();
+        while stage.world.count("terminate") == 0 {
+            leader.turn().await;
+            *stage.world.elapsed.lock().unwrap() += Duration::from_secs(5);
+        }
+        let elapsed = stage.world.elapsed.lock().unwrap().as_secs();
+        assert!((terminated..terminated + 40).contains(&elapsed), "{elapsed} s");
+        assert!(stage.play(&leader).await);
+        assert_eq!(stage.operations().await[0].phase, Phase::Done);
+        assert!(stage.world.place("leave i-old") < stage.world.place("drain i-old"));
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_is_silent_and_not_ready_is_replaced_and_many_are_left_alone() {
+    for (sick, replaced) in [(1, 1), (2, 0)] {
+        let mut stage = Stage::new();
+        for n in 0..5 {
+            stage.worker(&format!("i-{n}")).await;
+        }
+        *stage.world.silent.lock().unwrap() = true;
+        for n in 0..sick {
+            stage.world.fall_ill(&format!("i-{n}"));
+        }
+        let leader = stage.leader().await;
+        for _ in 0..30 {
+            leader.turn().await;
+            *stage.world.elapsed.lock().unwrap() += Duration::from_secs(20);
+        }
+        assert_eq!(stage.world.count("terminate"), replaced);
+        assert_eq!(stage.world.count("drain"), 0);
+        let operations = stage.operations().await;
+        assert!(operations.iter().all(|operation| operation.phase == Phase::Done));
+        assert_eq!(operations.len(), replaced);
+    }
 }

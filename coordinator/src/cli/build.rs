@@ -289,6 +289,8 @@ fn settings(config: &Config, policy: &Policy) -> anyhow::Result<Settings> {
             ready: timing.ready,
             agent_silent: timing.agent_silent,
             orphan_grace: timing.orphan_grace,
+            detach: timing.detach,
+            sick: timing.sick,
             secret_life: config.secret_life,
             ..Default::default()
         },

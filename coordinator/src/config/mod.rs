@@ -124,6 +124,10 @@ pub struct Timing {
     pub agent_silent: Duration,
     /// An instance with our tag that nobody knows is terminated after this.
     pub orphan_grace: Duration,
+    /// Volumes have so long to leave a drained node.
+    pub detach: Duration,
+    /// A machine that is silent and not Ready for so long is replaced.
+    pub sick: Duration,
     /// A burst of pending pods is over when none came for so long,
     pub batch_idle: Duration,
     /// at the latest after this.
@@ -141,6 +145,8 @@ impl Default for Timing {
             ready: Duration::from_secs(300),
             agent_silent: Duration::from_secs(60),
             orphan_grace: Duration::from_secs(600),
+            detach: Duration::from_secs(120),
+            sick: Duration::from_secs(300),
             batch_idle: Duration::from_millis(500),
             batch_most: Duration::from_secs(5),
             fleet: Duration::from_secs(30),
@@ -496,6 +502,8 @@ impl Reader<'_> {
                 raw.orphan_grace.as_ref(),
                 default.orphan_grace,
             )?,
+            detach: self.duration("timing.detach", raw.detach.as_ref(), default.detach)?,
+            sick: self.duration("timing.sick", raw.sick.as_ref(), default.sick)?,
             batch_idle: self.duration("timing.batch_idle", raw.batch_idle.as_ref(), default.batch_idle)?,
             batch_most: self.duration("timing.batch_most", raw.batch_most.as_ref(), default.batch_most)?,
             fleet: self.duration("fleet.period", whole.fleet.period.as_ref(), default.fleet)?,

@@ -158,6 +158,8 @@ pub(super) struct RawTiming {
     pub(super) ready: Option<String>,
     pub(super) agent_silent: Option<String>,
     pub(super) orphan_grace: Option<String>,
+    pub(super) detach: Option<String>,
+    pub(super) sick: Option<String>,
     pub(super) batch_idle: Option<String>,
     pub(super) batch_most: Option<String>,
 }

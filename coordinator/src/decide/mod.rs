@@ -13,7 +13,7 @@
 mod record;
 mod settings;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -27,7 +27,11 @@ use crate::{
     act::Executor,
     config::Mode,
     ids::{DecisionId, Epoch, SharedIds},
-    observe::{ClusterView, snapshot, sources::View},
+    observe::{
+        ClusterView,
+        snapshot::{self, Going},
+        sources::View,
+    },
     serve::view::Latest,
     state::{Attributes, SharedStore, StoreError, lease::Leadership},
     tell::{Event, Happening, Severity, SharedTell},
@@ -131,11 +135,13 @@ impl Decider {
             nudge,
             leadership,
             policy,
+            executor,
             ..
         } = &mut self.parts;
         tokio::select! {
             () = clock.sleep(pace.period) => {}
             () = nudge.notified() => {}
+            () = executor.wants_a_plan() => {}
             _ = leadership.changed() => {}
             _ = policy.changed() => {}
             () = cluster.changed() => {
@@ -168,13 +174,13 @@ impl Decider {
         let now = self.parts.clock.now();
         let force = self.parts.policy.borrow_and_update().clone();
         let mut warnings: Vec<String> = Vec::new();
-        let (state, policy, leaving) = match &standing {
+        let (state, policy, going) = match &standing {
             Some(standing) => {
                 warnings.extend(standing.warnings.iter().cloned());
                 (
                     standing.state.clone(),
                     standing.apply_floor(&force.policy),
-                    standing.leaving.clone(),
+                    standing.going.clone(),
                 )
             }
             None => {
@@ -185,11 +191,11 @@ impl Decider {
                         ..State::default()
                     },
                     Arc::clone(&force.policy),
-                    BTreeSet::new(),
+                    Going::default(),
                 )
             }
         };
-        let assembled = snapshot::assemble(&self.parts.view, state, &leaving, now);
+        let assembled = snapshot::assemble(&self.parts.view, state, &going, now);
         warnings.extend(assembled.warnings());
         let snapshot = Arc::new(assembled.snapshot);
         let Some(plan) = self.plan(Arc::clone(&snapshot), Arc::clone(&policy), now).await else {
@@ -261,7 +267,9 @@ impl Decider {
             self.records.forget();
             return None;
         }
-        let acts = self.parts.mode == Mode::Act && plan.action != Action::None;
+        // A launch that was refused hears also that nothing is to be launched any more.
+        let acts = self.parts.mode == Mode::Act
+            && (plan.action != Action::None || self.parts.executor.awaits_a_plan());
         let states = self.parts.view.states(now);
         let mut entry = self.records.next(plan, now, epoch, self.parts.mode, &states, || {
             self.parts.ids.decision(now)
@@ -328,7 +336,11 @@ impl Decider {
         standing.term = self
             .parts
             .executor
-            .fill(&mut standing.state, &mut standing.leaving);
+            .fill(&mut standing.state, &mut standing.going.leaving);
+        standing.going.doomed = self.parts.executor.doomed();
+        standing.warnings.extend(standing.going.doomed.iter().map(|node| {
+            format!("{node} is being taken back or gone: its pods are planned for as if they waited")
+        }));
         // The leader's own memory is the newest; a new leader and a follower take what was published.
         if epoch.is_some() && epoch == self.loaded_for {
             standing.state.unneeded_since = self.unneeded_since.clone();

@@ -1,26 +1,21 @@
-//! What a decision takes from the store: published attributes, pause, floor and back-off.
+//! What a decision takes from the store: published attributes, pause, floor, back-off and stopped pools.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Deserialize as _;
-use smartscale_planner::{
-    Policy, Snapshot,
-    model::NodeName,
-    snapshot::{Backoff, State},
-};
+use smartscale_planner::{Policy, Snapshot, snapshot::State};
 
 use crate::{
     ids::Epoch,
-    observe::snapshot,
+    observe::snapshot::{self, Going},
     state::{
         SharedStore, StoreError,
-        records::{Floor, Pause, Record},
+        records::{Floor, OfferingRecord, Pause, PoolRecord, Record},
     },
 };
 
 /// More back-offs than a cluster has offerings.
-const MOST_OFFERINGS: usize = 5_000;
+const MOST_RECORDS: usize = 10_000;
 
 /// What the store says at the moment of a decision.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +23,7 @@ pub struct Standing {
     /// For the planner.
     pub state: State,
     /// Nodes that running operations remove.
-    pub leaving: BTreeSet<NodeName>,
+    pub going: Going,
     /// A floor that a person set and that has not lapsed.
     pub floor: Option<Floor>,
     /// Items that could not be read, as sentences.
@@ -60,20 +55,36 @@ pub(super) async fn read(store: &SharedStore, now: Timestamp) -> Result<Standing
     let pause: Option<Pause> = setting(store, &mut warnings).await?;
     state.paused = pause.is_some_and(|pause| pause.until.is_none_or(|until| until > now));
     let floor: Option<Floor> = setting(store, &mut warnings).await?;
-    for item in store.list("offering#", false, MOST_OFFERINGS).await? {
-        match Backoff::deserialize(&item.body) {
-            Ok(backoff) if backoff.until > now => state.backoff.push(backoff),
-            Ok(_) => {}
-            Err(error) => warnings.push(format!("item `{}` cannot be read: {error}", item.key)),
-        }
+    for offering in all::<OfferingRecord>(store, &mut warnings).await? {
+        state.backoff.push(offering.backoff);
+    }
+    for pool in all::<PoolRecord>(store, &mut warnings).await? {
+        state.stopped_pools.extend(pool.stopped);
+    }
+    state.backoff.retain(|backoff| backoff.until > now);
+    state.stopped_pools.retain(|stopped| stopped.until > now);
+    for stopped in &state.stopped_pools {
+        warnings.push(format!(
+            "pool {} is stopped until {:.0} or `smartscale resume`: {}",
+            stopped.pool, stopped.until, stopped.reason
+        ));
     }
     Ok(Standing {
         state,
-        leaving: BTreeSet::new(),
+        going: Going::default(),
         floor: floor.filter(|floor| floor.until > now),
         warnings,
         term: None,
     })
+}
+
+/// All records of a kind. Those that cannot be read are passed over and said.
+async fn all<R: Record>(store: &SharedStore, warnings: &mut Vec<String>) -> Result<Vec<R>, StoreError> {
+    let items = store.list(R::PREFIX, false, MOST_RECORDS).await?;
+    let read = items.iter().map(R::from_item);
+    Ok(read
+        .filter_map(|record| record.map_err(|error| warnings.push(error.to_string())).ok())
+        .collect())
 }
 
 /// A setting of its own key. One that cannot be read is passed over and said, so that it stops nothing else.

@@ -1,6 +1,8 @@
 //! What the coordinator does to nodes by itself, through the API server: cordon, evict, delete. Every call may be
 //! repeated.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use http::Method;
 use k8s_openapi::{
@@ -36,7 +38,7 @@ pub struct KubeNodes {
 }
 
 #[derive(Deserialize)]
-struct PodList {
+struct List {
     #[serde(default)]
     items: Vec<Value>,
 }
@@ -80,6 +82,11 @@ impl KubeNodes {
         )))
     }
 
+    async fn list(&self, path: &str) -> Result<Vec<Value>, NodesError> {
+        let list: Result<List, _> = self.api.get(path).await;
+        list.map(|list| list.items).map_err(|error| refusal(&error))
+    }
+
     async fn pod(&self, key: &PodKey) -> Result<Option<manifests::ObjectMeta>, NodesError> {
         #[derive(Deserialize)]
         struct Meta {
@@ -96,6 +103,33 @@ impl KubeNodes {
 fn node_path(node: &NodeName) -> Result<String, NodesError> {
     let name = segment(node.as_str()).map_err(|_| NodesError::NoNode(node.clone()))?;
     Ok(format!("/api/v1/nodes/{name}"))
+}
+
+/// The pods on a node.
+fn pods_path(node: &NodeName) -> Result<String, NodesError> {
+    let name = segment(node.as_str()).map_err(|_| NodesError::NoNode(node.clone()))?;
+    let query = form(&[("fieldSelector", &format!("spec.nodeName={name}"))]);
+    Ok(format!("/api/v1/pods?{query}"))
+}
+
+fn text<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
+    value.pointer(pointer)?.as_str()
+}
+
+/// Namespaces and names of the claims that a pod uses. A generic ephemeral volume's claim is named for both.
+fn claims(pod: &Value) -> impl Iterator<Item = (String, String)> {
+    let namespace = text(pod, "/metadata/namespace").unwrap_or_default();
+    let name = text(pod, "/metadata/name").unwrap_or_default();
+    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array);
+    let claim = move |volume: &Value| match text(volume, "/persistentVolumeClaim/claimName") {
+        Some(claim) => Some(claim.to_owned()),
+        None => {
+            volume.get("ephemeral")?;
+            Some(format!("{name}-{}", text(volume, "/name")?))
+        }
+    };
+    let claims = volumes.into_iter().flatten().filter_map(claim);
+    claims.map(move |claim| (namespace.to_owned(), claim))
 }
 
 fn pod_path(key: &PodKey) -> Result<String, NodesError> {
@@ -136,6 +170,16 @@ fn cordon_patch(node: &manifests::Node, unschedulable: bool, mark: Option<&Opera
             "annotations": { keys::DRAINING: mark.map(OperationId::as_str) },
         },
         "spec": { "unschedulable": if unschedulable { json!(true) } else { Value::Null } },
+    })
+}
+
+/// A merge patch that takes a node out of load balancers, or back, only for the version that was read.
+fn balancers_patch(node: &manifests::Node, operation: Option<&OperationId>) -> Value {
+    json!({
+        "metadata": {
+            "resourceVersion": node.metadata.resource_version,
+            "labels": { keys::NO_BALANCERS: operation.map(OperationId::as_str) },
+        },
     })
 }
 
@@ -205,25 +249,24 @@ impl Nodes for KubeNodes {
         self.change(node, MERGE_PATCH, |read| {
             let by = cordoned_by(read);
             let may = operation.is_none_or(|operation| by == Some(operation.as_str()));
-            (may && (read.spec.unschedulable || by.is_some())).then(|| cordon_patch(read, false, None))
+            // A person who lets pods onto a node wants its traffic too; an operation puts it back by itself.
+            let out = read.metadata.labels.get(keys::NO_BALANCERS);
+            let out = operation.is_none() && out.is_some_and(|by| by.parse::<OperationId>().is_ok());
+            (may && (read.spec.unschedulable || by.is_some() || out)).then(|| {
+                let mut patch = cordon_patch(read, false, None);
+                if out && let Some(metadata) = patch.get_mut("metadata") {
+                    metadata["labels"] = json!({ keys::NO_BALANCERS: null });
+                }
+                patch
+            })
         })
         .await
     }
 
     async fn pods(&self, node: &NodeName) -> Result<Vec<PodOnNode>, NodesError> {
-        let name = segment(node.as_str()).map_err(|_| NodesError::NoNode(node.clone()))?;
-        let query = form(&[("fieldSelector", &format!("spec.nodeName={name}"))]);
-        let list: PodList = self
-            .api
-            .get(&format!("/api/v1/pods?{query}"))
-            .await
-            .map_err(|error| refusal(&error))?;
         let now = self.api.clock.now();
-        Ok(list
-            .items
-            .into_iter()
-            .filter_map(|pod| on_node(pod, now))
-            .collect())
+        let pods = self.list(&pods_path(node)?).await?;
+        Ok(pods.into_iter().filter_map(|pod| on_node(pod, now)).collect())
     }
 
     async fn evict(&self, pod: &PodOnNode) -> Result<Eviction, NodesError> {
@@ -294,6 +337,74 @@ impl Nodes for KubeNodes {
                 { "op": "test", "path": "/metadata/resourceVersion", "value": read.metadata.resource_version },
                 { "op": "test", "path": format!("/spec/taints/{at}/key"), "value": keys::UNVERIFIED },
                 { "op": "remove", "path": format!("/spec/taints/{at}") },
+            ]))
+        })
+        .await
+    }
+
+    async fn leave_balancers(&self, node: &NodeName, operation: &OperationId) -> Result<(), NodesError> {
+        self.change(node, MERGE_PATCH, |read| {
+            let free = !read.metadata.labels.contains_key(keys::NO_BALANCERS);
+            free.then(|| balancers_patch(read, Some(operation)))
+        })
+        .await
+    }
+
+    async fn rejoin_balancers(&self, node: &NodeName, operation: &OperationId) -> Result<(), NodesError> {
+        self.change(node, MERGE_PATCH, |read| {
+            let by = read.metadata.labels.get(keys::NO_BALANCERS);
+            let ours = by.is_some_and(|by| by == operation.as_str());
+            ours.then(|| balancers_patch(read, None))
+        })
+        .await
+    }
+
+    async fn attached(&self, node: &NodeName) -> Result<Vec<String>, NodesError> {
+        let attachments = self.list("/apis/storage.k8s.io/v1/volumeattachments").await?;
+        let here = attachments
+            .iter()
+            .filter(|one| text(one, "/spec/nodeName") == Some(node.as_str()));
+        let mut volumes: Vec<String> = here
+            .filter_map(|one| text(one, "/spec/source/persistentVolumeName").map(str::to_owned))
+            .collect();
+        if volumes.is_empty() {
+            return Ok(volumes);
+        }
+        // Pods that stay on the node, a DaemonSet's, keep theirs until its end.
+        let pods = self.list(&pods_path(node)?).await?;
+        let used: BTreeSet<(String, String)> = pods.iter().flat_map(claims).collect();
+        if !used.is_empty() {
+            let all = self.list("/api/v1/persistentvolumes").await?;
+            let is_used = |volume: &&Value| {
+                let part = |pointer| text(volume, pointer).unwrap_or_default().to_owned();
+                used.contains(&(part("/spec/claimRef/namespace"), part("/spec/claimRef/name")))
+            };
+            let kept: BTreeSet<&str> = all
+                .iter()
+                .filter(is_used)
+                .filter_map(|volume| text(volume, "/metadata/name"))
+                .collect();
+            volumes.retain(|volume| !kept.contains(volume.as_str()));
+        }
+        volumes.sort();
+        Ok(volumes)
+    }
+
+    async fn out_of_service(&self, node: &NodeName) -> Result<(), NodesError> {
+        self.change(node, JSON_PATCH, |read| {
+            let mut taints: Vec<Value> = Vec::new();
+            for taint in &read.spec.taints {
+                if taint.key == keys::OUT_OF_SERVICE {
+                    return None;
+                }
+                taints.push(json!({ "key": taint.key, "value": taint.value, "effect": taint.effect }));
+            }
+            let new = json!({ "key": keys::OUT_OF_SERVICE, "value": "nodeshutdown", "effect": "NoExecute" });
+            let place = if taints.is_empty() { "/spec/taints" } else { "/spec/taints/-" };
+            let value = if taints.is_empty() { json!([new]) } else { new };
+            Some(json!([
+                { "op": "test", "path": "/metadata/resourceVersion", "value": read.metadata.resource_version },
+                { "op": "add", "path": place, "value": value },
             ]))
         })
         .await

@@ -4,14 +4,18 @@
 //! below its minimum, a stale one like one whose pods still wait. The snapshot is then marked paused, so that the
 //! plan is shown and nothing is done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use serde_json::Value;
 use smartscale_manifests::BadObject;
 use smartscale_planner::{
     Snapshot,
-    model::{ClusterId, Node, NodeName, SETTLING, Taint},
+    drainability::{Evictability, Strictness, classify},
+    model::{ClusterId, Node, NodeName, Pod, SETTLING, Taint},
     snapshot::{Action, Metrics, State},
 };
 
@@ -63,10 +67,18 @@ impl Assembled {
     }
 }
 
-/// Puts a snapshot together. `state` is what the store and the executor say, `leaving` the nodes that running
-/// operations remove.
+/// Nodes that running operations remove.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Going {
+    /// All of them.
+    pub leaving: BTreeSet<NodeName>,
+    /// Those whose end nobody decided: the pods on them need a place now, not when each of them has been evicted.
+    pub doomed: BTreeSet<NodeName>,
+}
+
+/// Puts a snapshot together. `state` is what the store and the executor say, `going` what running operations remove.
 #[must_use]
-pub fn assemble(view: &View, mut state: State, leaving: &BTreeSet<NodeName>, now: Timestamp) -> Assembled {
+pub fn assemble(view: &View, mut state: State, going: &Going, now: Timestamp) -> Assembled {
     let sources = view.states(now);
     let sees_cluster = sources
         .iter()
@@ -77,8 +89,14 @@ pub fn assemble(view: &View, mut state: State, leaving: &BTreeSet<NodeName>, now
         .map(|objects| objects.to_cluster(now))
         .unwrap_or_default();
     for node in &mut cluster.nodes {
-        node.being_deleted |= leaving.contains(&node.name);
+        node.being_deleted |= going.leaving.contains(&node.name);
         node.ready &= !is_settling(node, now);
+    }
+    if !going.doomed.is_empty() {
+        cluster
+            .pods
+            .iter_mut()
+            .for_each(|pod| take_off(pod, &going.doomed, now));
     }
     state.paused |= !sees_cluster;
     let metrics = Metrics {
@@ -95,6 +113,21 @@ pub fn assemble(view: &View, mut state: State, leaving: &BTreeSet<NodeName>, now
         bad,
         sources,
         sees_cluster,
+    }
+}
+
+/// A pod that must leave a doomed node is shown as one that waits, so that what replaces the node is launched at the notice
+/// and for all of its pods at once.
+fn take_off(pod: &mut Arc<Pod>, doomed: &BTreeSet<NodeName>, now: Timestamp) {
+    let is_on_one = pod.node.as_ref().is_some_and(|node| doomed.contains(node));
+    let leaves = || {
+        let fate = classify(pod, Strictness::default(), None, now);
+        matches!(fate, Evictability::Evict(_) | Evictability::Block(..))
+    };
+    if is_on_one && leaves() {
+        let pod = Arc::make_mut(pod);
+        pod.node = None;
+        pod.nominated = None;
     }
 }
 

@@ -9,7 +9,10 @@ use super::*;
 use crate::{
     act::fleet::{FleetError, LaunchRequest, Launched},
     ids::{Epoch, OperationId},
-    observe::{MetricsError, snapshot},
+    observe::{
+        MetricsError,
+        snapshot::{self, Going},
+    },
     state::{Attributes, Item, LeaseRow, StateStore, StoreError, Write},
     tell::Tell,
 };
@@ -230,12 +233,11 @@ async fn pass(seconds: u64) {
 }
 
 fn assemble(running: &Running) -> snapshot::Assembled {
-    snapshot::assemble(
-        &running.view,
-        State::default(),
-        &BTreeSet::new(),
-        running.world.clock.now(),
-    )
+    assemble_with(running, &Going::default())
+}
+
+fn assemble_with(running: &Running, going: &Going) -> snapshot::Assembled {
+    snapshot::assemble(&running.view, State::default(), going, running.world.clock.now())
 }
 
 #[tokio::test(start_paused = true)]
@@ -396,6 +398,38 @@ async fn a_young_node_is_ready_when_the_taints_of_its_start_are_gone_and_not_bef
         [true, true],
         "an old one is what it says"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_a_node_that_is_taken_back_are_shown_as_waiting_but_those_that_stay_to_its_end() {
+    let running = run(true, leader(), |world| {
+        let pod = |name: &str, owner: &str| {
+            let owner = json!([{ "kind": owner, "name": "o", "uid": "u", "controller": true }]);
+            let pod = json!({
+                "metadata": { "name": name, "namespace": "default", "uid": name, "ownerReferences": owner },
+                "spec": { "nodeName": "i-1", "containers": [{ "name": "c" }] },
+                "status": { "phase": "Running" },
+            });
+            serde_json::from_value::<smartscale_manifests::Pod>(pod).unwrap()
+        };
+        let mut seen = objects(&[node("i-1")]);
+        let all = Arc::make_mut(seen.value.as_mut().unwrap());
+        all.apply(pod("web", "ReplicaSet"));
+        all.apply(pod("logs", "DaemonSet"));
+        *locked(&world.objects) = seen;
+    });
+    pass(10).await;
+    let going = Going {
+        leaving: ["i-1".into()].into(),
+        doomed: ["i-1".into()].into(),
+    };
+    let waiting = |assembled: &snapshot::Assembled| -> Vec<String> {
+        let pods = assembled.snapshot.cluster.pods.iter();
+        let waiting = pods.filter(|pod| pod.wants_place());
+        waiting.map(|pod| pod.key.to_string()).collect()
+    };
+    assert_eq!(waiting(&assemble(&running)), Vec::<String>::new());
+    assert_eq!(waiting(&assemble_with(&running, &going)), ["default/web"]);
 }
 
 #[tokio::test(start_paused = true)]

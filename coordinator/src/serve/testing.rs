@@ -184,6 +184,18 @@ impl Nodes for Book {
         Ok(())
     }
 
+    async fn leave_balancers(&self, _: &NodeName, _: &OperationId) -> Result<(), NodesError> {
+        Ok(())
+    }
+    async fn rejoin_balancers(&self, _: &NodeName, _: &OperationId) -> Result<(), NodesError> {
+        Ok(())
+    }
+    async fn attached(&self, _: &NodeName) -> Result<Vec<String>, NodesError> {
+        Ok(Vec::new())
+    }
+    async fn out_of_service(&self, _: &NodeName) -> Result<(), NodesError> {
+        Ok(())
+    }
     async fn delete(&self, _: &NodeName) -> Result<(), NodesError> {
         Ok(())
     }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use smartscale_planner::{
     Plan,
     model::{InstanceType, Market, PoolName, Zone},
+    snapshot::{Backoff, StoppedPool},
 };
 
 use super::{Item, StoreError};
@@ -122,6 +123,52 @@ impl Record for DecisionRecord {
 
     fn id(&self) -> String {
         self.id.to_string()
+    }
+}
+
+/// An offering that was refused lately.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferingRecord {
+    /// What is not tried, and until when.
+    #[serde(flatten)]
+    pub backoff: Backoff,
+    /// Refusals in a row.
+    #[serde(default)]
+    pub failures: u32,
+}
+
+impl Record for OfferingRecord {
+    const PREFIX: &'static str = "offering#";
+
+    fn id(&self) -> String {
+        let Backoff {
+            instance_type,
+            zone,
+            market,
+            ..
+        } = &self.backoff;
+        format!("{instance_type}#{zone}#{market}")
+    }
+}
+
+/// A pool of which launches failed lately for a reason of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolRecord {
+    /// The pool.
+    pub pool: PoolName,
+    /// Launches in a row of which no machine became a Ready node.
+    #[serde(default)]
+    pub failed_joins: u32,
+    /// Nothing of it is launched for a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<StoppedPool>,
+}
+
+impl Record for PoolRecord {
+    const PREFIX: &'static str = "pool#";
+
+    fn id(&self) -> String {
+        self.pool.to_string()
     }
 }
 

@@ -10,5 +10,6 @@ mod certificates;
 mod failover;
 mod metrics;
 mod papers;
+mod refusals;
 mod scale_down;
 mod scale_up;

@@ -12,7 +12,7 @@ use crate::{
     model::{Labels, Market, Pod, PoolName, Resources, Taint, Zone, keys},
     placement::{DomainGroup, Host, Place, World},
     policy::{Pool, TypeSpec},
-    snapshot::{Launching, State},
+    snapshot::{Backoff, Launching, State},
 };
 
 /// Something that can be bought.
@@ -25,6 +25,7 @@ pub(crate) struct Offering<'a> {
     pub(crate) market: Market,
     /// USD per hour.
     pub(crate) price: f64,
+    /// It failed lately, or its pool is stopped.
     pub(crate) backed_off: bool,
     /// A number that those of the same pool, zone and market share.
     pub(crate) group: usize,
@@ -46,6 +47,10 @@ pub(super) fn all<'a>(
     let mut offerings = Vec::new();
     let mut group = 0;
     for (index, pool) in policy.pools.iter().enumerate() {
+        let stopped = state
+            .stopped_pools
+            .iter()
+            .any(|stopped| stopped.pool == pool.name && stopped.until > now);
         for zone in &pool.zones {
             for market in &pool.markets {
                 group += 1;
@@ -54,12 +59,13 @@ pub(super) fn all<'a>(
                     let Some(price) = pool.price(spec, zone, *market) else {
                         continue;
                     };
-                    let backed_off = state.backoff.iter().any(|b| {
+                    let failed = |b: &Backoff| {
                         b.until > now
                             && b.instance_type == spec.name
                             && b.zone == *zone
                             && b.market == *market
-                    });
+                    };
+                    let backed_off = stopped || state.backoff.iter().any(failed);
                     offerings.push(Offering {
                         pool: index,
                         host: of_group.host(world, spec, Place::Planned),

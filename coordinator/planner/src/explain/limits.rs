@@ -32,6 +32,19 @@ impl Seen<'_, '_> {
             });
         };
         let is = |wanted: PendingCode| code == Some(wanted);
+        let stopped = &context.snapshot.state.stopped_pools;
+        for stopped in stopped.iter().filter(|stopped| stopped.until > context.now) {
+            limit(
+                "stopped pool",
+                is(PendingCode::BackedOff),
+                format!(
+                    "{} until {}: {}",
+                    stopped.pool,
+                    moment(stopped.until),
+                    stopped.reason
+                ),
+            );
+        }
         let backed_off = context
             .offerings
             .iter()

@@ -43,6 +43,10 @@ pub mod keys {
     /// Annotation by which a drain, the agent's or the coordinator's, marks a cordon as its own; the value is its operation. A
     /// cordon without it is a person's, and is never lifted. Set and removed together with `spec.unschedulable`.
     pub const DRAINING: &str = "smartscale.io/draining";
+    /// Keeps external load balancers from a node (KEP-1143); its presence counts, not its value, which is our operation.
+    pub const NO_BALANCERS: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+    /// Taint of a node that is down for good: its pods are deleted and its volumes detached at once (KEP-2268).
+    pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
     /// The node's own name.
     pub const HOSTNAME: &str = "kubernetes.io/hostname";
     /// Its instance type.

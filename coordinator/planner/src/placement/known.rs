@@ -74,11 +74,9 @@ impl Known {
         let (old, new) = (&self.pods[start..], &pods[start..]);
         let end = old.iter().rev().zip(new.iter().rev()).take_while(is_same).count();
         let (old, new) = (start..self.pods.len() - end, &new[..new.len() - end]);
-        let mut before = self.pods[old.clone()]
-            .to_vec()
-            .into_iter()
-            .zip(self.facts[old.clone()].to_vec())
-            .peekable();
+        let before = self.pods[old.clone()].iter().cloned();
+        let before: Vec<(Arc<Pod>, Fact)> = before.zip(self.facts[old.clone()].iter().copied()).collect();
+        let mut before = before.into_iter().peekable();
         let mut gone = Vec::new();
         let mut facts = Vec::with_capacity(new.len());
         for pod in new {

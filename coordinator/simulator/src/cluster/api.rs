@@ -213,6 +213,19 @@ impl Nodes for Cluster {
         })
     }
 
+    // Neither load balancers nor volumes are simulated.
+    async fn leave_balancers(&self, _: &NodeName, _: &OperationId) -> Result<(), NodesError> {
+        Ok(())
+    }
+    async fn rejoin_balancers(&self, _: &NodeName, _: &OperationId) -> Result<(), NodesError> {
+        Ok(())
+    }
+    async fn attached(&self, _: &NodeName) -> Result<Vec<String>, NodesError> {
+        Ok(Vec::new())
+    }
+    async fn out_of_service(&self, _: &NodeName) -> Result<(), NodesError> {
+        Ok(())
+    }
     async fn delete(&self, node: &NodeName) -> Result<(), NodesError> {
         self.change(|state, now, log| {
             if state.nodes.remove(node).is_some() {

@@ -17,8 +17,8 @@ use crate::{
     ids::Epoch,
     serve::authorise::Caller,
     state::{
-        Attributes, Condition, StoreError, Write,
-        records::{Floor, Pause, Record},
+        Attributes, Condition, MAX_WRITES, StoreError, Write,
+        records::{Floor, Pause, PoolRecord, Record},
     },
     tell::{Event, Happening, Severity},
 };
@@ -156,13 +156,15 @@ impl AdminDesk {
 
     pub(super) async fn order_resume(&self, caller: Caller) -> Result<v1::ResumeResponse, Status> {
         let epoch = self.lead()?;
-        self.write(
-            epoch,
-            Write::Delete {
-                key: Pause::PREFIX.to_owned(),
-            },
-        )
-        .await?;
+        // A person who resumes has seen what stopped a pool as well.
+        let store = &self.beside.store;
+        let pools = store.list(PoolRecord::PREFIX, false, MAX_WRITES - 1).await;
+        let pools = pools.map_err(|error| unavailable(&error))?;
+        let keys = pools.into_iter().map(|item| item.key);
+        let deletions = keys
+            .chain([Pause::PREFIX.to_owned()])
+            .map(|key| Write::Delete { key });
+        self.write_all(epoch, &deletions.collect::<Vec<_>>()).await?;
         self.done(&caller, "Resume", "resumed scaling");
         Ok(v1::ResumeResponse {})
     }
@@ -248,12 +250,11 @@ impl AdminDesk {
     }
 
     async fn write(&self, epoch: Epoch, write: Write) -> Result<(), Status> {
-        match self
-            .beside
-            .store
-            .commit(epoch, &[write], &Attributes::new())
-            .await
-        {
+        self.write_all(epoch, &[write]).await
+    }
+
+    async fn write_all(&self, epoch: Epoch, writes: &[Write]) -> Result<(), Status> {
+        match self.beside.store.commit(epoch, writes, &Attributes::new()).await {
             Ok(()) => {
                 self.parts.nudge.notify_one();
                 Ok(())

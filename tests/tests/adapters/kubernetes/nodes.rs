@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::api::DeleteParams;
+use serde_json::json;
 use smartscale_coordinator::act::nodes::{Eviction, Nodes as _, NodesError, PodOnNode};
 use smartscale_coordinator::ids::OperationId;
 use smartscale_coordinator::kubernetes::nodes::KubeNodes;
@@ -11,7 +13,7 @@ use smartscale_planner::model::{NodeName, keys};
 use smartscale_tests::rig::kubernetes::{node, pod};
 use smartscale_tests::rig::wait;
 
-use super::{DEADLINE, World, api, overtaken, shared};
+use super::{DEADLINE, World, api, create, overtaken, shared};
 
 fn operation(name: &str) -> OperationId {
     name.parse().unwrap()
@@ -212,5 +214,103 @@ fn a_verified_node_loses_its_startup_taint_and_no_other_and_a_deleted_one_is_gon
         }
         assert!(world.admin::<Node>().get_opt("verify").await.unwrap().is_none());
         assert_eq!(nodes.verify(&name).await, Err(NodesError::NoNode(name)));
+    });
+}
+
+#[test]
+fn a_node_leaves_load_balancers_for_its_operation_alone_and_a_persons_uncordon_brings_it_back() {
+    shared(async |world| {
+        world.node(node("balanced")).await;
+        let nodes = world.nodes().await;
+        let name = NodeName::new("balanced");
+        let (ours, other) = (operation("op-1"), operation("op-2"));
+        let label = async || {
+            let labels = world.read_node("balanced").await.metadata.labels;
+            labels.and_then(|labels| labels.get(keys::NO_BALANCERS).cloned())
+        };
+        for by in [&ours, &other] {
+            nodes.leave_balancers(&name, by).await.unwrap();
+            assert_eq!(label().await.as_deref(), Some("op-1"));
+        }
+        nodes.rejoin_balancers(&name, &other).await.unwrap();
+        assert_eq!(label().await.as_deref(), Some("op-1"));
+        nodes.rejoin_balancers(&name, &ours).await.unwrap();
+        assert_eq!(label().await, None);
+        nodes.leave_balancers(&name, &ours).await.unwrap();
+        nodes.uncordon(&name, None).await.unwrap();
+        assert_eq!(label().await, None);
+    });
+}
+
+#[test]
+fn volumes_that_only_pods_which_stay_use_are_not_waited_for() {
+    shared(async |world| {
+        let place = world.place("attached").await;
+        world.node(node("attached")).await;
+        for (volume, claim) in [("attached-data", "data"), ("attached-logs", "logs-pod-scratch")] {
+            let volume_object = json!({
+                "metadata": { "name": volume },
+                "spec": {
+                    "capacity": { "storage": "1Gi" }, "accessModes": ["ReadWriteOnce"], "storageClassName": "x",
+                    "claimRef": { "namespace": "attached", "name": claim },
+                    "csi": { "driver": "ebs.csi.aws.com", "volumeHandle": volume },
+                },
+            });
+            create(
+                &world.admin::<PersistentVolume>(),
+                &serde_json::from_value(volume_object).unwrap(),
+            )
+            .await;
+            let attachment = json!({
+                "metadata": { "name": volume },
+                "spec": {
+                    "attacher": "ebs.csi.aws.com", "nodeName": "attached",
+                    "source": { "persistentVolumeName": volume },
+                },
+            });
+            create(
+                &world.admin::<VolumeAttachment>(),
+                &serde_json::from_value(attachment).unwrap(),
+            )
+            .await;
+        }
+        let stays = json!({
+            "metadata": { "name": "logs-pod", "namespace": "attached" },
+            "spec": {
+                "nodeName": "attached",
+                "containers": [{ "name": "c", "image": "i" }],
+                "volumes": [{ "name": "scratch", "ephemeral": { "volumeClaimTemplate": { "spec": {
+                    "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } } } } }],
+            },
+        });
+        create(&place.all::<Pod>(), &serde_json::from_value(stays).unwrap()).await;
+        let nodes = world.nodes().await;
+        assert_eq!(
+            nodes.attached(&"attached".into()).await.unwrap(),
+            ["attached-data"]
+        );
+        assert_eq!(
+            nodes.attached(&"other".into()).await.unwrap(),
+            Vec::<String>::new()
+        );
+    });
+}
+
+#[test]
+fn a_node_that_is_down_for_good_is_tainted_once_beside_its_other_taints() {
+    shared(async |world| {
+        world.node(node("down").taint("first", None, "NoSchedule")).await;
+        world.node(node("bare")).await;
+        let nodes = world.nodes().await;
+        for name in ["down", "bare"] {
+            for _ in 0..2 {
+                nodes.out_of_service(&name.into()).await.unwrap();
+            }
+        }
+        assert_eq!(
+            taints_of(&world.read_node("down").await),
+            ["first", keys::OUT_OF_SERVICE]
+        );
+        assert_eq!(taints_of(&world.read_node("bare").await), [keys::OUT_OF_SERVICE]);
     });
 }

@@ -81,6 +81,7 @@ fn every_right_of_the_manifest_is_used_and_no_other_is_needed() {
                 _ => nodes.delete_pod(&pod, 0).await.unwrap(),
             }
         }
+        nodes.attached(&name).await.unwrap();
         nodes.uncordon(&name, None).await.unwrap();
         nodes.delete(&name).await.unwrap();
 
