@@ -10,7 +10,10 @@
 
 use std::time::Duration;
 
-use super::{Call, Holder, Member, Setting, World, Write, Wrong, name, origin};
+use super::{
+    Setting, Wrong,
+    world::{Call, Holder, Member, World, Write, name, origin},
+};
 use crate::{
     ids::{CoordinatorName, Epoch},
     state::lease::contender::{Contender, Seen, Standing},
@@ -69,7 +72,12 @@ impl World {
         }
         for (term, holder) in (1..).map(Epoch).zip(&mut self.led) {
             let current = self.row.as_ref().is_some_and(|row| row.epoch == term);
-            if !current && !self.members.iter().any(|member| member.contender.knows_itself_in(term)) {
+            if !current
+                && !self
+                    .members
+                    .iter()
+                    .any(|member| member.contender.knows_itself_in(term))
+            {
                 *holder = None;
             }
         }
@@ -229,4 +237,3 @@ impl Contender {
         }
     }
 }
-
