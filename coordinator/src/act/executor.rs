@@ -297,8 +297,17 @@ impl Executor {
             }
             Err(error) => {
                 tracing::warn!(op = %operation.id, %error, "a step was not journaled");
+                self.doubt(&error);
                 false
             }
+        }
+    }
+
+    /// A write that may have taken place is read again: an operation that the store has and nobody knows of would be
+    /// begun by the next leader, beside what was planned in its stead.
+    fn doubt(&self, error: &StoreError) {
+        if matches!(error, StoreError::Unknown(_)) {
+            self.journal().doubt();
         }
     }
 
@@ -317,7 +326,9 @@ impl Executor {
         if self.term() != Some(epoch) || self.journal().epoch() != Some(epoch) {
             return Err(StoreError::Fenced);
         }
-        journal::commit(&self.parts.store, epoch, &operations, Vec::new(), attributes).await?;
+        journal::commit(&self.parts.store, epoch, &operations, Vec::new(), attributes)
+            .await
+            .inspect_err(|error| self.doubt(error))?;
         for operation in &operations {
             self.journal().note(operation);
             let note = operation

@@ -48,6 +48,11 @@ impl Journal {
         }
     }
 
+    /// Nobody knows what the store has by now: it is read again before anything is done.
+    pub(super) fn doubt(&mut self) {
+        self.epoch = None;
+    }
+
     /// Replaces everything by what the store says for a new term.
     pub(super) fn begin(&mut self, epoch: Epoch, operations: Vec<Operation>) {
         self.epoch = Some(epoch);
