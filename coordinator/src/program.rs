@@ -196,6 +196,7 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
     let (decider, latest) = Decider::new(decide::Parts {
         mode: settings.mode,
         pace: settings.pace,
+        thinking: decide::Thinking::Aside,
         clock: Arc::clone(&clock),
         store: Arc::clone(&store),
         view: view.clone(),

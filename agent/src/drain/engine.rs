@@ -86,6 +86,13 @@ impl Engine {
         }
     }
 
+    /// Draws its delays from `seed`, so that a simulation repeats.
+    #[must_use]
+    pub fn seeded(mut self, seed: u64) -> Self {
+        self.random = SmallRng::seed_from_u64(seed);
+        self
+    }
+
     pub(super) fn watch(&self) -> watch::Receiver<Option<Arc<DrainState>>> {
         self.published.subscribe()
     }

@@ -179,6 +179,7 @@ impl Executor {
         loop {
             self.turn().await;
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = self.parts.clock.sleep(self.parts.settings.period) => {}
                 () = self.nudge.notified() => {}
@@ -210,8 +211,8 @@ impl Executor {
         }
     }
 
-    /// Takes the open operations over when a term begins; whoever needs them first does it. `false` while the store
-    /// cannot be read.
+    /// Takes the open operations over when a term begins, and after a write whose outcome is unknown; whoever needs
+    /// them first does it. `false` while the store cannot be read.
     pub async fn begin_term(&self, epoch: Epoch) -> bool {
         if self.journal().epoch() == Some(epoch) {
             return true;
@@ -303,11 +304,12 @@ impl Executor {
         }
     }
 
-    /// A write that may have taken place is read again: an operation that the store has and nobody knows of would be
-    /// begun by the next leader, beside what was planned in its stead.
+    /// A write whose outcome nobody knows may stand in the store: operations that are not known here would wait there
+    /// for the next term and be carried out when nobody wants them any more. The journal is read again at the next turn.
     fn doubt(&self, error: &StoreError) {
         if matches!(error, StoreError::Unknown(_)) {
             self.journal().doubt();
+            self.nudge.notify_one();
         }
     }
 

@@ -48,7 +48,7 @@ impl Journal {
         }
     }
 
-    /// Nobody knows what the store has by now: it is read again before anything is done.
+    /// Nobody knows whether the last write took place: what is open must be read again before anything else is done.
     pub(super) fn doubt(&mut self) {
         self.epoch = None;
     }

@@ -227,12 +227,19 @@ impl Executor {
         let since = launch.requested_at.unwrap_or(operation.created_at);
         let mut ready = launch.ready.clone();
         let mut writes = Vec::new();
+        // Who has just begun to lead, or cannot reach the store, must not take what it does not see for missing: the
+        // node may be Ready and full of pods by now.
+        let mut unknown = self.parts.cluster.latest().value.is_none();
         for instance in launch
             .instances
             .iter()
             .filter(|instance| !launch.ready.contains(&instance.id))
         {
-            let Some(record) = self.node_record(&instance.id).await else {
+            let Ok(record) = self.read_record(&instance.id).await else {
+                unknown = true;
+                continue;
+            };
+            let Some(record) = record else {
                 continue;
             };
             let Some(seen) = self.seen(instance.id.as_str()) else {
@@ -250,7 +257,7 @@ impl Executor {
             }
         }
         let late = age(since, now) >= self.parts.settings.ready;
-        let to = match rule::joined(&launch, &ready, late) {
+        let to = match rule::joined(&launch, &ready, late && !unknown) {
             Joined::Wait => return,
             Joined::News(to) => to,
             Joined::Over => {
@@ -368,20 +375,23 @@ impl Executor {
 
     /// The record of a machine; `None` when there is none or it cannot be read now.
     pub(super) async fn node_record(&self, instance: &InstanceId) -> Option<NodeRecord> {
-        match self
+        self.read_record(instance).await.unwrap_or_default()
+    }
+
+    /// The record of a machine. One that makes no sense counts as none.
+    async fn read_record(&self, instance: &InstanceId) -> Result<Option<NodeRecord>, StoreError> {
+        let key = format!("{}{instance}", NodeRecord::PREFIX);
+        let item = self
             .parts
             .store
-            .get(&format!("{}{instance}", NodeRecord::PREFIX))
+            .get(&key)
             .await
-        {
-            Ok(item) => NodeRecord::from_item(&item?)
-                .map_err(|error: StoreError| tracing::warn!(%error, "a node record cannot be read"))
-                .ok(),
-            Err(error) => {
-                tracing::warn!(%error, "a node record could not be read");
-                None
-            }
-        }
+            .inspect_err(|error| tracing::warn!(%error, "a node record could not be read"))?;
+        let read = item.map(|item| NodeRecord::from_item(&item)).transpose();
+        Ok(read.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a node record cannot be read");
+            None
+        }))
     }
 }
 

@@ -154,7 +154,8 @@ impl Executor {
 
     /// A record without a machine is removed like any other, but that nothing drains any more.
     async fn lost(&self, record: &NodeRecord, epoch: Epoch) {
-        if age(record.launched_at, self.parts.clock.now()) < APPEARS {
+        // What has enrolled has been there: its absence is no lag any more.
+        if record.enrolled_at.is_none() && age(record.launched_at, self.parts.clock.now()) < APPEARS {
             return;
         }
         // The list lags behind; the operation's own instances are asked for once more before the machine counts as gone.

@@ -125,7 +125,8 @@ impl Executor {
             {
                 Some(drained) => drained,
                 None => {
-                    self.take_drain_over(operation, now, epoch).await;
+                    let note = "the agent is silent: draining through the API";
+                    self.take_drain_over(operation, now, epoch, note).await;
                     return;
                 }
             }
@@ -137,6 +138,16 @@ impl Executor {
                 self.move_on(operation, epoch, Phase::Done, "drained; it stays cordoned")
                     .await;
             }
+            Drained::Yes if !removal.through_api => match self.is_empty(&operation, removal).await {
+                Ok(true) => self.move_on(operation, epoch, Phase::Stopping, "drained").await,
+                Ok(false) => {
+                    let note = "pods came back to the drained node: draining through the API";
+                    self.take_drain_over(operation, now, epoch, note).await;
+                }
+                Err(error) => {
+                    tracing::warn!(op = %operation.id, %error, "nobody knows yet whether the drained node is empty");
+                }
+            },
             Drained::Yes => self.move_on(operation, epoch, Phase::Stopping, "drained").await,
             Drained::Gone => {
                 let mut operation = operation;
@@ -149,11 +160,27 @@ impl Executor {
         }
     }
 
-    async fn take_drain_over(&self, mut operation: Operation, now: Timestamp, epoch: Epoch) {
+    /// Whether a node that was drained is empty, and closed. A person may have lifted the cordon meanwhile, or it was a
+    /// person's all along and the agent left it to them.
+    async fn is_empty(&self, operation: &Operation, removal: &Removal) -> Result<bool, NodesError> {
+        let looked = async {
+            self.parts
+                .nodes
+                .cordon(&removal.node, Some(&operation.id))
+                .await?;
+            let pods = self.parts.nodes.pods(&removal.node).await?;
+            Ok(!pods.iter().any(|pod| pod.must_leave))
+        };
+        match looked.await {
+            Err(NodesError::NoNode(_)) => Ok(true),
+            looked => looked,
+        }
+    }
+
+    async fn take_drain_over(&self, mut operation: Operation, now: Timestamp, epoch: Epoch, note: &str) {
         if let Some(removal) = operation.removal_mut() {
             removal.through_api = true;
         }
-        let note = "the agent is silent: draining through the API";
         if operation.advance(Phase::Draining, now, note).is_ok() {
             self.write(epoch, operation, Vec::new(), Attributes::new()).await;
         }

@@ -67,6 +67,10 @@ struct World {
     attached_until: Mutex<Duration>,
     /// Machines do not become nodes.
     never_boots: Mutex<bool>,
+    /// The next commit takes place, and its answer is lost.
+    unanswered: Mutex<bool>,
+    /// The watch of the cluster has only begun.
+    blind: Mutex<bool>,
 }
 
 impl World {
@@ -148,8 +152,8 @@ impl Clock for Hand {
     }
 }
 
-/// A store that is elsewhere: whatever else is under way goes on while a commit travels.
-struct Remote(SqliteStore);
+/// A store that is elsewhere: whatever else is under way goes on while a commit travels, and an answer may get lost.
+struct Remote(SqliteStore, Arc<World>);
 
 #[async_trait]
 impl StateStore for Remote {
@@ -166,7 +170,11 @@ impl StateStore for Remote {
         attributes: &Attributes,
     ) -> Result<(), StoreError> {
         tokio::task::yield_now().await;
-        self.0.commit(epoch, writes, attributes).await
+        self.0.commit(epoch, writes, attributes).await?;
+        if std::mem::take(&mut *self.1.unanswered.lock().unwrap()) {
+            return Err(StoreError::Unknown("no answer".to_owned()));
+        }
+        Ok(())
     }
     async fn append(&self, write: &Write) -> Result<(), StoreError> {
         self.0.append(write).await
@@ -391,6 +399,9 @@ impl Agents for World {
 #[async_trait]
 impl ClusterView for World {
     fn latest(&self) -> Observed<Objects> {
+        if *self.blind.lock().unwrap() {
+            return Observed::default();
+        }
         let objects = self.objects.lock().unwrap().clone();
         Observed {
             value: Some(Arc::new(objects)),
@@ -417,6 +428,7 @@ impl Stage {
         let clock: SharedClock = Arc::new(Hand(Arc::clone(&world)));
         let store: SharedStore = Arc::new(Remote(
             SqliteStore::in_memory("demo".into(), Arc::clone(&clock)).unwrap(),
+            Arc::clone(&world),
         ));
         Self {
             world,
@@ -741,6 +753,60 @@ async fn a_plan_is_carried_out_only_in_the_term_whose_operations_it_knows() {
     let stale = next.submit(&scale_up(), &decision(), Epoch(1)).await;
     assert!(matches!(stale, Err(StoreError::Fenced)), "{stale:?}");
     assert_eq!(stage.operations().await.len(), 1);
+}
+
+#[tokio::test]
+async fn operations_whose_journaling_was_not_answered_are_carried_out_in_the_same_term() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    *stage.world.unanswered.lock().unwrap() = true;
+    let submitted = stage.submit(&leader, &scale_up()).await;
+    assert!(matches!(submitted, Err(StoreError::Unknown(_))), "{submitted:?}");
+    // Until they are read, no plan may be made without them.
+    assert_eq!(leader.fill(&mut State::default(), &mut BTreeSet::new()), None);
+    assert!(stage.play(&leader).await);
+    let operations = stage.operations().await;
+    assert_eq!((operations.len(), operations[0].phase), (1, Phase::Done));
+    assert_eq!(operations[0].takeovers, 0);
+}
+
+#[tokio::test]
+async fn a_leader_that_does_not_see_the_cluster_yet_gives_no_late_machine_up() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    stage.submit(&leader, &scale_up()).await.unwrap();
+    while stage.operations().await[0].phase != Phase::Joining {
+        leader.turn().await;
+    }
+    stage.world.boot();
+    stage.enrol().await;
+    *stage.world.elapsed.lock().unwrap() = Duration::from_secs(600);
+    *stage.world.blind.lock().unwrap() = true;
+    let next = stage.leader().await;
+    next.turn().await;
+    assert_eq!(stage.world.count("terminate"), 0);
+    *stage.world.blind.lock().unwrap() = false;
+    assert!(stage.play(&next).await);
+    assert_eq!(stage.operations().await[0].phase, Phase::Done);
+}
+
+#[tokio::test]
+async fn a_drained_node_that_took_pods_again_loses_none_of_them() {
+    let mut stage = Stage::new();
+    stage.worker("i-old").await;
+    *stage.world.pods.lock().unwrap() = vec![pod("newcomer", 0)];
+    let leader = stage.leader().await;
+    stage.submit(&leader, &scale_down("i-old")).await.unwrap();
+    assert!(stage.play(&leader).await);
+    let order = [
+        "drain i-old",
+        "cordon i-old",
+        "evict default/newcomer",
+        "terminate i-old",
+    ];
+    let order = order.map(|what| stage.world.place(what));
+    assert!(order.is_sorted(), "{order:?}");
+    assert_eq!(stage.operations().await[0].phase, Phase::Done);
 }
 
 #[tokio::test]

@@ -57,12 +57,23 @@ pub struct Pace {
     pub batch_most: Duration,
 }
 
+/// Where a plan is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thinking {
+    /// On a thread beside the async runtime: a large cluster may take a while.
+    Aside,
+    /// Where the loop runs: a simulation whose events come in the same order each time has no other threads.
+    Here,
+}
+
 /// What a decider works with.
 pub struct Parts {
     /// Whether plans are carried out.
     pub mode: Mode,
     /// How often.
     pub pace: Pace,
+    /// Where plans are made.
+    pub thinking: Thinking,
     /// The clock.
     pub clock: SharedClock,
     /// Where records and settings are kept.
@@ -120,6 +131,7 @@ impl Decider {
         loop {
             self.decide().await;
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = self.wait() => {}
             }
@@ -139,6 +151,7 @@ impl Decider {
             ..
         } = &mut self.parts;
         tokio::select! {
+            biased;
             () = clock.sleep(pace.period) => {}
             () = nudge.notified() => {}
             () = executor.wants_a_plan() => {}
@@ -224,13 +237,16 @@ impl Decider {
         self.latest.send_replace(Some(Arc::new(latest)));
     }
 
-    /// Plans off the async runtime: a large cluster may take a while.
+    /// Plans, as a rule off the async runtime.
     async fn plan(
         &mut self,
         snapshot: Arc<Snapshot>,
         policy: Arc<Policy>,
         now: Timestamp,
     ) -> Option<Arc<Plan>> {
+        if self.parts.thinking == Thinking::Here {
+            return Some(Arc::new(self.planner.plan(&snapshot, &policy, now)));
+        }
         let mut planner = std::mem::take(&mut self.planner);
         let planning = tokio::task::spawn_blocking(move || {
             let plan = planner.plan(&snapshot, &policy, now);

@@ -290,6 +290,7 @@ impl Sources {
     pub async fn run(self, stop: CancellationToken) {
         let loops = async { tokio::join!(self.metrics(), self.fleet(), self.readings(), self.judge()) };
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             _ = loops => {}
         }
@@ -337,6 +338,7 @@ impl Sources {
                 }
             }
             tokio::select! {
+                biased;
                 () = self.parts.clock.sleep(self.settings.fleet_period) => {}
                 () = self.view.shared.refresh_fleet.notified() => {}
             }
@@ -369,6 +371,7 @@ impl Sources {
                 due
             };
             tokio::select! {
+                biased;
                 () = clock.sleep(wait) => {}
                 changed = leadership.changed() => if changed.is_err() { clock.sleep(wait).await },
                 _ = cadence.changed() => {}

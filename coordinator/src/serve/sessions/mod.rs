@@ -235,7 +235,7 @@ impl Sessions {
     }
 
     /// Begins a session; the one that the agent had ends.
-    pub(super) fn begin(&self, instance: &InstanceId, hello: Hello) -> Ticket {
+    pub fn begin(&self, instance: &InstanceId, hello: Hello) -> Ticket {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (end_sender, end) = watch::channel(None);
         let id = rand::random();
@@ -257,7 +257,7 @@ impl Sessions {
     }
 
     /// A session has ended.
-    pub(super) fn end(&self, instance: &InstanceId, id: u64) {
+    pub fn end(&self, instance: &InstanceId, id: u64) {
         let mut machines = self.machines();
         let Some(machine) = machines.get_mut(instance) else {
             return;
@@ -276,7 +276,7 @@ impl Sessions {
     /// # Errors
     /// `INVALID_ARGUMENT` for a report that says nothing or contradicts itself, `UNAVAILABLE` when it could not be
     /// stored: the agent sends it again in its next session.
-    pub(super) async fn take(
+    pub async fn take(
         &self,
         instance: &InstanceId,
         request: SessionRequest,

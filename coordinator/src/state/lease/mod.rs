@@ -190,6 +190,7 @@ impl Lease {
             match self.contender.next(self.clock.elapsed()) {
                 Step::Sleep(duration) => {
                     tokio::select! {
+                        biased;
                         () = shutdown.cancelled() => break,
                         () = self.clock.sleep(duration) => {}
                     }
