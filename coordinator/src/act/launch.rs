@@ -233,7 +233,7 @@ impl Executor {
         for instance in launch
             .instances
             .iter()
-            .filter(|instance| !launch.ready.contains(&instance.id))
+            .filter(|instance| !launch.given_up && !launch.ready.contains(&instance.id))
         {
             let Ok(record) = self.read_record(&instance.id).await else {
                 unknown = true;
