@@ -3,13 +3,13 @@
 //! before or after they took effect or land when somebody else leads, journal writes that fail or whose answer is
 //! lost, machines that join late or never.
 //!
-//! - What is done next is said by [`rule`], and [`Operation::advance`] says whether the diagram has the arrow: both
-//!   are the executor's own. The model adds what it does with them: journal, then call, then journal.
+//! - What is done next is said by [`rule`](super::rule), and [`Operation::advance`](crate::act::operation::Operation)
+//!   says whether the diagram has the arrow: both are the executor's own. The model adds what the executor does with
+//!   them: journal, then call, then journal.
 //! - A leader that crashes is one that does nothing any more; its calls stay under way. Nothing is urgent.
 //! - The store takes a write only in the term of whoever writes it. The cloud answers a token that it knows as
 //!   before.
-//! - What reconciliation does once the operation is closed (a machine without a record ends, a record without a
-//!   machine is forgotten) is told here in two lines of its own.
+//! - Reconciliation is not modelled: machines that no operation and no record names are left to it.
 
 mod checks;
 mod entry;
@@ -17,7 +17,7 @@ mod world;
 
 use stateright::{Model, Property};
 
-use self::world::{At, World};
+use self::{entry::At, world::World};
 use crate::act::operation::Phase;
 
 /// How far it is looked.
@@ -44,6 +44,8 @@ enum Wrong {
     TerminatedFirst,
     /// The call is made before it is journaled.
     CalledFirst,
+    /// A write whose answer is lost counts as not written.
+    NeverReadsAgain,
     /// A write that nobody waits for any more lands later in its own term. Nothing in the store prevents it.
     WritesLandLate,
 }

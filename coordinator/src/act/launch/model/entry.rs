@@ -1,4 +1,4 @@
-//! An operation in a few bytes, and the real one that a rule is asked about.
+//! What a world is made of, in a few bytes, and the real operation that a rule is asked about.
 
 use jiff::Timestamp;
 use smartscale_planner::model::Market;
@@ -23,6 +23,42 @@ pub(super) struct Entry {
     pub(super) instances: Machines,
     pub(super) ready: Machines,
     pub(super) given_up: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Leader {
+    pub(super) knows: Entry,
+    pub(super) at: At,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum At {
+    Idle,
+    /// The call is journaled and not made.
+    Call,
+    Calling(Call),
+    Answered(Answer),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Call {
+    Launch(u32),
+    /// The phase that follows it.
+    Terminate(Machines, Phase),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Answer {
+    Launched(Machines),
+    Refused,
+    Terminated(Phase),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Machine {
+    pub(super) attempt: u32,
+    pub(super) alive: bool,
+    pub(super) joined: bool,
 }
 
 impl Entry {

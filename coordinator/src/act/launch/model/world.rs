@@ -4,7 +4,9 @@ use jiff::Timestamp;
 
 use super::{
     Action, Fate, Setting, Wrong,
-    entry::{Entry, Machines, id, instance, machines, no_capacity, numbers},
+    entry::{
+        Answer, At, Call, Entry, Leader, Machine, Machines, id, instance, machines, no_capacity, numbers,
+    },
 };
 use crate::{
     act::{
@@ -37,42 +39,6 @@ pub(super) struct World {
     pub(super) unjournaled: Option<Call>,
     /// An operation that had ended was written again.
     pub(super) reopened: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Leader {
-    pub(super) knows: Entry,
-    pub(super) at: At,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum At {
-    Idle,
-    /// The call is journaled and not made.
-    Call,
-    Calling(Call),
-    Answered(Answer),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Call {
-    Launch(u32),
-    /// The phase that follows it.
-    Terminate(Machines, Phase),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Answer {
-    Launched(Machines),
-    Refused,
-    Terminated(Phase),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Machine {
-    pub(super) attempt: u32,
-    pub(super) alive: bool,
-    joined: bool,
 }
 
 impl World {
@@ -117,16 +83,18 @@ impl World {
         leader + 1 == self.leaders.len()
     }
 
-    /// Writes the operation and the records. Returns whether the leader knows that it did.
+    /// Writes the operation, if there is something to write, and the records. Returns whether the leader knows that it did.
     fn write(
         &mut self,
         leader: usize,
-        operation: &Operation,
+        operation: Option<&Operation>,
         records: Machines,
         fate: Fate,
         setting: &Setting,
     ) -> bool {
-        let entry = Entry::of(operation);
+        let Some(entry) = operation.map(Entry::of) else {
+            return false;
+        };
         let written = match fate {
             Fate::Written | Fate::Untold => self.land_write(leader, entry, records, setting),
             Fate::Failed => false,
@@ -137,6 +105,10 @@ impl World {
         };
         if fate != Fate::Written {
             self.faults += 1;
+            // Who does not know reads again; what lands later is not there yet.
+            if fate != Fate::Failed && self.leads(leader) && setting.wrong != Wrong::NeverReadsAgain {
+                self.leaders[leader].knows = self.journal;
+            }
             return false;
         }
         if written {
@@ -161,11 +133,12 @@ impl World {
         true
     }
 
-    fn advance(&self, leader: usize, to: Phase, change: impl FnOnce(&mut Launch)) -> Operation {
+    /// The operation as the leader would write it; nothing if the diagram lacks the arrow.
+    fn advance(&self, leader: usize, to: Phase, change: impl FnOnce(&mut Launch)) -> Option<Operation> {
         let mut operation = self.leaders[leader].knows.operation(self);
         change(operation.launch_mut().unwrap());
-        operation.advance(to, Timestamp::UNIX_EPOCH, "").unwrap();
-        operation
+        operation.advance(to, Timestamp::UNIX_EPOCH, "").ok()?;
+        Some(operation)
     }
 
     fn look(&mut self, leader: usize, late: bool, fate: Fate, setting: &Setting) -> bool {
@@ -186,7 +159,7 @@ impl World {
             Next::Watch => return self.watch(leader, late, fate, setting),
             Next::AwaitPlan => {
                 let next = self.advance(leader, Phase::Failed, |_| {});
-                self.write(leader, &next, self.records, fate, setting);
+                self.write(leader, next.as_ref(), self.records, fate, setting);
             }
             Next::Nothing => return false,
         }
@@ -214,13 +187,15 @@ impl World {
                 return true;
             }
         };
-        self.write(leader, &next, self.records, fate, setting);
+        self.write(leader, next.as_ref(), self.records, fate, setting);
         true
     }
 
     fn request(&mut self, leader: usize, fate: Fate, setting: &Setting) {
         let next = self.advance(leader, Phase::Requesting, |_| {});
-        if self.write(leader, &next, self.records, fate, setting) || setting.wrong == Wrong::CalledFirst {
+        if self.write(leader, next.as_ref(), self.records, fate, setting)
+            || setting.wrong == Wrong::CalledFirst
+        {
             self.leaders[leader].at = At::Call;
         }
     }
@@ -232,12 +207,13 @@ impl World {
                 let next = self.advance(leader, Phase::Joining, |launch| {
                     launch.instances = launched.instances;
                 });
-                (next.clone(), Entry::of(&next).instances)
+                let new = next.as_ref().map_or(0, |next| Entry::of(next).instances);
+                (next, new)
             }
             Outcome::Refused { .. } => (self.advance(leader, Phase::Refused, |_| {}), 0),
             Outcome::Open(_) => return,
         };
-        self.write(leader, &next, self.records | new, fate, setting);
+        self.write(leader, next.as_ref(), self.records | new, fate, setting);
     }
 
     /// What the cloud does when a call reaches it; `None`: that cannot be.
@@ -296,7 +272,7 @@ impl World {
                 let knows = self.leaders[leader].knows;
                 let next = self.advance(leader, to, |_| {});
                 let records = self.records & !(knows.instances & !knows.ready);
-                self.write(leader, &next, records, fate, setting);
+                self.write(leader, next.as_ref(), records, fate, setting);
                 return true;
             }
         }
@@ -363,7 +339,7 @@ impl World {
                 let launch = next.launch().unwrap();
                 next.what = Kind::Launch(launch.again(launch.request.clone()));
                 next.advance(Phase::Planned, Timestamp::UNIX_EPOCH, "").unwrap();
-                self.write(leader, &next, self.records, Fate::Written, setting);
+                self.write(leader, Some(&next), self.records, Fate::Written, setting);
             }
             Action::TakeOver => self.take_over(),
             Action::Join(machine) => self.machines[machine].joined |= self.machines[machine].alive,
