@@ -153,7 +153,7 @@ impl Ledger {
             };
             let present = Operation::from_item(&present).unwrap();
             if next.epoch < present.epoch
-                || next.phase < present.phase
+                || standing(&next) < standing(&present)
                 || (present.phase.is_end() && next.phase != present.phase)
             {
                 self.violated(format!(
@@ -380,4 +380,10 @@ impl Ledger {
             self.violated(format!("the cordon of a person on {node} was lifted"));
         }
     }
+}
+
+/// How far an operation is. A launch that was refused begins again with its next attempt.
+fn standing(operation: &Operation) -> (u32, Phase) {
+    let attempt = operation.launch().map_or(0, |launch| launch.request.attempt);
+    (attempt, operation.phase)
 }
