@@ -71,6 +71,11 @@ light-programs:
 	if grep -E '^(aws-sdk-ec2|kube-client) ' <<<"$$tree"; then \
 		echo "'smartscale-agent' must build without the EC2 SDK and without a Kubernetes client" >&2; exit 1; fi
 
+## model: checks the models of the lease and of the journal further than `make test` does (minutes)
+.PHONY: model
+model:
+	cargo test --quiet --release --package smartscale-coordinator --no-default-features --lib model:: -- --include-ignored --nocapture
+
 # So long every target looks for files that break a reader.
 FUZZ_SECONDS := 120
 

@@ -5,12 +5,17 @@
 //! machines are looked up by the operation's tag, and the same request is sent again under the same token: the
 //! cloud answers a repetition with the first answer.
 
+#[cfg(test)]
+mod model;
+mod rule;
+
 use jiff::Timestamp;
 use smartscale_proto::time::age;
 
+use self::rule::{Joined, Next, Outcome};
 use super::{
     executor::Executor,
-    fleet::{FleetError, Instance, Launched, RefusalCause, RefusedOffering},
+    fleet::{FleetError, Instance, Launched, RefusedOffering},
     journal::{put, scaled},
     nodes::NodesError,
     operation::{Launch, Operation, Phase},
@@ -27,12 +32,12 @@ use crate::{
 
 impl Executor {
     pub(super) async fn step_launch(&self, operation: Operation, epoch: Epoch) {
-        match operation.phase {
-            Phase::Planned => self.request(operation, epoch).await,
-            Phase::Requesting => self.request_again(operation, epoch).await,
-            Phase::Joining => self.join(operation, epoch).await,
-            Phase::Refused => self.wait_for_a_plan(operation, epoch).await,
-            _ => {}
+        match rule::next(operation.phase) {
+            Next::Request => self.request(operation, epoch).await,
+            Next::Find => self.request_again(operation, epoch).await,
+            Next::Watch => self.join(operation, epoch).await,
+            Next::AwaitPlan => self.wait_for_a_plan(operation, epoch).await,
+            Next::Nothing => {}
         }
     }
 
@@ -94,51 +99,29 @@ impl Executor {
             return;
         }
         match self.parts.fleet.find(&operation.id).await {
-            Ok(instances) if instances.iter().any(|instance| instance.state.is_alive()) => {
-                let found = Launched {
-                    instances,
-                    refused: Vec::new(),
-                };
-                self.launched(operation, epoch, Ok(found)).await;
-            }
-            Ok(_) => self.request(operation, epoch).await,
+            Ok(instances) => match rule::found(instances) {
+                Some(found) => self.launched(operation, epoch, Ok(found)).await,
+                None => self.request(operation, epoch).await,
+            },
             Err(error) => tracing::warn!(op = %operation.id, %error, "the launch's outcome is still unknown"),
         }
     }
 
     async fn launched(&self, operation: Operation, epoch: Epoch, outcome: Result<Launched, FleetError>) {
-        let now = self.parts.clock.now();
-        match outcome {
-            Ok(launched) if launched.instances.is_empty() => {
-                let cause = launched.refused.first();
-                let error_type = cause.map_or("launch", |refused| cause_word(refused.cause));
-                let error = cause.map_or_else(
-                    || "the cloud launched nothing and said nothing".to_owned(),
-                    |refused| refused.message.clone(),
-                );
-                // What is throttled was not refused: the same call is made again.
-                if !launched.refused.iter().all(is_throttled) || launched.refused.is_empty() {
-                    self.refuse(operation, epoch, &launched.refused, error, error_type)
-                        .await;
-                }
+        let Some(launch) = operation.launch() else {
+            return;
+        };
+        match rule::answered(launch, outcome) {
+            Outcome::Exist(launched) => {
+                let now = self.parts.clock.now();
+                self.record(operation, epoch, launched, now).await;
             }
-            Ok(launched) => self.record(operation, epoch, launched, now).await,
-            Err(FleetError::Refused(error)) => {
-                let refused = operation.launch().map(|launch| RefusedOffering {
-                    instance_type: None,
-                    zone: launch.request.zone.clone(),
-                    market: launch.request.market,
-                    cause: RefusalCause::Configuration,
-                    message: error.clone(),
-                });
-                let refused: Vec<RefusedOffering> = refused.into_iter().collect();
-                self.refuse(operation, epoch, &refused, error, "configuration")
-                    .await;
-            }
-            // The phase stays: the next look finds out.
-            Err(error @ (FleetError::Throttled(_) | FleetError::Unknown(_))) => {
-                tracing::warn!(op = %operation.id, %error, "launch not answered");
-            }
+            Outcome::Refused {
+                refused,
+                error,
+                error_type,
+            } => self.refuse(operation, epoch, &refused, error, error_type).await,
+            Outcome::Open(error) => tracing::warn!(op = %operation.id, %error, "launch not answered"),
         }
     }
 
@@ -250,7 +233,7 @@ impl Executor {
         for instance in launch
             .instances
             .iter()
-            .filter(|instance| !launch.ready.contains(&instance.id))
+            .filter(|instance| !launch.given_up && !launch.ready.contains(&instance.id))
         {
             let Ok(record) = self.read_record(&instance.id).await else {
                 unknown = true;
@@ -273,30 +256,31 @@ impl Executor {
                 writes.extend(put(&record, None));
             }
         }
-        let news = ready.len() > launch.ready.len();
-        let missing: Vec<&Instance> = launch
-            .instances
-            .iter()
-            .filter(|instance| !ready.contains(&instance.id))
-            .collect();
         let late = age(since, now) >= self.parts.settings.ready;
-        if !missing.is_empty() && late && !unknown {
-            self.give_up(operation, epoch, &missing, writes).await;
-            return;
-        }
-        if !news {
-            return;
-        }
+        let to = match rule::joined(&launch, &ready, late && !unknown) {
+            Joined::Wait => return,
+            Joined::News(to) => to,
+            Joined::Over => {
+                if let Some(launch) = operation.launch_mut() {
+                    launch.ready = ready;
+                    launch.given_up = true;
+                }
+                let note = "not Ready in time: what is missing is terminated";
+                if operation.advance(Phase::Joining, now, note).is_ok() {
+                    self.write(epoch, operation, writes, Attributes::new()).await;
+                }
+                return;
+            }
+            Joined::GiveUp(missing, to) => {
+                self.give_up(operation, epoch, &missing, to).await;
+                return;
+            }
+        };
         let joined: Vec<InstanceId> = ready
             .iter()
             .filter(|id| !launch.ready.contains(id))
             .cloned()
             .collect();
-        let to = if missing.is_empty() {
-            Phase::Done
-        } else {
-            Phase::Joining
-        };
         if let Some(launch) = operation.launch_mut() {
             launch.ready = ready;
         }
@@ -326,20 +310,18 @@ impl Executor {
         }
     }
 
-    async fn give_up(
-        &self,
-        mut operation: Operation,
-        epoch: Epoch,
-        missing: &[&Instance],
-        mut writes: Vec<Write>,
-    ) {
-        let ids: Vec<InstanceId> = missing.iter().map(|instance| instance.id.clone()).collect();
-        if let Err(error) = self.parts.fleet.terminate(&ids).await {
+    /// Terminates what is journaled as given up.
+    async fn give_up(&self, mut operation: Operation, epoch: Epoch, ids: &[InstanceId], to: Phase) {
+        if self.term() != Some(epoch) {
+            return;
+        }
+        if let Err(error) = self.parts.fleet.terminate(ids).await {
             tracing::warn!(op = %operation.id, %error, "machines that did not join were not terminated yet");
             return;
         }
+        let mut writes = Vec::new();
         let mut where_it_stopped = Vec::new();
-        for id in &ids {
+        for id in ids {
             if let Err(error) = self.parts.nodes.delete(&id.as_str().into()).await {
                 tracing::warn!(node = %id, %error, "the Node of a machine that did not join stays");
             }
@@ -353,35 +335,38 @@ impl Executor {
                 key: format!("{}{id}", NodeRecord::PREFIX),
             });
         }
-        let Some(launch) = operation.launch().cloned() else {
+        let Some(launch) = operation.launch() else {
             return;
         };
         let error = format!("not Ready in time, terminated: {}", where_it_stopped.join(", "));
-        let offering = |instance: &&Instance| {
-            let Instance {
-                instance_type,
-                zone,
-                market,
-                ..
-            } = instance;
-            (instance_type.clone(), zone.clone(), *market)
-        };
-        let offerings = missing.iter().map(offering).collect();
+        let missing = launch
+            .instances
+            .iter()
+            .filter(|instance| ids.contains(&instance.id));
+        let offerings = missing
+            .map(|instance| {
+                let Instance {
+                    instance_type,
+                    zone,
+                    market,
+                    ..
+                } = instance;
+                (instance_type.clone(), zone.clone(), *market)
+            })
+            .collect();
         let pool = &launch.request.pool;
         if let Err(error) = self.did_not_join(epoch, pool, offerings, &error).await {
             tracing::warn!(op = %operation.id, %error, "back-offs were not written");
             return;
         }
-        if missing.len() < launch.instances.len() {
+        if to == Phase::Failed {
             self.fail(operation, epoch, error, "join_timeout", writes).await;
             self.ask_for_a_plan();
             return;
         }
         operation.error_type = Some("join_timeout".to_owned());
         operation.error = Some(error.clone());
-        if operation
-            .advance(Phase::Refused, self.parts.clock.now(), error)
-            .is_ok()
+        if operation.advance(to, self.parts.clock.now(), error).is_ok()
             && self.write(epoch, operation, writes, Attributes::new()).await
         {
             self.ask_for_a_plan();
@@ -425,19 +410,5 @@ fn node_record(launch: &Launch, instance: &Instance, secret_expires_at: Option<T
         enrolled_at: None,
         ready_at: None,
         revoked_at: None,
-    }
-}
-
-fn is_throttled(refused: &RefusedOffering) -> bool {
-    refused.cause == RefusalCause::Throttled
-}
-
-fn cause_word(cause: RefusalCause) -> &'static str {
-    match cause {
-        RefusalCause::Capacity => "capacity",
-        RefusalCause::Quota => "quota",
-        RefusalCause::Configuration => "configuration",
-        RefusalCause::Throttled => "throttled",
-        RefusalCause::Other => "launch",
     }
 }

@@ -97,6 +97,9 @@ pub struct Launch {
     pub instances: Vec<Instance>,
     /// Those that have become Ready nodes.
     pub ready: Vec<InstanceId>,
+    /// Those that are not Ready by now are terminated, also one that becomes it.
+    #[serde(default)]
+    pub given_up: bool,
 }
 
 impl Launch {
@@ -109,6 +112,7 @@ impl Launch {
             requested_at: None,
             instances: Vec::new(),
             ready: Vec::new(),
+            given_up: false,
         }
     }
 

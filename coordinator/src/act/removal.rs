@@ -2,6 +2,10 @@
 //! kubelet is stopped, the machine is terminated, the Node is deleted, the record is forgotten. In that order, since
 //! a running kubelet would register again and a Node deleted early would lose its pods without grace.
 
+#[cfg(test)]
+mod model;
+mod rule;
+
 use std::{sync::PoisonError, time::Duration};
 
 use jiff::Timestamp;
@@ -10,6 +14,7 @@ use smartscale_proto::{
     v1::{DrainPhase, DrainReport, OnTimeout},
 };
 
+use self::rule::{Drained, Next};
 use super::{
     executor::Executor,
     journal::scaled,
@@ -32,14 +37,6 @@ const FORCED_GRACE: u32 = 30;
 /// Pods that were deleted by force are waited for so long beyond the drain's end.
 const FORCED: Duration = Duration::from_secs(60);
 
-/// How a drain ended.
-enum Drained {
-    Yes,
-    Gone,
-    No(String),
-    NotYet,
-}
-
 impl Executor {
     pub(super) async fn step_removal(&self, operation: Operation, epoch: Epoch) {
         let Some(removal) = operation.removal().cloned() else {
@@ -50,13 +47,13 @@ impl Executor {
             self.abort(operation, epoch, error, "not_ours").await;
             return;
         };
-        match operation.phase {
-            Phase::Planned => self.start_drain(operation, &removal, epoch).await,
-            Phase::Draining => self.drain(operation, &removal, &instance, epoch).await,
-            Phase::Stopping => self.stop(operation, &removal, &instance, epoch).await,
-            Phase::Terminating => self.terminate(operation, &removal, &instance, epoch).await,
-            Phase::Forgetting => self.forget(operation, &removal, &instance, epoch).await,
-            _ => {}
+        match rule::next(operation.phase) {
+            Next::Begin => self.start_drain(operation, &removal, epoch).await,
+            Next::Drain => self.drain(operation, &removal, &instance, epoch).await,
+            Next::Stop => self.stop(operation, &removal, &instance, epoch).await,
+            Next::Terminate => self.terminate(operation, &removal, &instance, epoch).await,
+            Next::Forget => self.forget(operation, &removal, &instance, epoch).await,
+            Next::Nothing => {}
         }
     }
 
@@ -131,15 +128,22 @@ impl Executor {
                 }
             }
         };
-        match drained {
-            Drained::NotYet => {}
-            Drained::No(error) => self.abort(operation, epoch, error, "drain_timeout").await,
-            Drained::Yes | Drained::Gone if operation.removes().is_none() => {
+        match (rule::drained(operation.removes().is_some(), &drained), drained) {
+            (None, _) => {}
+            (Some(_), Drained::No(error)) => self.abort(operation, epoch, error, "drain_timeout").await,
+            (Some(Phase::Done), _) => {
                 self.move_on(operation, epoch, Phase::Done, "drained; it stays cordoned")
                     .await;
             }
-            Drained::Yes if !removal.through_api => match self.is_empty(&operation, removal).await {
-                Ok(true) => self.move_on(operation, epoch, Phase::Stopping, "drained").await,
+            (Some(to), Drained::Gone) => {
+                let mut operation = operation;
+                if let Some(removal) = operation.removal_mut() {
+                    removal.lost = true;
+                }
+                self.move_on(operation, epoch, to, "the machine is gone").await;
+            }
+            (Some(to), _) if !removal.through_api => match self.is_empty(&operation, removal).await {
+                Ok(true) => self.move_on(operation, epoch, to, "drained").await,
                 Ok(false) => {
                     let note = "pods came back to the drained node: draining through the API";
                     self.take_drain_over(operation, now, epoch, note).await;
@@ -148,15 +152,7 @@ impl Executor {
                     tracing::warn!(op = %operation.id, %error, "nobody knows yet whether the drained node is empty");
                 }
             },
-            Drained::Yes => self.move_on(operation, epoch, Phase::Stopping, "drained").await,
-            Drained::Gone => {
-                let mut operation = operation;
-                if let Some(removal) = operation.removal_mut() {
-                    removal.lost = true;
-                }
-                self.move_on(operation, epoch, Phase::Terminating, "the machine is gone")
-                    .await;
-            }
+            (Some(to), _) => self.move_on(operation, epoch, to, "drained").await,
         }
     }
 
@@ -366,8 +362,8 @@ impl Executor {
             tracing::warn!(op = %operation.id, %error, "the machine was not terminated yet");
             return;
         }
-        if self.machine_gone(instance).await {
-            self.move_on(operation, epoch, Phase::Forgetting, "the machine is terminated")
+        if let Some(to) = rule::terminated(self.machine_gone(instance).await) {
+            self.move_on(operation, epoch, to, "the machine is terminated")
                 .await;
         }
     }

@@ -75,7 +75,7 @@ impl Executor {
             match self.order(vec![operation]).await {
                 Ok(()) => self.trouble(Severity::Warning, reason, "node_sick"),
                 Err(error) => {
-                    tracing::warn!(%instance, %error, "a sick machine's removal was not journaled yet")
+                    tracing::warn!(%instance, %error, "a sick machine's removal was not journaled yet");
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! The executor against a world in memory, killed after every single call that leaves the process.
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
+mod books;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},

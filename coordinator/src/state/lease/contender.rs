@@ -19,6 +19,9 @@
 //! - A holder whose time is over may still renew under the same epoch: the conditional write succeeds only if
 //!   nobody replaced it in between.
 
+#[cfg(test)]
+mod model;
+
 use std::time::Duration;
 
 use super::{Leadership, Settings};
