@@ -385,17 +385,26 @@ impl<'a> Search<'_, 'a> {
         false
     }
 
-    /// Whether all pods can be placed so, one after another in their order.
+    /// Whether all pods can be placed so, one after another in their order, while new nodes join as late as one of them
+    /// needs them.
     fn holds(&mut self, world: &mut World<'a>) -> bool {
         let pods = self.places.pods.clone();
         for (pod, host) in &pods {
             self.take(world, pod, *host);
         }
+        let is_new = |host: &usize| world.hosts[*host].place == Place::Planned;
+        let new: Vec<usize> = (0..world.hosts.len()).filter(is_new).collect();
+        new.iter().for_each(|host| world.set_gone(*host, true));
+        let mut joining = new.into_iter().peekable();
         let mut holds = true;
         for (pod, host) in &pods {
+            while let Some(joins) = joining.next_if(|next| next <= host) {
+                world.set_gone(joins, false);
+            }
             holds &= world.check(pod, &world.hosts[*host]).is_ok();
             self.put(world, pod, *host);
         }
+        joining.for_each(|joins| world.set_gone(joins, false));
         holds
     }
 
