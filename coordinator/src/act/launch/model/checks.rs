@@ -46,7 +46,6 @@ fn a_launch_that_is_taken_over_has_one_machine_and_right_books_whatever_is_lost_
 fn a_launch_of_three_attempts_has_right_books() {
     holds(Setting {
         refusals: 2,
-        faults: 3,
         ..setting()
     });
 }
