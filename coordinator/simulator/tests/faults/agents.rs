@@ -198,7 +198,7 @@ impl Agent {
                 },
                 _ = ticket.end.changed() => break,
                 _ = drains.changed() => self.note_drain(),
-                () = self.world.time.sleep(Duration::from_secs(2)) => {}
+                () = self.world.time.sleep(Duration::from_secs(3)) => {}
             }
         }
         leader.sessions.end(id, ticket.id);

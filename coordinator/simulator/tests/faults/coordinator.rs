@@ -173,8 +173,8 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
     let (decider, _) = Decider::new(decide::Parts {
         mode: Mode::Act,
         pace: Pace {
-            period: Duration::from_secs(10),
-            batch_idle: Duration::from_secs(3),
+            period: Duration::from_secs(15),
+            batch_idle: Duration::from_secs(4),
             batch_most: Duration::from_secs(10),
         },
         thinking: Thinking::Here,

@@ -59,7 +59,7 @@ impl Character {
                 faults: faults * 2,
                 crashes: random.random_range(0..8),
             },
-            until: Duration::from_secs(random.random_range(40..80)),
+            until: Duration::from_secs(random.random_range(30..65)),
             pace: Duration::from_secs(random.random_range(3..9)),
         }
     }
