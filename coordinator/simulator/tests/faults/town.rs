@@ -92,6 +92,9 @@ pub(crate) enum Bug {
     ClockStops,
 }
 
+/// What was last seen of the cluster, with the change that it is of.
+type Watched = (u64, Observed<Objects>);
+
 /// Store, cluster and cloud. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Town {
@@ -101,7 +104,7 @@ pub(crate) struct Town {
     pub(crate) policy: Arc<Policy>,
     pub(crate) bug: Option<Bug>,
     calls: Arc<AtomicU32>,
-    watched: Arc<Mutex<Option<(u64, Observed<Objects>)>>>,
+    watched: Arc<Mutex<Option<Watched>>>,
 }
 
 impl Town {
