@@ -49,12 +49,12 @@ async fn one_pod(site: &Site) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fourth_offering_is_reached_by_the_operation_that_three_refused() {
     let site = Site::start("three-refuse", &four_offerings()).await.unwrap();
-    let quota = Some("MaxSpotInstanceCountExceeded");
+    let quota = "MaxSpotInstanceCountExceeded";
     site.stack
         .ec2
         .set_offerings(&[
-            none_left("us-east-1a", "spot", quota),
-            none_left("us-east-1b", "spot", quota),
+            none_left("us-east-1a", "spot", Some(quota)),
+            none_left("us-east-1b", "spot", Some(quota)),
             none_left("us-east-1a", "on-demand", None),
         ])
         .await
@@ -70,12 +70,12 @@ async fn the_fourth_offering_is_reached_by_the_operation_that_three_refused() {
         .collect();
     assert_eq!(tokens, expected);
     assert!((2..=4).contains(&tokens.len()), "{tokens:?}");
-    assert!(launch["steps"].to_string().contains(quota.unwrap()), "{launch:#}");
+    assert!(launch["steps"].to_string().contains(quota), "{launch:#}");
     let launched = site.launched().await.unwrap();
     assert_eq!(launched.len(), 1, "{launched:?}");
     wait::until_true("the quota's name among the notifications", DEADLINE, || async {
         let messages = site.stack.account.take_messages(&site.stack.topic).await?;
-        Ok(messages.iter().any(|text| text.contains(quota.unwrap())))
+        Ok(messages.iter().any(|text| text.contains(quota)))
     })
     .await
     .unwrap();
