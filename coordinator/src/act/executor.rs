@@ -236,7 +236,7 @@ impl Executor {
                     );
                     self.tell_operation(operation, Severity::Info, message);
                 }
-                self.journal().begin(epoch, operations);
+                self.journal().begin(epoch, now, operations);
                 true
             }
             Err(error) => {
@@ -356,6 +356,11 @@ impl Executor {
             .open()
             .filter_map(|operation| Some(operation.removal()?.node.clone()))
             .collect()
+    }
+
+    /// When this coordinator began to lead.
+    pub(super) fn leads_since(&self) -> Option<Timestamp> {
+        self.journal().began_at()
     }
 
     /// The open operations.

@@ -20,6 +20,8 @@ const MOST: usize = 2_000;
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     epoch: Option<Epoch>,
+    /// The last term that was begun, and when.
+    began: Option<(Epoch, Timestamp)>,
     open: BTreeMap<OperationId, Operation>,
 }
 
@@ -27,6 +29,11 @@ impl Journal {
     /// The term that it was read for.
     pub(super) fn epoch(&self) -> Option<Epoch> {
         self.epoch
+    }
+
+    /// When this coordinator began to lead.
+    pub(super) fn began_at(&self) -> Option<Timestamp> {
+        self.began.map(|(_, at)| at)
     }
 
     /// The open operations, oldest first.
@@ -54,8 +61,11 @@ impl Journal {
     }
 
     /// Replaces everything by what the store says for a new term.
-    pub(super) fn begin(&mut self, epoch: Epoch, operations: Vec<Operation>) {
+    pub(super) fn begin(&mut self, epoch: Epoch, now: Timestamp, operations: Vec<Operation>) {
         self.epoch = Some(epoch);
+        if self.began.is_none_or(|(began, _)| began != epoch) {
+            self.began = Some((epoch, now));
+        }
         self.open = operations
             .into_iter()
             .map(|operation| (operation.id.clone(), operation))

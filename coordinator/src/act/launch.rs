@@ -256,7 +256,9 @@ impl Executor {
                 writes.extend(put(&record, None));
             }
         }
-        let late = age(since, now) >= self.parts.settings.ready;
+        // While nobody led no machine could enrol: its time begins anew with the leader's.
+        let waited = age(self.leads_since().map_or(since, |leads| leads.max(since)), now);
+        let late = waited >= self.parts.settings.ready;
         let to = match rule::joined(&launch, &ready, late && !unknown) {
             Joined::Wait => return,
             Joined::News(to) => to,

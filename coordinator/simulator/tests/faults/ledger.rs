@@ -220,8 +220,10 @@ impl Ledger {
             let (most, all) = books.operations.entry(request.operation.clone()).or_default();
             *most = (*most).max(request.count);
             all.extend(ids());
-            (of_token, all.len(), usize::try_from(*most).unwrap(), fresh)
+            (of_token, all.clone(), usize::try_from(*most).unwrap(), fresh)
         };
+        // Those of an attempt that did not join are terminated before the next.
+        let of_operation = of_operation.iter().filter(|id| self.is_alive(id)).count();
         if fresh {
             self.count(|counts| counts.launches += 1);
         }

@@ -128,3 +128,20 @@ async fn many_machines_are_launched_by_calls_of_fifty() {
     assert_eq!(stage.world.instances.lock().unwrap().len(), 120);
     assert_eq!(stage.world.count("launch"), 3);
 }
+
+#[tokio::test]
+async fn machines_that_no_leader_was_there_for_have_their_time_with_the_next() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    *stage.world.never_boots.lock().unwrap() = true;
+    stage.submit(&leader, &scale_up()).await.unwrap();
+    leader.turn().await;
+    *stage.world.elapsed.lock().unwrap() += Duration::from_secs(600);
+    let next = stage.leader().await;
+    next.turn().await;
+    assert_eq!(stage.world.count("terminate"), 0);
+    *stage.world.never_boots.lock().unwrap() = false;
+    assert!(stage.play(&next).await);
+    let operations = stage.operations().await;
+    assert_eq!((operations.len(), operations[0].phase), (1, Phase::Done));
+}
