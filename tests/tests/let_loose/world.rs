@@ -208,7 +208,7 @@ impl World {
         all
     }
 
-    pub(crate) async fn until_bound(&self, shape: &str, pods: &BTreeSet<PodKey>) {
+    pub(crate) async fn until_bound(&self, shape: &str, pods: &BTreeSet<PodKey>) -> anyhow::Result<()> {
         wait::until_true(
             &format!("{shape}: all placed pods to be bound"),
             DEADLINE,
@@ -224,7 +224,6 @@ impl World {
             },
         )
         .await
-        .unwrap();
     }
 
     /// Takes nodes and pods away again.
