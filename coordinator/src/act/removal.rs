@@ -419,7 +419,9 @@ impl Executor {
             }
         }
         let now = self.parts.clock.now();
-        let note = format!("{} is drained, terminated and forgotten", removal.node);
+        // A lost machine's pods were never told to go.
+        let drained = if removal.lost { "" } else { "drained, " };
+        let note = format!("{} is {drained}terminated and forgotten", removal.node);
         if operation.advance(Phase::Done, now, note).is_ok() {
             let forget = Write::Delete {
                 key: format!("{}{instance}", NodeRecord::PREFIX),

@@ -69,6 +69,8 @@ async fn a_record_without_a_machine_is_forgotten_with_its_node() {
     assert!(stage.world.place("taint i-lost") < stage.world.place("forget i-lost"));
     assert_eq!(stage.world.count("drain"), 0);
     assert_eq!(stage.world.count("leave"), 0);
+    let steps = &stage.operations().await[0].steps;
+    assert_eq!(steps.last().unwrap().note, "i-lost is terminated and forgotten");
     assert!(stage.store.get("node#i-lost").await.unwrap().is_none());
 }
 
