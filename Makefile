@@ -28,7 +28,7 @@ demo:
 ## test: all tests and checks, with what they need installed first (what CI runs)
 .PHONY: test
 test: tools lint programs
-	$(call part,tests,cargo test --workspace --quiet)
+	$(call part,tests,cargo test --workspace --quiet --no-fail-fast)
 	@echo "── make test: all parts passed"
 
 ## tools: installs the servers and tools that the tests need, pinned, once
@@ -76,19 +76,27 @@ light-programs:
 model:
 	cargo test --quiet --release --package smartscale-coordinator --no-default-features --lib model:: -- --include-ignored --nocapture
 
-# So long every target looks for files that break a reader.
+# So long every target looks for inputs that break a reader.
 FUZZ_SECONDS := 120
 
-## fuzz: looks for files that break a reader, other ones each time; FUZZ_SECONDS=120 a target
+## fuzz: looks for inputs that break a reader of files or of the network, other ones each time; FUZZ_SECONDS=120 a target
 .PHONY: fuzz
+fuzz: export SMARTSCALE_FUZZ_SECONDS := $(FUZZ_SECONDS)
 fuzz:
-	SMARTSCALE_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --quiet --profile fuzz --package smartscale-manifests --test fuzz -- --nocapture
+	cargo test --quiet --profile fuzz --package smartscale-manifests --test fuzz -- --nocapture
+	cargo test --quiet --profile fuzz --no-default-features --features smartscale-agent/kube --package smartscale-proto --package smartscale-coordinator --package smartscale-agent --lib fuzz:: -- --nocapture
+
+## agent: the agent as it is shipped: small (docs/figures.md)
+.PHONY: agent
+agent:
+	$(call part,agent,cargo build --quiet --profile agent --package smartscale-agent)
+	@echo "$(CARGO_TARGET_DIR)/agent/smartscale-agent"
 
 ## bench: benchmarks and the figures of a release build, with the machine's description (docs/figures.md)
 .PHONY: bench
 bench: export SMARTSCALE_AGENT = $(CARGO_TARGET_DIR)/agent/smartscale-agent
-bench: tools
-	$(call part,agent,cargo build --quiet --profile agent --package smartscale-agent)
+bench: tools agent
+	$(call part,peers,tests/rig/install node_exporter)
 	$(call part,release programs,cargo build --quiet --release --workspace --bins --bench planner --bench figures)
 	$(call part,benchmarks,cargo bench --quiet --workspace --bench planner)
 	$(call part,figures,cargo bench --quiet --workspace --bench figures)
@@ -99,6 +107,12 @@ bench-planner: export SMARTSCALE_PROGRAM = $(CARGO_TARGET_DIR)/release/smartscal
 bench-planner:
 	cargo build --quiet --release --package smartscale
 	cargo bench --quiet --package smartscale-planner --bench batches
+
+## contention: eight processes contend for one lease for a minute, on SQLite and on DynamoDB Local (`make test`: ten seconds)
+.PHONY: contention
+contention: export SMARTSCALE_CONTEND_SECONDS := 60
+contention: tools
+	cargo test --quiet --workspace --test adapters contention -- --nocapture
 
 ## rig: brings the real servers up for a person, prints the environment to use them, ends them with Ctrl-C
 .PHONY: rig

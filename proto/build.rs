@@ -3,8 +3,8 @@ use std::{env, error::Error, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("proto");
-    let files =
-        ["enrolment", "agent", "admin"].map(|name| root.join("smartscale/v1").join(format!("{name}.proto")));
+    let files = ["enrolment", "agent", "admin", "people"]
+        .map(|name| root.join("smartscale/v1").join(format!("{name}.proto")));
     for file in &files {
         println!("cargo:rerun-if-changed={}", file.display());
     }

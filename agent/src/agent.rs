@@ -2,7 +2,7 @@
 //!
 //! The parts are the outside world; the loops in here are the agent. All of them run in one task: the machine is for others.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rand::{SeedableRng as _, rngs::SmallRng};
 use smartscale_proto::{
@@ -15,22 +15,24 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::{
+    bind::{self, Binding},
     boot::{Boot, Progress},
     config::Config,
-    drain::{self, Drainer, Engine},
+    drain::{self, Drainer, Engine, TermsKeeper},
     enrol::{Attestor, Enrolled, Enroller},
     health::{
         Vitals,
-        observe::{Intervals, Observer},
+        observe::{Intervals, Observer, Sample},
     },
-    k3s::K3sFiles,
+    k3s::{K3sFiles, server::JoinServer},
     kubelet::KubeletApi,
     machine::MachineIdentity,
     notices::{NoticeSource, watch::Watcher},
     outbox::Outbox,
-    retire::{Retirement, retirement},
-    secrets::Secrets,
+    retire::{Retirement, Retirer, retirement},
+    secrets::{Secrets, offer::Offers},
     session::Session,
+    shutdown::{Farewell, Shutdowns},
     state::StateFolder,
     units::Units,
 };
@@ -56,12 +58,16 @@ pub struct Parts {
     pub attestor: Arc<dyn Attestor>,
     /// Its services.
     pub units: Arc<dyn Units>,
+    /// Looks at the K3s server before it is joined.
+    pub server: Arc<dyn JoinServer>,
     /// K3s' files.
     pub files: Arc<dyn K3sFiles>,
     /// The Kubernetes API with the kubelet's credential.
     pub kubelet: Arc<dyn KubeletApi>,
     /// Its vital signs.
     pub vitals: Arc<dyn Vitals>,
+    /// What announces its end.
+    pub shutdowns: Arc<dyn Shutdowns>,
 }
 
 /// A loop ended that never should: the process has to end, so that systemd starts it anew.
@@ -75,13 +81,17 @@ pub struct Agent {
     enroller: Arc<Enroller>,
     engine: Engine,
     retirement: Retirement,
+    binding: Binding,
     session: Session,
     observer: Observer,
     watcher: Watcher,
+    farewell: Farewell,
     clock: SharedClock,
     drainer: Drainer,
+    retirer: Retirer,
     enrolled: watch::Sender<Option<Enrolled>>,
     channel: watch::Receiver<Option<Channel>>,
+    renew: watch::Receiver<Option<Duration>>,
     step: watch::Receiver<Option<Progress>>,
 }
 
@@ -110,11 +120,15 @@ impl Agent {
         let latest = watch::Sender::new(None);
         let channel = watch::Sender::new(None);
         let step = watch::Sender::new(None);
+        let skew = watch::Sender::new(None);
+        let renew = watch::Sender::new(None);
         let intervals = watch::Sender::new(Intervals {
             changing: config.health.changing,
             quiet: config.health.quiet,
         });
 
+        let offers = Offers::default();
+        let terms = TermsKeeper::new(Arc::clone(&folder), config.drain.terms);
         let (drainer, engine) = drain::engine(drain::Tools {
             api: Arc::clone(&parts.kubelet),
             folder: Arc::clone(&folder),
@@ -130,13 +144,16 @@ impl Agent {
             Arc::clone(&clock),
             config.k3s.unit.clone(),
         );
+        let (binder, binding) = bind::binding(Arc::clone(&parts.kubelet), outbox.clone(), Arc::clone(&clock));
         let enroller = Arc::new(Enroller {
             dialer: dialer.clone(),
             attestor: parts.attestor,
             folder: Arc::clone(&folder),
             clock: Arc::clone(&clock),
+            configured: config.anchors.clone(),
             endpoints: config.coordinators.clone(),
             boot_id: boot_id.clone(),
+            offers: offers.clone(),
         });
         let watcher = Watcher {
             source: parts.notices,
@@ -145,7 +162,18 @@ impl Agent {
             folder: Arc::clone(&folder),
             clock: Arc::clone(&clock),
             interval: config.notice_interval,
-            drain: config.drain,
+            terms: terms.clone(),
+            retirer: retirer.clone(),
+            node: node.subscribe(),
+        };
+        let farewell = Farewell {
+            source: parts.shutdowns,
+            drainer: drainer.clone(),
+            terms: terms.clone(),
+            force_grace: config.drain.settings.force_grace,
+            folder: Arc::clone(&folder),
+            clock: Arc::clone(&clock),
+            boot_id: boot_id.clone(),
             node: node.subscribe(),
         };
         let observer = Observer {
@@ -156,6 +184,7 @@ impl Agent {
             unit: config.k3s.unit.clone(),
             settings: config.health,
             intervals: intervals.subscribe(),
+            skew: skew.subscribe(),
             node: node.subscribe(),
             latest: latest.clone(),
         };
@@ -167,17 +196,24 @@ impl Agent {
             outbox: outbox.clone(),
             health: latest.subscribe(),
             intervals,
+            skew,
             channel: channel.clone(),
             drainer: drainer.clone(),
-            drain: config.drain,
-            retirer,
+            terms,
+            retirer: retirer.clone(),
+            binder,
+            renew: renew.clone(),
             boot_id: boot_id.clone(),
+            offers: offers.clone(),
+            takes_offers: config.secrets.from_coordinator,
         };
         let boot = Boot {
             config,
             clock: Arc::clone(&clock),
             machine: parts.machine,
             secrets: parts.secrets,
+            offers,
+            server: parts.server,
             enroller: Arc::clone(&enroller),
             files: parts.files,
             units: parts.units,
@@ -194,13 +230,17 @@ impl Agent {
             enroller,
             engine,
             retirement,
+            binding,
             session,
             observer,
             watcher,
+            farewell,
             clock,
             drainer,
+            retirer,
             enrolled,
             channel: channel.subscribe(),
+            renew: renew.subscribe(),
             step: step.subscribe(),
         }
     }
@@ -209,6 +249,18 @@ impl Agent {
     #[must_use]
     pub fn drainer(&self) -> Drainer {
         self.drainer.clone()
+    }
+
+    /// Gives orders about this agent's kubelet from the machine itself.
+    #[must_use]
+    pub fn retirer(&self) -> Retirer {
+        self.retirer.clone()
+    }
+
+    /// The latest health.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Sample> {
+        self.observer.latest.subscribe()
     }
 
     /// The node's name, once it is known.
@@ -233,44 +285,52 @@ impl Agent {
             enroller,
             engine,
             retirement,
+            binding,
             session,
             observer,
             watcher,
+            farewell,
             clock,
             drainer,
+            retirer,
             enrolled,
             channel,
+            renew: asked,
             ..
         } = self;
         let boot = async {
             boot.run().await;
             std::future::pending::<()>().await;
         };
-        // The engine ends with the last handle, which lives as long as this.
-        let _drainer = drainer;
+        // Engine and retirement end with their last handles, which live as long as this.
+        let _handles = (drainer, retirer);
         tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             () = Box::pin(engine.run()) => Err(Ended("drain")),
             () = Box::pin(retirement.run()) => Err(Ended("retirement")),
+            () = Box::pin(binding.run()) => Err(Ended("binding")),
             () = Box::pin(watcher.run()) => Err(Ended("watch for notices")),
+            () = Box::pin(farewell.run()) => Err(Ended("watch for shutdowns")),
             () = Box::pin(session.run()) => Err(Ended("session")),
             () = Box::pin(observer.run()) => Err(Ended("observation of health")),
-            () = Box::pin(renew(enroller, clock, enrolled, channel)) => Err(Ended("renewal")),
+            () = Box::pin(renew(enroller, clock, enrolled, channel, asked)) => Err(Ended("renewal")),
             () = Box::pin(boot) => Err(Ended("boot")),
         }
     }
 }
 
-/// Renews the certificate at half of its life, over the session's channel, whose streams go on.
+/// Renews the certificate at half of its life, or when the coordinator asks for it, over the session's channel, whose streams go on.
 async fn renew(
     enroller: Arc<Enroller>,
     clock: SharedClock,
     enrolled: watch::Sender<Option<Enrolled>>,
     mut channel: watch::Receiver<Option<Channel>>,
+    mut asked: watch::Receiver<Option<Duration>>,
 ) {
     let mut present = enrolled.subscribe();
     let mut random = SmallRng::seed_from_u64(rand::random());
     let mut failures = 0;
+    let mut due = false;
     loop {
         let Ok(current) = present
             .wait_for(Option::is_some)
@@ -280,7 +340,14 @@ async fn renew(
             return;
         };
         let Some(current) = current else { continue };
-        clock.sleep(current.until_renewal(clock.now())).await;
+        if !due {
+            let within = tokio::select! {
+                () = clock.sleep(current.until_renewal(clock.now())) => Duration::ZERO,
+                Ok(()) = asked.changed() => asked.borrow_and_update().unwrap_or_default(),
+            };
+            // A fleet that is asked at once does not come at once.
+            clock.sleep(within.mul_f64(rand::random())).await;
+        }
         let left = age(clock.now(), current.not_after);
         let open = tokio::select! {
             biased;
@@ -292,9 +359,10 @@ async fn renew(
         };
         let renewal = match open {
             Some(open) => enroller.renew(open, &current).await,
-            // It has expired while no coordinator was in reach.
+            // It has ended while no coordinator was in reach.
             None => enroller.enrol_again(&current.machine).await,
         };
+        due = renewal.is_err();
         match renewal {
             Ok(renewed) => {
                 tracing::info!(not_after = %renewed.not_after, "the certificate was renewed");

@@ -11,6 +11,7 @@
 //! [`embedded`] one. The real adapters of Secrets Manager and of the Kubernetes API are behind the features `aws` and `kube`.
 
 pub mod agent;
+pub mod bind;
 pub mod boot;
 pub mod config;
 pub mod drain;
@@ -27,6 +28,7 @@ pub mod outbox;
 pub mod retire;
 pub mod secrets;
 pub mod session;
+pub mod shutdown;
 pub mod state;
 pub mod units;
 

@@ -3,7 +3,11 @@
 //! The program and not D-Bus, because it is on every machine that has systemd, needs no library, and a stand-in for it
 //! is a script.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use smartscale_proto::time::{SharedClock, within};
@@ -13,6 +17,9 @@ use crate::error::Failure;
 
 /// Time for one call. Stopping a unit may take its `TimeoutStopSec` (90 s by default).
 const CALL_TIME: Duration = Duration::from_secs(120);
+
+/// Lines of a journal that are read, and bytes of them.
+const WORDS: (&str, usize) = ("40", 16 * 1024);
 
 /// Starts, stops and asks services.
 #[async_trait]
@@ -32,27 +39,33 @@ pub trait Units: Send + Sync {
     /// # Errors
     /// [`Failure`] with what systemd says.
     async fn active_state(&self, unit: &str) -> Result<String, Failure>;
+    /// The last lines that `unit` wrote, the newest last; empty where nobody keeps them.
+    async fn last_words(&self, _unit: &str) -> String {
+        String::new()
+    }
 }
 
 /// systemd through its program.
 pub struct Systemctl {
     program: PathBuf,
+    journal: PathBuf,
     clock: SharedClock,
 }
 
 impl Systemctl {
-    /// Calls `program` (a path, or a name to be found in `PATH`).
+    /// Calls `program`, and `journal` for what a unit wrote (paths, or names to be found in `PATH`).
     #[must_use]
-    pub fn new(program: impl Into<PathBuf>, clock: SharedClock) -> Self {
+    pub fn new(program: impl Into<PathBuf>, journal: impl Into<PathBuf>, clock: SharedClock) -> Self {
         Self {
             program: program.into(),
+            journal: journal.into(),
             clock,
         }
     }
 
-    async fn call(&self, arguments: &[&str]) -> Result<String, Failure> {
-        let said = |what: &str| format!("{} {}: {what}", self.program.display(), arguments.join(" "));
-        let output = Command::new(&self.program)
+    async fn call(&self, program: &Path, arguments: &[&str]) -> Result<String, Failure> {
+        let said = |what: &str| format!("{} {}: {what}", program.display(), arguments.join(" "));
+        let output = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
             .kill_on_drop(true)
@@ -75,16 +88,21 @@ impl Units for Systemctl {
     async fn start(&self, unit: &str) -> Result<(), Failure> {
         // The job is queued alone: K3s reports itself started only once it has joined, and the agent does not want to
         // wait for that here.
-        self.call(&["--no-block", "start", unit]).await.map(drop)
+        self.call(&self.program, &["--no-block", "start", unit])
+            .await
+            .map(drop)
     }
 
     async fn stop(&self, unit: &str) -> Result<(), Failure> {
-        self.call(&["stop", unit]).await.map(drop)
+        self.call(&self.program, &["stop", unit]).await.map(drop)
     }
 
     async fn active_state(&self, unit: &str) -> Result<String, Failure> {
         let state = self
-            .call(&["show", "--property=ActiveState", "--value", unit])
+            .call(
+                &self.program,
+                &["show", "--property=ActiveState", "--value", unit],
+            )
             .await?;
         match state.as_str() {
             "active" | "activating" | "deactivating" | "failed" | "inactive" | "reloading"
@@ -94,6 +112,26 @@ impl Units for Systemctl {
                 Err(Failure::because(format!(
                     "systemd says `{other}` for the state of {unit}"
                 )))
+            }
+        }
+    }
+
+    async fn last_words(&self, unit: &str) -> String {
+        let arguments = [
+            "--unit",
+            unit,
+            "--boot",
+            "--lines",
+            WORDS.0,
+            "--output",
+            "cat",
+            "--no-pager",
+        ];
+        match self.call(&self.journal, &arguments).await {
+            Ok(text) => text.chars().take(WORDS.1).collect(),
+            Err(error) => {
+                tracing::debug!(%error, "the unit's journal cannot be read");
+                String::new()
             }
         }
     }
@@ -112,7 +150,7 @@ mod tests {
         let path = folder.path().join("systemctl");
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        Systemctl::new(path, Arc::new(SystemClock))
+        Systemctl::new(path.clone(), path, Arc::new(SystemClock))
     }
 
     #[tokio::test]
@@ -134,6 +172,17 @@ mod tests {
             "--no-block start k3s-agent.service\nstop k3s-agent.service\n\
              show --property=ActiveState --value k3s-agent.service\n"
         );
+    }
+
+    #[tokio::test]
+    async fn the_last_words_of_a_unit_are_its_journals() {
+        let folder = tempfile::tempdir().unwrap();
+        let units = systemctl(
+            &folder,
+            "test \"$2\" = k3s-agent.service && echo 'not authorized'",
+        );
+        assert_eq!(units.last_words("k3s-agent.service").await, "not authorized");
+        assert_eq!(units.last_words("other.service").await, "");
     }
 
     #[tokio::test]

@@ -21,13 +21,19 @@ use crate::{
         ClusterView, MetricsSource,
         agents::AgentHealth,
         export,
+        market::{self, Keeper, MarketSource},
+        notices::{
+            board::NoticeBoard,
+            listen::{self, NoticeQueue},
+        },
         sources::{self, Sources},
     },
     serve::{
         self,
         admin::{self, Orders, SourceView},
-        attest::TokenAttestor,
+        attest::Attestor,
         authority::Authority,
+        join_tokens::Joining,
         sessions::{SessionSettings, Sessions},
     },
     state::{
@@ -39,7 +45,10 @@ use crate::{
         hub::{Courier, Hub},
     },
 };
-use smartscale_proto::time::SharedClock;
+use smartscale_proto::time::{SharedClock, within};
+
+/// The first decision waits so long for the market's first answers.
+const FIRST_PRICES: Duration = Duration::from_secs(10);
 
 /// How a coordinator runs.
 #[derive(Debug, Clone)]
@@ -82,6 +91,12 @@ pub struct Outside {
     pub cluster: Arc<dyn ClusterView>,
     /// Utilisation; `None`: the agents alone.
     pub metrics: Option<Arc<dyn MetricsSource>>,
+    /// The queue of EC2's notices; `None`: they come from the agents alone.
+    pub queue: Option<Arc<dyn NoticeQueue>>,
+    /// Types and prices; `None`: those of the policy and the built-in catalogue.
+    pub market: Option<(Arc<dyn MarketSource>, market::Settings)>,
+    /// What machines join the cluster with; `None`: they find that elsewhere.
+    pub joining: Option<Joining>,
     /// Tasks of the adapters.
     pub tasks: Vec<OutsideTask>,
 }
@@ -92,6 +107,8 @@ pub struct Program {
     pub settings: Settings,
     /// Signs certificates.
     pub authority: Arc<Authority>,
+    /// Judges the proofs of new machines.
+    pub attestor: Arc<dyn Attestor>,
     /// The policy; a new value takes effect at once.
     pub policy: watch::Receiver<PolicyInForce>,
     /// The clock.
@@ -133,6 +150,7 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
     let Program {
         settings,
         authority,
+        attestor,
         policy,
         clock,
         ids,
@@ -155,14 +173,25 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
         Arc::clone(&tell),
         rvn,
     );
+    let notices = NoticeBoard::new(Arc::clone(&store), Arc::clone(&tell), Arc::clone(&clock));
     let sessions = Sessions::new(
         settings.sessions,
+        Arc::clone(&notices),
         Arc::clone(&store),
         Arc::clone(&tell),
         Arc::clone(&clock),
     );
+    sessions.follow(policy.clone());
     let agents: Arc<dyn Agents> = sessions.clone();
     let health: Arc<dyn AgentHealth> = sessions.clone();
+    let market = outside
+        .market
+        .map(|(source, settings)| Keeper::new(source, policy.clone(), settings, Arc::clone(&clock)));
+    let (keeper, kept) = market.unzip();
+    let (policy, market, priced) = match kept {
+        Some(kept) => (kept.policy, Some(kept.view), Some(kept.first)),
+        None => (policy, None, None),
+    };
     let fleet: Arc<dyn Fleet> = Arc::new(Paced::new(outside.fleet, Arc::clone(&clock)));
     let (sources, view) = Sources::new(
         sources::Parts {
@@ -170,6 +199,7 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
             metrics: outside.metrics,
             agents: health,
             fleet: Arc::clone(&fleet),
+            market,
             store: Arc::clone(&store),
             leadership: leadership.clone(),
             tell: Arc::clone(&tell),
@@ -179,6 +209,7 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
         settings.sources,
     );
     let executor = Executor::new(act::Parts {
+        mode: settings.mode,
         settings: settings.act,
         clock: Arc::clone(&clock),
         ids: Arc::clone(&ids),
@@ -187,6 +218,7 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
         fleet,
         nodes: Arc::clone(&outside.nodes),
         agents,
+        notices: Arc::clone(&notices),
         cluster: Arc::clone(&outside.cluster),
         leadership: leadership.clone(),
         policy: policy.clone(),
@@ -203,10 +235,21 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
         cluster: Arc::clone(&outside.cluster),
         policy,
         leadership: leadership.clone(),
+        notices: Arc::clone(&notices),
         executor: Arc::clone(&executor),
         tell: Arc::clone(&tell),
         nudge: Arc::clone(&nudge),
         ids,
+    });
+    let listening = outside.queue.map(|queue| listen::Parts {
+        queue,
+        board: notices,
+        store: Arc::clone(&store),
+        leadership: leadership.clone(),
+        wake: wake(&view, &executor, &nudge),
+        tell: Arc::clone(&tell),
+        counts: metrics.clone(),
+        clock: Arc::clone(&clock),
     });
     let mut door = serve::Settings::new(settings.name.clone(), settings.advertise);
     door.peers = settings.peers;
@@ -216,12 +259,13 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
         serve::Parts {
             settings: door,
             authority,
-            attestor: Arc::new(TokenAttestor::new(Arc::clone(&clock))),
+            attestor,
             store,
             clock,
             tell,
             leadership: leadership.clone(),
             sessions,
+            joining: outside.joining,
             admin: admin::Parts {
                 mode: settings.mode.as_str().to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -248,10 +292,32 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
     let lasting = CancellationToken::new();
     let mut tasks: JoinSet<Task> = JoinSet::new();
     let mut rest: JoinSet<Task> = JoinSet::new();
-    spawn(&mut tasks, "decisions", decider.run(acting.clone()));
+    let deciding = acting.clone();
+    let waiting = Arc::clone(&keeping);
+    spawn(&mut tasks, "decisions", async move {
+        if let Some(priced) = priced {
+            // A first decision by assumed prices would be corrected by a second, at the cost of a node or two.
+            tokio::select! {
+                biased;
+                () = deciding.cancelled() => {}
+                _ = within(&*waiting, FIRST_PRICES, priced) => {}
+            }
+        }
+        decider.run(deciding).await;
+    });
     spawn(&mut tasks, "operations", executor.run(acting.clone()));
     tasks.spawn(async move { ("the door", serving.await.map_err(|error| chain(&error))) });
     spawn(&mut rest, "sources", sources.run(lasting.clone()));
+    if let Some(parts) = listening {
+        spawn(
+            &mut rest,
+            "the queue of notices",
+            listen::run(parts, lasting.clone()),
+        );
+    }
+    if let Some(keeper) = keeper {
+        spawn(&mut rest, "the market", keeper.run(lasting.clone()));
+    }
     for courier in couriers {
         spawn(&mut rest, courier.name(), courier.run(lasting.clone()));
     }
@@ -307,6 +373,16 @@ fn spawn(tasks: &mut JoinSet<Task>, name: &'static str, task: impl Future<Output
         task.await;
         (name, Ok(()))
     });
+}
+
+/// Has a notice acted on, and the machines looked at, at once.
+fn wake(view: &sources::View, executor: &Arc<Executor>, nudge: &Arc<Notify>) -> Box<dyn Fn() + Send + Sync> {
+    let (view, executor, nudge) = (view.clone(), Arc::clone(executor), Arc::clone(nudge));
+    Box::new(move || {
+        view.refresh_fleet();
+        executor.compare_books();
+        nudge.notify_one();
+    })
 }
 
 /// Whether the coordinator can do its work, as a leader or as a standby.

@@ -14,11 +14,10 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use x509_parser::prelude::FromDer as _;
 
 use crate::{
     files::{FileError, read_private, write_private},
-    identity::{BadIdentity, Identity, Segment},
+    identity::{BadIdentity, Identity, Leaf, Segment},
     tls::{Anchors, Credential, TlsError, client::Expected, keys},
 };
 
@@ -61,6 +60,9 @@ pub enum CredentialsError {
     /// A certificate or key in it cannot be used.
     #[error("a certificate or key of the credentials cannot be used")]
     Tls(#[from] TlsError),
+    /// The certificate was handed out for another key.
+    #[error("the certificate was not made for this key")]
+    OtherKey,
     /// The certificate names no identity.
     #[error("the certificate of the credentials names nobody")]
     Identity(#[from] BadIdentity),
@@ -123,11 +125,7 @@ impl Credentials {
     /// # Errors
     /// [`CredentialsError`] when the certificate cannot be read.
     pub fn not_after(&self) -> Result<Timestamp, CredentialsError> {
-        let leaf = self.leaf()?;
-        let unreadable = || CredentialsError::Form("the certificate cannot be read".to_owned());
-        let (_, parsed) =
-            x509_parser::certificate::X509Certificate::from_der(&leaf).map_err(|_| unreadable())?;
-        Timestamp::from_second(parsed.validity().not_after.timestamp()).map_err(|_| unreadable())
+        Ok(Leaf::from_certificate(&self.leaf()?)?.not_after)
     }
 
     fn leaf(&self) -> Result<rustls_pki_types::CertificateDer<'static>, CredentialsError> {
@@ -135,6 +133,70 @@ impl Credentials {
             .into_iter()
             .next()
             .ok_or_else(|| CredentialsError::Form("there is no certificate".to_owned()))
+    }
+}
+
+/// What an administrator hands back to whoever sent a request: everything but the key, which the person has. Nothing in
+/// it is secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// The cluster's name in certificates.
+    pub cluster: Segment,
+    /// The trust domain.
+    pub trust: Segment,
+    /// Coordinators, `host:port`.
+    pub endpoints: Vec<String>,
+    /// The certificate authorities to trust, PEM.
+    pub ca: String,
+    /// The person's certificate with its intermediates, PEM, leaf first.
+    pub certificate: String,
+}
+
+impl Grant {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// [`CredentialsError::Form`] saying what is wrong.
+    pub fn parse(text: &str) -> Result<Self, CredentialsError> {
+        toml::from_str(text).map_err(|error| CredentialsError::Form(error.to_string()))
+    }
+
+    /// The text to hand back.
+    ///
+    /// # Errors
+    /// [`CredentialsError::Form`] when it has no such form, which none of ours lacks.
+    pub fn to_text(&self) -> Result<String, CredentialsError> {
+        toml::to_string_pretty(self).map_err(|error| CredentialsError::Form(error.to_string()))
+    }
+
+    /// The person's credentials, with the key (PEM) that the certificate was asked for.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] when the certificate is of another key or names nobody.
+    pub fn with_key(self, key: String) -> Result<Credentials, CredentialsError> {
+        let Self {
+            cluster,
+            trust,
+            endpoints,
+            ca,
+            certificate,
+        } = self;
+        let credentials = Credentials {
+            cluster,
+            trust,
+            endpoints,
+            ca,
+            certificate,
+            key,
+        };
+        let read = credentials.credential()?;
+        let own = read.chain.first().zip(read.key.as_ref());
+        if !own.is_some_and(|(leaf, key)| keys::belong(leaf, key)) {
+            return Err(CredentialsError::OtherKey);
+        }
+        credentials.identity()?;
+        Ok(credentials)
     }
 }
 
@@ -175,6 +237,29 @@ mod tests {
             "spiffe://smartscale/cluster/demo/admin/viewer/jo"
         );
         assert!(read.not_after().unwrap() > Timestamp::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn a_certificate_for_another_key_is_not_taken() {
+        let Credentials {
+            cluster,
+            trust,
+            endpoints,
+            ca,
+            certificate,
+            key,
+        } = credentials();
+        let grant = Grant {
+            cluster,
+            trust,
+            endpoints,
+            ca,
+            certificate,
+        };
+        let grant = Grant::parse(&grant.to_text().unwrap()).unwrap();
+        assert!(grant.clone().with_key(key).is_ok());
+        let other = KeyPair::generate().unwrap().serialize_pem();
+        assert!(matches!(grant.with_key(other), Err(CredentialsError::OtherKey)));
     }
 
     #[test]

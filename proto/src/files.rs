@@ -1,4 +1,4 @@
-//! Files that only their owner may read: keys and credentials.
+//! Files that are written as a whole, most of which only their owner may read: keys and credentials.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -66,6 +66,18 @@ pub fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
 /// # Errors
 /// [`FileError::Write`]; an existing file is untouched then.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    write(path, content, 0o600)
+}
+
+/// Writes a file that others may read as the umask says, as a whole or not at all.
+///
+/// # Errors
+/// [`FileError::Write`]; an existing file is untouched then.
+pub fn write_public(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    write(path, content, 0o666)
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     let failed = |source| FileError::Write {
         path: path.to_owned(),
         source,
@@ -81,7 +93,7 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), FileError> {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
-            .mode(0o600)
+            .mode(mode)
             .open(&partial)?;
         file.write_all(content)?;
         file.sync_all()?;

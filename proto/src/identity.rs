@@ -13,6 +13,7 @@
 
 use std::{fmt, str::FromStr};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use x509_parser::{extensions::GeneralName, prelude::FromDer as _};
 
@@ -156,6 +157,40 @@ pub enum BadIdentity {
     /// The certificate does not carry exactly one URI.
     #[error("the certificate carries {0} URIs in its subject alternative name, one is needed")]
     UriCount(usize),
+}
+
+/// What a certificate says of its holder and of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// Whose it is.
+    pub identity: Identity,
+    /// Its serial number, in lower-case hexadecimal.
+    pub serial: String,
+    /// When its life begins.
+    pub not_before: Timestamp,
+    /// When it ends.
+    pub not_after: Timestamp,
+}
+
+impl Leaf {
+    /// Reads a certificate (DER).
+    ///
+    /// # Errors
+    /// As [`Identity::from_certificate`], and when it holds a time that cannot be.
+    pub fn from_certificate(der: &[u8]) -> Result<Self, BadIdentity> {
+        let identity = Identity::from_certificate(der)?;
+        let unreadable = |what: &dyn fmt::Display| BadIdentity::Certificate(what.to_string());
+        let (_, certificate) =
+            x509_parser::certificate::X509Certificate::from_der(der).map_err(|error| unreadable(&error))?;
+        let time = |seconds| Timestamp::from_second(seconds).map_err(|error| unreadable(&error));
+        let validity = certificate.validity();
+        Ok(Self {
+            identity,
+            serial: hex::encode(certificate.raw_serial()),
+            not_before: time(validity.not_before.timestamp())?,
+            not_after: time(validity.not_after.timestamp())?,
+        })
+    }
 }
 
 impl Identity {

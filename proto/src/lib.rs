@@ -6,13 +6,20 @@
 //! - [`tls`]: mutual TLS whose material may change while connections are open
 //! - [`time`]: the clock that every loop asks, and conversions of the wire's times
 //! - [`backoff`]: validated retry delays
+//! - [`audit`]: the chain of what was done by whom, how it is sealed and how it is checked
 //! - [`credentials`]: the file that makes a person known to a cluster
 //! - [`files`]: files that only their owner may read
+//! - [`k3s`]: how K3s' tokens name a cluster's authority
 
+pub mod attestation;
+pub mod audit;
 pub mod backoff;
 pub mod credentials;
 pub mod files;
+#[cfg(test)]
+mod fuzz;
 pub mod identity;
+pub mod k3s;
 pub mod permission;
 pub mod time;
 pub mod tls;

@@ -57,6 +57,24 @@ const TABLE: &[(&str, Requirement)] = &[
     ("/smartscale.v1.Admin/Pause", Requirement::Role(Role::Operator)),
     ("/smartscale.v1.Admin/Resume", Requirement::Role(Role::Operator)),
     ("/smartscale.v1.Admin/Scale", Requirement::Role(Role::Operator)),
+    (
+        "/smartscale.v1.Identities/IssueIdentity",
+        Requirement::Role(Role::Admin),
+    ),
+    (
+        "/smartscale.v1.Identities/ListIdentities",
+        Requirement::Role(Role::Admin),
+    ),
+    (
+        "/smartscale.v1.Identities/RevokeIdentity",
+        Requirement::Role(Role::Admin),
+    ),
+    // An auditor must not need the power to change anything.
+    ("/smartscale.v1.Audit/ListAudit", Requirement::Role(Role::Viewer)),
+    (
+        "/smartscale.v1.Audit/ExportAudit",
+        Requirement::Role(Role::Viewer),
+    ),
 ];
 
 /// Who may call the method at `path` (`/package.Service/Method`); `None` for one that nobody may.

@@ -9,8 +9,12 @@
 
 mod step;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use jiff::SignedDuration;
 use smartscale_proto::{time::SharedClock, v1::BootStep};
 use tokio::sync::{Notify, watch};
 
@@ -19,15 +23,16 @@ pub use step::Progress;
 use crate::{
     config::Config,
     enrol::{Enrolled, Enroller},
-    error::Failure,
-    k3s::{DropIn, K3sFiles},
+    error::{Failure, Known},
+    k3s::{DropIn, K3sFiles, server::JoinServer, words},
     kubelet::KubeletApi,
     machine::{Machine, MachineIdentity},
     outbox::Outbox,
     retire::retired_by,
     secrets::{
         Secrets,
-        join::{JoinToken, server_url},
+        join::{BadJoin, JoinToken, server_url},
+        offer::Offers,
     },
     state::StateFolder,
     units::Units,
@@ -37,7 +42,14 @@ use crate::{
 struct Join {
     token: JoinToken,
     server: String,
+    /// This machine's clock less the server's, where that is much.
+    skewed: Option<SignedDuration>,
 }
+
+/// Clocks that differ by less are no reason why a join fails. Kubernetes' and K3s' certificates begin when they are made.
+const SKEW: SignedDuration = SignedDuration::from_secs(30);
+/// A join has so much time before the journal is asked why it takes so long.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Brings the node up.
 pub struct Boot {
@@ -49,6 +61,10 @@ pub struct Boot {
     pub machine: Arc<dyn MachineIdentity>,
     /// Knows the secrets.
     pub secrets: Arc<dyn Secrets>,
+    /// What a coordinator gives in their place.
+    pub offers: Offers,
+    /// Looks at the K3s server.
+    pub server: Arc<dyn JoinServer>,
     /// Makes the agent's certificate.
     pub enroller: Arc<Enroller>,
     /// Writes K3s' files.
@@ -86,6 +102,10 @@ impl Boot {
         let first_attempt = Notify::new();
         let secrets = async {
             let attempt = || async {
+                // What the coordinator gives comes with the enrolment.
+                if self.config.secrets.from_coordinator {
+                    first_attempt.notify_one();
+                }
                 let join = self.join(&machine).await;
                 first_attempt.notify_one();
                 join
@@ -122,8 +142,19 @@ impl Boot {
             self.start_kubelet(&machine, &enrolled, &join)
         })
         .await;
+        let skewed = join.skewed;
         drop(join);
-        self.attempt(BootStep::Ready, || self.ready(&enrolled.node)).await;
+        let began = self.clock.elapsed();
+        self.attempt(BootStep::Ready, || async {
+            let seen = self.ready(&enrolled.node).await;
+            match seen {
+                Err(failure) if self.clock.elapsed().saturating_sub(began) >= PATIENCE => {
+                    Err(self.explained(failure, skewed).await)
+                }
+                seen => seen,
+            }
+        })
+        .await;
         self.step.send_replace(None);
     }
 
@@ -134,13 +165,37 @@ impl Boot {
 
     async fn join(&self, machine: &Machine) -> Result<Join, Failure> {
         let names = &self.config.secrets;
-        let token = self.secrets.secret(&names.join_token, &machine.zone).await?;
-        let token = JoinToken::try_from(token)
-            .map_err(|error| Failure::because(format!("secret {}: {error}", names.join_token)))?;
-        let server = self.secrets.secret(&names.server, &machine.zone).await?;
-        let server = server_url(server.reveal())
-            .map_err(|error| Failure::because(format!("secret {}: {error}", names.server)))?;
-        Ok(Join { token, server })
+        let (token, server, named) = if names.from_coordinator {
+            let offer = self.offers.newest(&self.clock).await?;
+            let named = (
+                "the coordinator's join token".to_owned(),
+                "the coordinator's join server".to_owned(),
+            );
+            (offer.token, offer.server, named)
+        } else {
+            let token = self.secrets.secret(&names.join_token, &machine.zone).await?;
+            let server = self.secrets.secret(&names.server, &machine.zone).await?;
+            let named = (
+                format!("secret {}", names.join_token),
+                format!("secret {}", names.server),
+            );
+            (token, server, named)
+        };
+        let unusable = |what: &str, error: BadJoin| {
+            Failure::because(format!("{what}: {error}")).known_as(Known::SecretUnusable)
+        };
+        let token = JoinToken::try_from(token).map_err(|error| unusable(&named.0, error))?;
+        let server = server_url(server.reveal()).map_err(|error| unusable(&named.1, error))?;
+        let seen = self.server.look(&server, &token).await?;
+        let skewed = seen.skew.filter(|skew| skew.abs() >= SKEW);
+        if let Some(skew) = skewed {
+            tracing::warn!(%skew, server, "this machine's clock differs from the K3s server's");
+        }
+        Ok(Join {
+            token,
+            server,
+            skewed,
+        })
     }
 
     async fn start_kubelet(
@@ -189,6 +244,22 @@ impl Boot {
                 Err(Failure::because(format!("node {node} is not registered yet")))
             }
             Err(refusal) => Err(Failure::because(format!("node {node} cannot be seen: {refusal}"))),
+        }
+    }
+
+    /// Why K3s does not get on, as far as it says so itself.
+    async fn explained(&self, failure: Failure, skewed: Option<SignedDuration>) -> Failure {
+        let unit = &self.config.k3s.unit;
+        if let Some((known, said)) = words::why(&self.units.last_words(unit).await) {
+            return Failure::because(format!("{failure}; {unit} says: {said}")).known_as(known);
+        }
+        match skewed {
+            Some(skew) => {
+                let by = skew.as_secs();
+                let text = format!("{failure}; this machine's clock differs from the K3s server's by {by} s");
+                Failure::because(text).known_as(Known::ClockSkew)
+            }
+            None => failure,
         }
     }
 }

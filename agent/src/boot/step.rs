@@ -10,7 +10,7 @@ use smartscale_proto::{
 };
 
 use super::Boot;
-use crate::error::Failure;
+use crate::error::{Failure, Known};
 
 /// Time for one attempt.
 const ATTEMPT_TIME: Duration = Duration::from_secs(150);
@@ -33,6 +33,27 @@ impl fmt::Display for Progress {
             write!(f, ", attempt {}: {}", self.attempts, self.error)?;
         }
         Ok(())
+    }
+}
+
+/// What was said last. A failure that is known is the same whatever its details are: a text of AWS bears another request's
+/// id each time.
+#[derive(Default)]
+struct Said(Option<(String, Option<Known>)>);
+
+impl Said {
+    fn is_news(&mut self, text: &str, known: Option<Known>) -> bool {
+        let same = self.0.as_ref().is_some_and(|(before, was)| {
+            if known.is_some() {
+                *was == known
+            } else {
+                before == text
+            }
+        });
+        if !same {
+            self.0 = Some((text.to_owned(), known));
+        }
+        !same
     }
 }
 
@@ -65,7 +86,7 @@ impl Boot {
     {
         let (began, started_at) = (self.clock.elapsed(), self.clock.now());
         let mut random = SmallRng::seed_from_u64(rand::random());
-        let report = |outcome: Outcome, attempts, error: &str| {
+        let report = |outcome: Outcome, attempts, error: &str, known: Option<Known>| {
             self.outbox.put(Report::Boot(BootReport {
                 step: step.into(),
                 outcome: outcome.into(),
@@ -73,6 +94,8 @@ impl Boot {
                 took: Some(duration_to_wire(self.clock.elapsed().saturating_sub(began))),
                 attempts,
                 error: error.to_owned(),
+                failure: known.map(Known::to_wire).unwrap_or_default().into(),
+                remedy: known.map(Known::remedy).unwrap_or_default().to_owned(),
             }));
             let progress = Progress {
                 step: name(step),
@@ -81,38 +104,39 @@ impl Boot {
             };
             self.step.send_replace(Some(progress));
         };
-        let mut said = String::new();
+        let mut said = Said::default();
         let mut attempts = 1_u32;
-        report(Outcome::Running, attempts, "");
+        report(Outcome::Running, attempts, "", None);
         loop {
             let outcome = within(&*self.clock, ATTEMPT_TIME, attempt()).await;
             match outcome.unwrap_or_else(|| Err(Failure::because("it takes too long"))) {
                 Ok(done) => {
                     let took = self.clock.elapsed().saturating_sub(began);
                     tracing::info!(step = name(step), ?took, attempts, "boot step done");
-                    report(Outcome::Done, attempts, "");
+                    report(Outcome::Done, attempts, "", None);
                     return done;
                 }
                 Err(failure) => {
-                    let text = failure.to_string();
-                    // For ever, but each distinct failure is logged once.
-                    if text == said {
+                    let (text, known) = (failure.to_string(), failure.known());
+                    // For ever, but each distinct failure is told and logged once.
+                    if said.is_news(&text, known) {
+                        let remedy = known.map(Known::remedy).unwrap_or_default();
+                        tracing::warn!(
+                            step = name(step),
+                            attempts,
+                            error = text,
+                            remedy,
+                            "boot step failed, trying again"
+                        );
+                        report(Outcome::Retrying, attempts, &text, known);
+                    } else {
                         tracing::debug!(
                             step = name(step),
                             attempts,
                             error = text,
                             "boot step failed again"
                         );
-                    } else {
-                        tracing::warn!(
-                            step = name(step),
-                            attempts,
-                            error = text,
-                            "boot step failed, trying again"
-                        );
                     }
-                    report(Outcome::Retrying, attempts, &text);
-                    said = text;
                 }
             }
             self.clock

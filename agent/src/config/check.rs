@@ -1,13 +1,13 @@
 //! The checks of single tables and keys. Each error names the key's path and what would be right.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use smartscale_proto::{
     identity::Segment,
     tls::{Anchors, keys},
 };
 
-use super::{ConfigError, Drain, Health, Imds, K3s, Secrets, raw};
+use super::{Attestor, ConfigError, Drain, Health, Imds, K3s, Secrets, raw};
 use crate::{drain, http, machine::Machine};
 
 pub(super) fn segment(path: &str, text: &str) -> Result<Segment, ConfigError> {
@@ -63,8 +63,11 @@ pub(super) fn anchors(file: Option<&Path>, fingerprint: Option<&str>) -> Result<
                 .map_err(|error| ConfigError::at("ca_file", format!("{}: {error}", file.display())))?;
             Ok(Anchors::Certificates(certificates))
         }
-        (None, Some(text)) => keys::parse_fingerprint(text)
-            .map(Anchors::Fingerprint)
+        (None, Some(text)) => text
+            .split(',')
+            .map(keys::parse_fingerprint)
+            .collect::<Result<_, _>>()
+            .map(Anchors::Fingerprints)
             .map_err(|error| ConfigError::at("ca_fingerprint", error.to_string())),
         (None, None) => Err(ConfigError::at(
             "ca_file",
@@ -96,6 +99,23 @@ pub(super) fn machine(raw: raw::Machine) -> Result<Machine, ConfigError> {
         private_ip: raw.ip,
         provider_id: raw.provider_id,
     })
+}
+
+pub(super) fn attestor(raw: raw::Attestor, has_imds: bool) -> Result<Attestor, ConfigError> {
+    match raw.kind {
+        raw::AttestorKind::Token => {
+            absolute("attestor.token_file", &raw.token_file)?;
+            Ok(Attestor::Token(raw.token_file))
+        }
+        raw::AttestorKind::Ec2 if !has_imds => Err(ConfigError::at(
+            "attestor.kind",
+            "a [machine] that is described here is no EC2 instance: `token` is right",
+        )),
+        raw::AttestorKind::Ec2 => Ok(match raw.credentials {
+            raw::Credentials::Identity => Attestor::Ec2Identity,
+            raw::Credentials::Profile => Attestor::Ec2Profile,
+        }),
+    }
 }
 
 pub(super) fn imds(raw: raw::Imds) -> Result<Imds, ConfigError> {
@@ -147,6 +167,7 @@ pub(super) fn secrets(raw: raw::Secrets) -> Result<Secrets, ConfigError> {
         region: raw.region,
         endpoint: raw.endpoint,
         folder: raw.folder,
+        from_coordinator: raw.from == raw::SecretsFrom::Coordinator,
     })
 }
 
@@ -185,6 +206,7 @@ pub(super) fn k3s(raw: raw::K3s) -> Result<K3s, ConfigError> {
         kubeconfig: raw.kubeconfig,
         unit: raw.unit,
         systemctl: raw.systemctl,
+        journalctl: raw.journalctl,
         healthz: raw.healthz,
         runtime_socket: raw.runtime_socket,
         labels,
@@ -219,14 +241,29 @@ pub(super) fn drain(raw: &raw::Drain) -> Result<Drain, ConfigError> {
         Duration::from_secs(3600),
     )?;
     Ok(Drain {
-        timeout: within("drain.timeout", raw.timeout, SECOND, DAY)?,
-        on_timeout: raw.on_timeout,
-        spot_deadline: within("drain.spot.deadline", raw.spot.deadline, SECOND, two_minutes)?,
-        spot_on_timeout: raw.spot.on_timeout,
-        spot_reserve: within("drain.spot.reserve", raw.spot.reserve, SECOND, two_minutes)?,
+        terms: drain::Terms {
+            timeout: within("drain.timeout", raw.timeout, SECOND, DAY)?,
+            on_timeout: raw.on_timeout,
+            spot_deadline: within("drain.spot.deadline", raw.spot.deadline, SECOND, two_minutes)?,
+            spot_on_timeout: raw.spot.on_timeout,
+            spot_reserve: within("drain.spot.reserve", raw.spot.reserve, SECOND, two_minutes)?,
+            local_storage: raw.local_storage,
+        },
         settings: drain::Settings {
             force_grace,
             ..drain::Settings::default()
         },
     })
+}
+
+pub(super) fn metrics(listen: Option<SocketAddr>) -> Result<Option<SocketAddr>, ConfigError> {
+    match listen {
+        Some(address) if !address.ip().is_loopback() => {
+            let message = format!(
+                "{address} is no address of loopback: 127.0.0.1:9109 is, and whoever scrapes from afar asks the coordinator"
+            );
+            Err(ConfigError::at("metrics.listen", message))
+        }
+        listen => Ok(listen),
+    }
 }

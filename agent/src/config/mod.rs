@@ -5,6 +5,7 @@ mod raw;
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,10 +14,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 use smartscale_proto::tls::{Anchors, client::Expected};
 
-use crate::{
-    drain::{self, OnTimeout},
-    machine::Machine,
-};
+use crate::{drain, machine::Machine};
 use raw::Raw;
 
 /// Where the configuration lies unless one says otherwise.
@@ -54,8 +52,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// What does not.
     pub run_dir: PathBuf,
-    /// The file with the one-time secret.
-    pub token_file: PathBuf,
+    /// How this machine proves itself.
+    pub attestor: Attestor,
     /// Where IMDS is.
     pub imds: Imds,
     /// The machine, where there is no IMDS.
@@ -72,6 +70,19 @@ pub struct Config {
     pub notice_interval: Duration,
     /// Drains.
     pub drain: Drain,
+    /// Where Prometheus may ask for the health; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// How a machine proves itself to the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attestor {
+    /// By the one-time secret in this file.
+    Token(PathBuf),
+    /// By the credentials of the instance's identity role.
+    Ec2Identity,
+    /// By those of the role of its instance profile.
+    Ec2Profile,
 }
 
 /// The instance metadata service.
@@ -96,6 +107,8 @@ pub struct Secrets {
     pub endpoint: Option<String>,
     /// A folder of files in place of Secrets Manager.
     pub folder: Option<PathBuf>,
+    /// Whether the coordinator gives the token and the server's address, so that the machine needs no secret at all.
+    pub from_coordinator: bool,
 }
 
 /// K3s' seams.
@@ -111,6 +124,8 @@ pub struct K3s {
     pub unit: String,
     /// The program that starts and stops units.
     pub systemctl: PathBuf,
+    /// The program that shows what they wrote.
+    pub journalctl: PathBuf,
     /// The kubelet's health endpoint.
     pub healthz: String,
     /// The container runtime's socket.
@@ -135,16 +150,8 @@ pub struct Health {
 /// Drains.
 #[derive(Debug, Clone, Copy)]
 pub struct Drain {
-    /// Time for one that a person orders here.
-    pub timeout: Duration,
-    /// What happens then.
-    pub on_timeout: OnTimeout,
-    /// Time for one that a spot interruption begins.
-    pub spot_deadline: Duration,
-    /// What happens then.
-    pub spot_on_timeout: OnTimeout,
-    /// Time that is kept for forced ends before the machine is taken.
-    pub spot_reserve: Duration,
+    /// The terms of one that nobody commands, until a coordinator has said better.
+    pub terms: drain::Terms,
     /// Delays and bounds.
     pub settings: drain::Settings,
 }
@@ -197,8 +204,7 @@ impl Config {
         for (path, folder) in [("state_dir", &raw.state_dir), ("run_dir", &raw.run_dir)] {
             check::absolute(path, folder)?;
         }
-        let raw::AttestorKind::Token = raw.attestor.kind;
-        check::absolute("attestor.token_file", &raw.attestor.token_file)?;
+        let attestor = check::attestor(raw.attestor, machine.is_none())?;
         Ok(Self {
             coordinators: raw.coordinators,
             expected: Expected {
@@ -208,7 +214,7 @@ impl Config {
             anchors: check::anchors(raw.ca_file.as_deref(), raw.ca_fingerprint.as_deref())?,
             state_dir: raw.state_dir,
             run_dir: raw.run_dir,
-            token_file: raw.attestor.token_file,
+            attestor,
             imds,
             machine,
             secrets: check::secrets(raw.secrets)?,
@@ -222,6 +228,7 @@ impl Config {
                 Duration::from_secs(60),
             )?,
             drain: check::drain(&raw.drain)?,
+            metrics: check::metrics(raw.metrics.listen)?,
         })
     }
 }

@@ -1,11 +1,16 @@
 //! The configuration as people write it: TOML, every key optional that has a default, unknown keys refused.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use smartscale_planner::model::Market;
 
-use crate::drain::OnTimeout;
+use crate::drain::{LocalStorage, OnTimeout};
 
 /// A duration as `90s`, `5m` or `1h30m`.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +52,14 @@ pub(super) struct Raw {
     pub(super) notices: Notices,
     #[serde(default)]
     pub(super) drain: Drain,
+    #[serde(default)]
+    pub(super) metrics: Metrics,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Metrics {
+    pub(super) listen: Option<SocketAddr>,
 }
 
 fn state_dir() -> PathBuf {
@@ -62,6 +75,15 @@ fn run_dir() -> PathBuf {
 pub(super) enum AttestorKind {
     #[default]
     Token,
+    Ec2,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Credentials {
+    #[default]
+    Identity,
+    Profile,
 }
 
 #[derive(Debug, Deserialize)]
@@ -69,6 +91,7 @@ pub(super) enum AttestorKind {
 pub(super) struct Attestor {
     pub(super) kind: AttestorKind,
     pub(super) token_file: PathBuf,
+    pub(super) credentials: Credentials,
 }
 
 impl Default for Attestor {
@@ -76,6 +99,7 @@ impl Default for Attestor {
         Self {
             kind: AttestorKind::default(),
             token_file: "/etc/smartscale/enrolment-token".into(),
+            credentials: Credentials::default(),
         }
     }
 }
@@ -121,6 +145,18 @@ pub(super) struct Secrets {
     pub(super) region: Option<String>,
     pub(super) endpoint: Option<String>,
     pub(super) folder: Option<PathBuf>,
+    pub(super) from: SecretsFrom,
+}
+
+/// Who gives the secrets of the join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum SecretsFrom {
+    /// Secrets Manager, or the folder.
+    #[default]
+    Store,
+    /// The coordinator, with each enrolment and session.
+    Coordinator,
 }
 
 impl Default for Secrets {
@@ -131,6 +167,7 @@ impl Default for Secrets {
             region: None,
             endpoint: None,
             folder: None,
+            from: SecretsFrom::default(),
         }
     }
 }
@@ -143,6 +180,7 @@ pub(super) struct K3s {
     pub(super) kubeconfig: PathBuf,
     pub(super) unit: String,
     pub(super) systemctl: PathBuf,
+    pub(super) journalctl: PathBuf,
     pub(super) healthz: String,
     pub(super) runtime_socket: PathBuf,
     pub(super) labels: BTreeMap<String, String>,
@@ -156,6 +194,7 @@ impl Default for K3s {
             kubeconfig: "/var/lib/rancher/k3s/agent/kubelet.kubeconfig".into(),
             unit: "k3s-agent.service".into(),
             systemctl: "systemctl".into(),
+            journalctl: "journalctl".into(),
             healthz: "http://127.0.0.1:10248/healthz".into(),
             runtime_socket: "/run/k3s/containerd/containerd.sock".into(),
             labels: BTreeMap::new(),
@@ -195,7 +234,7 @@ pub(super) struct Notices {
 impl Default for Notices {
     fn default() -> Self {
         Self {
-            interval: Span(Duration::from_secs(2)),
+            interval: Span(Duration::from_secs(1)),
         }
     }
 }
@@ -205,6 +244,7 @@ impl Default for Notices {
 pub(super) struct Drain {
     pub(super) timeout: Span,
     pub(super) on_timeout: OnTimeout,
+    pub(super) local_storage: LocalStorage,
     pub(super) force_grace: Span,
     pub(super) spot: Spot,
 }
@@ -214,6 +254,7 @@ impl Default for Drain {
         Self {
             timeout: Span(Duration::from_secs(300)),
             on_timeout: OnTimeout::Abort,
+            local_storage: LocalStorage::default(),
             force_grace: Span(Duration::from_secs(30)),
             spot: Spot::default(),
         }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
 use super::*;
+use crate::drain::OnTimeout;
 
 const LEAST: &str = r#"
 coordinators = ["10.0.0.10:7443"]
@@ -22,9 +23,9 @@ fn the_least_configuration_takes_every_default() {
         config.k3s.kubeconfig,
         Path::new("/var/lib/rancher/k3s/agent/kubelet.kubeconfig")
     );
-    assert_eq!(config.drain.timeout, Duration::from_secs(300));
-    assert_eq!(config.drain.on_timeout, OnTimeout::Abort);
-    assert_eq!(config.drain.spot_on_timeout, OnTimeout::Force);
+    assert_eq!(config.drain.terms.timeout, Duration::from_secs(300));
+    assert_eq!(config.drain.terms.on_timeout, OnTimeout::Abort);
+    assert_eq!(config.drain.terms.spot_on_timeout, OnTimeout::Force);
     assert_eq!(config.secrets.join_token, "k3s/join-token");
 }
 
@@ -78,6 +79,16 @@ fn every_mistake_is_named_with_its_key() {
             "http://host[:port] is",
         ),
         ("[imds]\nhops = 0", "imds.hops", "1 to 64"),
+        (
+            "[metrics]\nlisten = \"0.0.0.0:9109\"",
+            "metrics.listen",
+            "no address of loopback",
+        ),
+        (
+            "[secrets]\nfrom = \"vault\"",
+            "secrets.from",
+            "expected `store` or `coordinator`",
+        ),
         ("state_dir = \"state\"", "state_dir", "not an absolute path"),
         ("ca_file = \"/x\"", "ca_fingerprint", "only one of them"),
         (
@@ -121,4 +132,36 @@ fn a_missing_authority_is_named_with_the_way_out() {
     let error = Config::parse(&text).unwrap_err();
     assert_eq!(error.path, "ca_file");
     assert!(error.message.contains("ca_fingerprint"));
+}
+
+#[test]
+fn an_instance_proves_itself_by_either_of_its_roles_and_a_described_machine_by_neither() {
+    let attestor = |more: &str| Config::parse(&format!("{LEAST}{more}")).map(|config| config.attestor);
+    assert_eq!(
+        attestor("").unwrap(),
+        Attestor::Token("/etc/smartscale/enrolment-token".into())
+    );
+    assert_eq!(
+        attestor("[attestor]\nkind = \"ec2\"").unwrap(),
+        Attestor::Ec2Identity
+    );
+    assert_eq!(
+        attestor("[attestor]\nkind = \"ec2\"\ncredentials = \"profile\"").unwrap(),
+        Attestor::Ec2Profile
+    );
+    let refused = refused(
+        "[attestor]\nkind = \"ec2\"\n[machine]\nid = \"rack-1\"\ntype = \"metal\"\nzone = \"hall-2\"\nip = \"10.1.0.5\"\n",
+    );
+    assert_eq!(refused.path, "attestor.kind");
+}
+
+#[test]
+fn two_authorities_are_known_while_one_follows_on_the_other() {
+    let (old, new) = ("ab".repeat(32), "cd".repeat(32));
+    let text = LEAST.replace(&old, &format!("{old}, sha256:{new}"));
+    let config = Config::parse(&text).unwrap();
+    assert_eq!(
+        config.anchors,
+        Anchors::Fingerprints(vec![[0xab; 32], [0xcd; 32]])
+    );
 }

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use smartscale_planner::drainability::{Evictability, SkipReason, Strictness, classify};
+use smartscale_planner::{
+    BlockerCode,
+    drainability::{Evictability, SkipReason, Strictness, classify},
+    model::PodKey,
+};
 
 use super::{
     attempt::Attempt,
@@ -12,6 +16,8 @@ use super::{
 };
 use crate::kubelet::{OwnNode, OwnPod, Refusal};
 
+/// Why a pod keeps a drain from going on.
+const LOCAL_STORAGE: &str = "keeps data on this node, and the terms of this drain leave such pods alone";
 /// Delay before a pod of a namespace that ends is looked at again.
 const NAMESPACE_RETRY: Duration = Duration::from_secs(10);
 
@@ -126,12 +132,16 @@ impl Engine {
     fn reconcile(&self, pods: &[OwnPod], drain: &mut DrainState, run: &mut Run) {
         let now = self.tools.clock.now();
         for own in pods {
-            // The order to drain is the coordinator's answer to every blocker.
-            let lenient = Strictness {
+            // The order to drain is an answer to every blocker, but to one that its terms keep.
+            let strictness = Strictness {
                 kube_system_blocks: false,
-                local_storage_blocks: false,
+                local_storage_blocks: drain.keeps_local_storage(),
             };
-            let verdict = classify(&own.pod, lenient, None, now);
+            let verdict = classify(&own.pod, strictness, None, now);
+            let kept = matches!(&verdict, Evictability::Block(blockers, _) if blockers.contains(&BlockerCode::LocalStorage));
+            if kept && drain.stage == Stage::Evicting {
+                give_up_for(&own.pod.key, drain);
+            }
             let known = drain.record(&own.pod.uid).is_some();
             match verdict {
                 Evictability::Skip(reason) => {
@@ -151,6 +161,9 @@ impl Engine {
                     if !known {
                         drain.pods.push(PodRecord::new(own));
                         run.dirty = true;
+                    }
+                    if kept && let Some(record) = drain.record(&own.pod.uid) {
+                        LOCAL_STORAGE.clone_into(&mut record.reason);
                     }
                     if let (Some(deletion), Some(record)) = (&own.pod.deletion, drain.record(&own.pod.uid)) {
                         run.dirty |= leaving(record, deletion.at);
@@ -182,11 +195,11 @@ impl Engine {
                 leaving(record, ends_at);
                 return;
             }
-            Attempt::Accepted => {
+            Attempt::Accepted { grace } => {
                 record.evictions += 1;
                 record.evicted_at.get_or_insert(now);
                 if record.is_open() {
-                    let grace = SignedDuration::try_from(record.grace).unwrap_or_default();
+                    let grace = SignedDuration::try_from(grace.unwrap_or(record.grace)).unwrap_or_default();
                     leaving(record, now.checked_add(grace).unwrap_or(now));
                 }
                 return;
@@ -259,6 +272,13 @@ fn leaving(record: &mut PodRecord, ends_at: Timestamp) -> bool {
         return news;
     }
     false
+}
+
+/// Gives a drain up for a pod whose data its terms keep.
+fn give_up_for(key: &PodKey, drain: &mut DrainState) {
+    tracing::warn!(pod = %key, "the drain is given up: the pod has local storage");
+    drain.error = format!("pod {key} {LOCAL_STORAGE}");
+    drain.stage = Stage::Aborting;
 }
 
 /// Keeps the last error that concerns the whole drain.

@@ -19,19 +19,20 @@ pub(super) enum Attempt {
     Gone,
     /// It was told to go before.
     Leaving { ends_at: Timestamp },
-    /// The eviction was accepted.
-    Accepted,
+    /// The eviction was accepted, with this grace in place of the pod's own.
+    Accepted { grace: Option<Duration> },
     /// It was not; or the pod could not even be read.
     Refused { refusal: Refusal, called: bool },
 }
 
-/// Evicts the pod called `key` if it is the one with `uid` and has not been told to go.
+/// Evicts the pod called `key` if it is the one with `uid` and has not been told to go. `grace` replaces the pod's own.
 pub(super) async fn evict(
     api: Arc<dyn KubeletApi>,
     clock: SharedClock,
     limit: Duration,
     key: PodKey,
     uid: String,
+    grace: Option<Duration>,
 ) -> Attempt {
     let attempt = async {
         match api.pod(&key).await {
@@ -49,8 +50,8 @@ pub(super) async fn evict(
                 };
             }
         }
-        match api.evict(&key, &uid).await {
-            Ok(()) => Attempt::Accepted,
+        match api.evict(&key, &uid, grace).await {
+            Ok(()) => Attempt::Accepted { grace },
             Err(Refusal::NotFound) => Attempt::Gone,
             // 409 may mean other races too: the next list says whether the pod is gone.
             Err(refusal) => Attempt::Refused {

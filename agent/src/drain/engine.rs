@@ -28,6 +28,8 @@ use crate::{
 pub(super) const FILE: &str = "drain.json";
 /// How long forcing goes on after the longest grace.
 const FORCE_MARGIN: Duration = Duration::from_secs(15);
+/// The least grace: with zero, the API server forgets the pod before the kubelet has ended it.
+const LEAST_GRACE: Duration = Duration::from_secs(1);
 /// Delay before the loop looks again when nothing happens.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -132,7 +134,8 @@ impl Engine {
             Command::Abort(operation) => {
                 let known = state.as_mut().filter(|done| done.operations.contains(&operation));
                 let known = known.map(|done| {
-                    if done.stage == Stage::Drained {
+                    let closed = done.stage == Stage::Failed && done.cordon == Cordon::Ours;
+                    if done.stage == Stage::Drained || closed {
                         done.stage = Stage::Aborting;
                     }
                 });
@@ -151,7 +154,12 @@ impl Engine {
     fn amend(&self, command: Command, drain: &mut DrainState, run: &mut Run) {
         run.dirty = true;
         match command {
-            Command::Drain(order) if drain.operations.contains(&order.operation) => {}
+            Command::Drain(order) if drain.operations.contains(&order.operation) => {
+                if drain.harden(&order, &self.tools.clock) {
+                    tracing::info!(op = order.operation, timeout = ?order.timeout, "the drain will be forced");
+                    run.tier = None;
+                }
+            }
             Command::Drain(order) => {
                 tracing::info!(op = order.operation, joins = ?drain.operations, "an order joins the drain under way");
                 drain.join(order, &self.tools.clock);
@@ -301,13 +309,30 @@ impl Engine {
 
     /// The longest grace that is left for a pod.
     pub(super) fn force_grace(&self, drain: &DrainState) -> Duration {
-        let left = drain
-            .taken_at
-            .map(|at| smartscale_proto::time::age(self.tools.clock.now(), at));
-        // One second at least: with zero, the API server forgets the pod before the kubelet has ended it.
-        left.unwrap_or(self.tools.settings.force_grace)
+        self.until_taken(drain)
+            .unwrap_or(self.tools.settings.force_grace)
             .min(self.tools.settings.force_grace)
-            .max(Duration::from_secs(1))
+            .max(LEAST_GRACE)
+    }
+
+    /// The grace of an eviction; `None` leaves the pod its own. A drain that ends by force has an end, and a pod is told at
+    /// once how long it has until then: what it does with its last seconds it decides itself, and it ends in time even if
+    /// nobody can tell it so any more.
+    pub(super) fn eviction_grace(&self, drain: &DrainState, own: Duration) -> Option<Duration> {
+        if drain.on_timeout != OnTimeout::Force {
+            return None;
+        }
+        let left = self.until_taken(drain).unwrap_or_else(|| {
+            let deadline = drain.deadline.elapsed.saturating_sub(self.tools.clock.elapsed());
+            deadline + self.tools.settings.force_grace
+        });
+        (own > left).then_some(left.max(LEAST_GRACE))
+    }
+
+    /// Time until every pod has to have ended, where EC2 takes the machine.
+    fn until_taken(&self, drain: &DrainState) -> Option<Duration> {
+        let left = smartscale_proto::time::age(self.tools.clock.now(), drain.taken_at?);
+        Some(left.saturating_sub(self.tools.settings.stop_reserve))
     }
 
     /// Names the pods that stay; ends at once where there is no cordon to take away. Whether anything changed.

@@ -14,12 +14,14 @@
 //! - `start`: which calls are due
 //! - `attempt`: the eviction of one pod
 //! - `apply`: what each answer means
+//! - [`terms`]: the terms of a drain that nobody commands
 
 mod apply;
 mod attempt;
 pub mod engine;
 mod start;
 pub mod state;
+pub mod terms;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use engine::Engine;
 pub use state::{DrainState, Stage};
+pub use terms::{LocalStorage, Terms, TermsKeeper};
 
 use crate::{kubelet::KubeletApi, outbox::Outbox, state::StateFolder};
 
@@ -70,6 +73,8 @@ pub struct Order {
     pub reason: String,
     /// When the machine is taken, if it is.
     pub taken_at: Option<Timestamp>,
+    /// What happens to pods that lose data with the node.
+    pub local_storage: LocalStorage,
 }
 
 /// What the engine is told.
@@ -92,6 +97,8 @@ pub struct Settings {
     pub call_time: Duration,
     /// Longest grace that a pod is given when it is deleted at the deadline.
     pub force_grace: Duration,
+    /// Time that is kept before the machine is taken, when every pod has ended: for stopping the kubelet, and a margin.
+    pub stop_reserve: Duration,
 }
 
 impl Default for Settings {
@@ -102,6 +109,7 @@ impl Default for Settings {
             slow_retry: Duration::from_secs(30),
             call_time: Duration::from_secs(10),
             force_grace: Duration::from_secs(30),
+            stop_reserve: Duration::from_secs(5),
         }
     }
 }

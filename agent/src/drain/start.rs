@@ -48,19 +48,26 @@ impl Engine {
         let Some(allowed) = allowed_tier(drain, run, now) else {
             return;
         };
-        let due = |pod: &&mut PodRecord| {
+        let due = |pod: &PodRecord| {
             pod.is_open()
                 && matches!(pod.stage, PodStage::Waiting | PodStage::Budget)
                 && pod.tier() <= allowed
         };
-        for pod in drain.pods.iter_mut().filter(due) {
+        let graces: Vec<_> = drain
+            .pods
+            .iter()
+            .map(|pod| self.eviction_grace(drain, pod.grace))
+            .collect();
+        let pods = drain.pods.iter_mut().zip(graces);
+        for (pod, grace) in pods.filter(|(pod, _)| due(pod)) {
             let attempts = run.pods.entry(pod.uid.clone()).or_default();
             if attempts.is_due(now) {
                 attempts.flying = true;
                 let (api, clock) = (Arc::clone(&self.tools.api), Arc::clone(&self.tools.clock));
                 let (limit, key, uid) = (self.tools.settings.call_time, pod.key.clone(), pod.uid.clone());
                 flights.push(Box::pin(async move {
-                    Event::Attempted(uid.clone(), attempt::evict(api, clock, limit, key, uid).await)
+                    let attempt = attempt::evict(api, clock, limit, key, uid.clone(), grace).await;
+                    Event::Attempted(uid, attempt)
                 }));
             }
         }

@@ -10,7 +10,7 @@ use smartscale_proto::{
     v1,
 };
 
-use super::{OnTimeout, Order};
+use super::{LocalStorage, OnTimeout, Order};
 use crate::kubelet::OwnPod;
 
 /// A moment by both clocks: by the one that nobody sets while the machine runs, and by the wall clock for a reboot.
@@ -207,6 +207,9 @@ pub struct DrainState {
     pub on_timeout: OnTimeout,
     /// When the machine is taken.
     pub taken_at: Option<Timestamp>,
+    /// What happens to pods that lose data with the node.
+    #[serde(default)]
+    pub local_storage: LocalStorage,
     /// When forcing is over.
     pub forced_until: Option<Moment>,
     /// The boot of the elapsed times.
@@ -229,6 +232,7 @@ impl DrainState {
             deadline: Moment::after(clock, order.timeout),
             on_timeout: order.on_timeout,
             taken_at: order.taken_at,
+            local_storage: order.local_storage,
             forced_until: None,
             boot_id: boot_id.to_owned(),
             pods: Vec::new(),
@@ -249,21 +253,40 @@ impl DrainState {
     /// Takes a further order in. What takes the machine away dictates the terms; other orders come under those that stand.
     pub(super) fn join(&mut self, order: Order, clock: &SharedClock) {
         if order.taken_at.is_some() || order.on_timeout == OnTimeout::Force {
-            let deadline = Moment::after(clock, order.timeout);
-            if deadline.elapsed < self.deadline.elapsed {
-                self.deadline = deadline;
-            }
-            self.on_timeout = OnTimeout::Force;
-            self.taken_at = self.taken_at.or(order.taken_at);
-            if matches!(self.stage, Stage::Aborting) {
-                self.stage = Stage::Cordoning;
-                self.pods
-                    .iter_mut()
-                    .filter(|pod| pod.stage == PodStage::Stayed)
-                    .for_each(|pod| pod.stage = PodStage::Waiting);
-            }
+            self.force(&order, clock);
         }
         self.operations.push(order.operation);
+    }
+
+    /// Takes a known order in again. Only where it says now what it did not say before, that the node must be left, anything
+    /// changes; gives whether it does.
+    pub(super) fn harden(&mut self, order: &Order, clock: &SharedClock) -> bool {
+        let hardens = order.on_timeout == OnTimeout::Force && self.on_timeout != OnTimeout::Force;
+        if hardens {
+            self.force(order, clock);
+        }
+        hardens
+    }
+
+    fn force(&mut self, order: &Order, clock: &SharedClock) {
+        let deadline = Moment::after(clock, order.timeout);
+        if deadline.elapsed < self.deadline.elapsed {
+            self.deadline = deadline;
+        }
+        self.on_timeout = OnTimeout::Force;
+        self.taken_at = self.taken_at.or(order.taken_at);
+        if matches!(self.stage, Stage::Aborting) {
+            self.stage = Stage::Cordoning;
+            self.pods
+                .iter_mut()
+                .filter(|pod| pod.stage == PodStage::Stayed)
+                .for_each(|pod| pod.stage = PodStage::Waiting);
+        }
+    }
+
+    /// Whether a pod that loses data with the node keeps this drain from emptying it.
+    pub(super) fn keeps_local_storage(&self) -> bool {
+        self.local_storage == LocalStorage::Keep && self.on_timeout == OnTimeout::Abort
     }
 
     pub(super) fn record(&mut self, uid: &str) -> Option<&mut PodRecord> {

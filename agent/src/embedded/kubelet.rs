@@ -18,6 +18,8 @@ pub enum Call {
     Cordon,
     /// The node was uncordoned.
     Uncordon,
+    /// This nonce was written to the node with this UID.
+    Prove(String, String),
     /// An eviction was asked for; with whether it was accepted.
     Evict(PodKey, bool),
     /// A pod was deleted with this grace.
@@ -31,6 +33,8 @@ pub enum Verb {
     Node,
     /// Cordoning and uncordoning.
     Cordon,
+    /// Proving whose node it is.
+    Prove,
     /// Listing pods.
     List,
     /// Evicting.
@@ -168,7 +172,13 @@ impl World {
         }
     }
 
-    fn evict(&mut self, key: &PodKey, uid: &str, now: Timestamp) -> Result<(), Refusal> {
+    fn evict(
+        &mut self,
+        key: &PodKey,
+        uid: &str,
+        grace: Option<Duration>,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
         self.fault(Verb::Evict, Some(key))?;
         self.resident(key, uid)?;
         let mut covering = self
@@ -186,7 +196,7 @@ impl World {
             _ => {}
         }
         let resident = self.resident(key, uid)?;
-        let grace = resident.own.grace;
+        let grace = grace.unwrap_or(resident.own.grace);
         resident.end(now, grace);
         Ok(())
     }
@@ -203,7 +213,10 @@ impl Resident {
             .as_ref()
             .is_none_or(|deletion| deletion.at > grace_end)
         {
-            self.own.pod.deletion = Some(Deletion { at: grace_end });
+            self.own.pod.deletion = Some(Deletion {
+                at: grace_end,
+                since: Some(now),
+            });
         }
         let gone_at = self.ends_in.map_or(grace_end, |time| after(time).min(grace_end));
         self.gone_at = Some(self.gone_at.map_or(gone_at, |before| before.min(gone_at)));
@@ -238,6 +251,14 @@ impl KubeletApi for EmbeddedKubelet {
         Ok(())
     }
 
+    async fn prove(&self, _node: &str, uid: &str, nonce: &str) -> Result<(), Refusal> {
+        let mut world = lock(&self.world);
+        world.fault(Verb::Prove, None)?;
+        world.node.as_ref().ok_or(Refusal::NotFound)?;
+        world.calls.push(Call::Prove(uid.to_owned(), nonce.to_owned()));
+        Ok(())
+    }
+
     async fn pods(&self, _node: &str, _fresh: bool) -> Result<Vec<OwnPod>, Refusal> {
         let mut world = lock(&self.world);
         world.fault(Verb::List, None)?;
@@ -259,11 +280,11 @@ impl KubeletApi for EmbeddedKubelet {
             .map(|resident| resident.own.clone()))
     }
 
-    async fn evict(&self, key: &PodKey, uid: &str) -> Result<(), Refusal> {
+    async fn evict(&self, key: &PodKey, uid: &str, grace: Option<Duration>) -> Result<(), Refusal> {
         let mut world = lock(&self.world);
         world.bury(self.clock.now());
         let now = self.clock.now();
-        let outcome = world.evict(key, uid, now);
+        let outcome = world.evict(key, uid, grace, now);
         world.calls.push(Call::Evict(key.clone(), outcome.is_ok()));
         outcome
     }

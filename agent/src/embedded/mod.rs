@@ -226,7 +226,7 @@ impl FixedToken {
 
 #[async_trait]
 impl Attestor for FixedToken {
-    async fn prove(&self, _challenge: &[u8], _request: &[u8]) -> Result<Proof, Failure> {
+    async fn prove(&self, _machine: &Machine, _challenge: &[u8], _request: &[u8]) -> Result<Proof, Failure> {
         Ok(crate::enrol::token_proof(&self.0))
     }
 }

@@ -20,6 +20,7 @@ use crate::{
 
 const FILE: &str = "enrolment.json";
 const PENDING: &str = "enrolment-key.json";
+const RENEWAL: &str = "renewal-key.json";
 
 /// What enrolment made of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,12 +68,14 @@ impl Drop for Record {
     }
 }
 
-/// A key that is to be enrolled, kept before it is: an agent that dies between the coordinator's yes and its own disk must
-/// come back with the same key, since an instance's first key is its only one.
+/// A key that is to be signed, kept before it is: an agent that dies between the coordinator's yes and its own disk must
+/// come back with the same key, since no other is signed without a proof.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Pending {
     key: String,
     request: Vec<u8>,
+    #[serde(skip)]
+    signed: bool,
 }
 
 impl Drop for Pending {
@@ -82,23 +85,51 @@ impl Drop for Pending {
 }
 
 impl Pending {
-    /// The key that waits for its enrolment, or a fresh one.
-    pub(super) fn take(folder: &dyn StateFolder) -> Result<Self, Failure> {
-        if let Some(pending) = read_json(folder, PENDING) {
+    /// The key to enrol with: the one of the present certificate, since a coordinator signs again what it signed before, also
+    /// after its end; else the one that waits for its enrolment; else a fresh one.
+    pub(super) fn take(folder: &dyn StateFolder, machine: &Machine) -> Result<Self, Failure> {
+        // A disk that was copied from another machine brings that one's key.
+        let own = |record: &Record| record.enrolled.machine.id == machine.id;
+        if let Some(record) = read_json::<Record>(folder, FILE).filter(own) {
+            match Self::of(&record.key) {
+                Ok(pending) => return Ok(pending),
+                Err(error) => tracing::error!(%error, "the stored key cannot be used"),
+            }
+        }
+        Self::waiting(folder, PENDING)
+    }
+
+    /// The key of a renewal. One whose renewal was not answered is asked for again: the coordinator knows of two keys of a
+    /// machine, the present one and the next.
+    pub(super) fn renewal(folder: &dyn StateFolder) -> Result<Self, Failure> {
+        Self::waiting(folder, RENEWAL)
+    }
+
+    fn waiting(folder: &dyn StateFolder, name: &str) -> Result<Self, Failure> {
+        if let Some(pending) = read_json(folder, name) {
             return Ok(pending);
         }
-        let pending = Self::fresh()?;
-        write_json(folder, PENDING, &pending)?;
+        let (key, request) = keys::key_and_request()?;
+        let pending = Self {
+            key: keys::to_pem("PRIVATE KEY", key.secret_der()),
+            request,
+            signed: false,
+        };
+        write_json(folder, name, &pending)?;
         Ok(pending)
     }
 
-    /// A fresh key.
-    pub(super) fn fresh() -> Result<Self, Failure> {
-        let (key, request) = keys::key_and_request()?;
+    fn of(key: &str) -> Result<Self, Failure> {
         Ok(Self {
-            key: keys::to_pem("PRIVATE KEY", key.secret_der()),
-            request,
+            key: key.to_owned(),
+            request: keys::request_of(key.as_bytes())?,
+            signed: true,
         })
+    }
+
+    /// Whether a coordinator signed this key before.
+    pub(super) fn was_signed(&self) -> bool {
+        self.signed
     }
 
     /// The signing request (PKCS#10, DER).
@@ -121,6 +152,13 @@ pub(super) fn load(folder: &dyn StateFolder, now: Timestamp) -> Option<(Enrolled
             None
         }
     }
+}
+
+/// Whom the last certificate's coordinator said to trust, also when that certificate has ended since.
+pub(super) fn anchors(folder: &dyn StateFolder) -> Option<Anchors> {
+    let record: Record = read_json(folder, FILE)?;
+    let anchors = keys::certificates_from_pem(record.anchors.as_bytes()).ok()?;
+    Some(Anchors::Certificates(anchors))
 }
 
 /// The node that this machine was enrolled as, also when its certificate has expired since.
@@ -149,7 +187,9 @@ pub(super) fn save(
         anchors: pem(&certificate.trust_anchors_der),
     };
     let credential = credential(&record)?;
-    let written: io::Result<()> = write_json(folder, FILE, &record).and_then(|()| folder.remove(PENDING));
+    let written: io::Result<()> = write_json(folder, FILE, &record)
+        .and_then(|()| folder.remove(PENDING))
+        .and_then(|()| folder.remove(RENEWAL));
     if let Err(error) = written {
         // The certificate is good all the same; a restart would come back with the pending key, or renew later.
         tracing::error!(%error, "the certificate cannot be kept on disk");

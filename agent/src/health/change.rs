@@ -44,6 +44,12 @@ pub fn changed(before: &Health, now: &Health) -> bool {
         || before.node_ready != now.node_ready
         || before.kubelet_healthy != now.kubelet_healthy
         || before.runtime_healthy != now.runtime_healthy
+        || before.conditions != now.conditions
+        || moved(before.steal_percent, now.steal_percent, BUSY)
+        || moved(before.root_disk_percent, now.root_disk_percent, FILL)
+        || moved(before.image_disk_percent, now.image_disk_percent, FILL)
+        || moved(before.conntrack_percent, now.conntrack_percent, FILL)
+        || before.oom_kills != now.oom_kills
 }
 
 #[cfg(test)]

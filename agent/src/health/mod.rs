@@ -5,13 +5,18 @@
 //!   units, kubelet, runtime (slower) ─┼─▶ Health ─▶ sane ─▶ changed, or quiet for long enough ─▶ watch
 //!   pods, node (slower) ─┘
 //! ```
-//! - [`proc`]: what `/proc` and the file system say
+//! - [`proc`]: what `/proc` and the file system say, read by `parse`
+//! - [`conditions`]: what of it is wrong, with hysteresis
 //! - [`sane`]: what may leave the machine
 //! - [`change`]: what counts as a change
 //! - [`observe`]: the loops
+//! - [`exposition`]: the same for Prometheus
 
 pub mod change;
+pub mod conditions;
+pub mod exposition;
 pub mod observe;
+mod parse;
 pub mod proc;
 pub mod sane;
 
@@ -38,6 +43,18 @@ pub struct Reading {
     pub disk_percent: Option<f64>,
     /// Inodes in use there.
     pub inode_percent: Option<f64>,
+    /// CPU that the hypervisor gave to others while a task here was ready to run. It is part of the CPU in use.
+    pub steal_percent: Option<f64>,
+    /// Bytes in use of the root file system, where that is another one.
+    pub root_disk_percent: Option<f64>,
+    /// Bytes in use of the file system with the images, where that is yet another one.
+    pub image_disk_percent: Option<f64>,
+    /// Connections that are tracked, of the table's size.
+    pub conntrack_percent: Option<f64>,
+    /// Processes that were killed for want of memory since the machine started.
+    pub oom_kills: Option<u64>,
+    /// Errors of network interfaces since the machine started.
+    pub nic_errors: Option<u64>,
 }
 
 /// Reads vital signs.

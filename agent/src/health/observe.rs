@@ -1,20 +1,25 @@
 //! The loops that observe health: vital signs at the pace of the reports, services and pods at their own, so that a slow
-//! answer of one never holds up the others.
+//! answer of one never holds up the others. What any of them finds changed is reported at once.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use smartscale_planner::model::Phase;
 use smartscale_proto::{
     time::{SharedClock, within},
     v1,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use super::{Reading, Vitals, change::changed, sane::sane};
+use super::{
+    Reading, Vitals,
+    change::changed,
+    conditions::{Conditions, Services},
+    sane::sane,
+};
 use crate::{
     config,
     kubelet::{KubeletApi, OwnPod},
@@ -27,14 +32,40 @@ const CALL_TIME: Duration = Duration::from_secs(10);
 /// A report and when it was made.
 pub type Sample = Option<(Timestamp, v1::Health)>;
 
+/// The kubelet and the runtime are probed so often, which costs two connections on this machine; systemd, which costs a
+/// process, is asked when one of them changes, and at its own pace.
+const PROBES: Duration = Duration::from_secs(1);
+
 /// What is known beside the vital signs.
-#[derive(Default)]
+#[derive(Clone, PartialEq, Default)]
 struct Surroundings {
     units: Vec<v1::UnitState>,
     kubelet_healthy: Option<bool>,
     runtime_healthy: Option<bool>,
     pods: Option<v1::PodCounts>,
     node_ready: Option<bool>,
+}
+
+/// This machine's clock against the coordinator's, as it was at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Skew {
+    /// When, by the wall.
+    pub wall: Timestamp,
+    /// When, by the clock's elapsed time, which nobody sets.
+    pub elapsed: Duration,
+    /// How much this clock was ahead then.
+    pub ahead: SignedDuration,
+}
+
+impl Skew {
+    /// How much it is ahead now, in milliseconds: a clock that was set since then shows against the one that nobody sets.
+    fn now_ms(&self, clock: &SharedClock) -> i64 {
+        let set = clock.now().duration_since(self.wall);
+        let passed = SignedDuration::try_from(clock.elapsed().saturating_sub(self.elapsed))
+            .unwrap_or(SignedDuration::ZERO);
+        let ahead = self.ahead.saturating_add(set).saturating_sub(passed);
+        i64::try_from(ahead.as_millis()).unwrap_or(i64::MAX)
+    }
 }
 
 /// How often is reported.
@@ -62,6 +93,8 @@ pub struct Observer {
     pub settings: config::Health,
     /// The intervals that the coordinator wishes.
     pub intervals: watch::Receiver<Intervals>,
+    /// The coordinator's clock, once it was told.
+    pub skew: watch::Receiver<Option<Skew>>,
     /// The node's name, once it is known.
     pub node: watch::Receiver<Option<String>>,
     /// Where the latest report goes.
@@ -71,16 +104,26 @@ pub struct Observer {
 impl Observer {
     /// Observes for ever.
     pub async fn run(self) {
-        let around = Mutex::new(Surroundings::default());
+        let around = Around::default();
         tokio::join!(self.report(&around), self.services(&around), self.pods(&around));
     }
 
-    async fn report(&self, around: &Mutex<Surroundings>) {
+    async fn report(&self, around: &Around) {
         let mut last: Option<(Duration, v1::Health)> = None;
+        let mut conditions = Conditions::default();
         loop {
             let intervals = *self.intervals.borrow();
-            let health = compose(&self.vitals.read().await, &lock(around));
+            let reading = self.vitals.read().await;
+            let known = around.known().clone();
             let now = self.clock.elapsed();
+            let services = Services {
+                kubelet: known.kubelet_healthy,
+                runtime: known.runtime_healthy,
+                expected: known.is_meant_to_run(),
+                skew_ms: self.skew.borrow().map(|skew| skew.now_ms(&self.clock)),
+            };
+            let standing = conditions.take(&reading, services, now, self.clock.now());
+            let health = compose(&reading, &known, services, standing);
             let due = last.as_ref().is_none_or(|(at, before)| {
                 changed(before, &health)
                     || now.saturating_sub(*at) + intervals.changing / 2 >= intervals.quiet
@@ -89,52 +132,93 @@ impl Observer {
                 last = Some((now, health.clone()));
                 self.latest.send_replace(Some((self.clock.now(), health)));
             }
-            self.clock.sleep(intervals.changing).await;
+            tokio::select! {
+                () = self.clock.sleep(intervals.changing) => {}
+                () = around.news.notified() => {}
+            }
         }
     }
 
-    async fn services(&self, around: &Mutex<Surroundings>) {
+    async fn services(&self, around: &Around) {
+        let pace = PROBES.min(self.settings.services);
+        let mut asked: Option<Duration> = None;
         loop {
-            let (unit, kubelet, runtime) = tokio::join!(
-                self.units.active_state(&self.unit),
-                self.vitals.kubelet_healthy(),
-                self.vitals.runtime_healthy()
-            );
-            let units = unit
-                .inspect_err(|error| tracing::debug!(%error, "the state of the unit is unknown"))
-                .map(|active_state| {
-                    vec![v1::UnitState {
-                        unit: self.unit.clone(),
-                        active_state,
-                    }]
-                });
-            {
-                let mut around = lock(around);
-                around.units = units.unwrap_or_default();
+            let (kubelet, runtime) =
+                tokio::join!(self.vitals.kubelet_healthy(), self.vitals.runtime_healthy());
+            let now = self.clock.elapsed();
+            let known = around.known().clone();
+            let flipped = known.kubelet_healthy != kubelet || known.runtime_healthy != runtime;
+            let due = asked.is_none_or(|asked| now.saturating_sub(asked) >= self.settings.services);
+            let units = if due || flipped {
+                asked = Some(now);
+                self.unit_states().await
+            } else {
+                known.units
+            };
+            around.learn(|around| {
+                around.units = units;
                 around.kubelet_healthy = kubelet;
                 around.runtime_healthy = runtime;
-            }
-            self.clock.sleep(self.settings.services).await;
+            });
+            self.clock.sleep(pace).await;
         }
     }
 
-    async fn pods(&self, around: &Mutex<Surroundings>) {
+    async fn unit_states(&self) -> Vec<v1::UnitState> {
+        let state = self.units.active_state(&self.unit).await;
+        let state = state.inspect_err(|error| tracing::debug!(%error, "the state of the unit is unknown"));
+        let state = state.map(|active_state| v1::UnitState {
+            unit: self.unit.clone(),
+            active_state,
+        });
+        state.into_iter().collect()
+    }
+
+    async fn pods(&self, around: &Around) {
         loop {
             let node = self.node.borrow().clone();
             if let Some(node) = node {
                 let pods = within(&*self.clock, CALL_TIME, self.kubelet.pods(&node, false)).await;
                 let ready = within(&*self.clock, CALL_TIME, self.kubelet.node(&node)).await;
-                let mut around = lock(around);
-                around.pods = pods.and_then(Result::ok).map(|pods| count(&pods));
-                around.node_ready = ready.and_then(Result::ok).map(|node| node.ready);
+                around.learn(|around| {
+                    around.pods = pods.and_then(Result::ok).map(|pods| count(&pods));
+                    around.node_ready = ready.and_then(Result::ok).map(|node| node.ready);
+                });
             }
             self.clock.sleep(self.settings.pods).await;
         }
     }
 }
 
-fn lock(around: &Mutex<Surroundings>) -> MutexGuard<'_, Surroundings> {
-    around.lock().unwrap_or_else(PoisonError::into_inner)
+/// The surroundings, and a word to whoever waits for news of them.
+#[derive(Default)]
+struct Around {
+    known: Mutex<Surroundings>,
+    news: Notify,
+}
+
+impl Around {
+    fn known(&self) -> MutexGuard<'_, Surroundings> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn learn(&self, change: impl FnOnce(&mut Surroundings)) {
+        let mut known = self.known();
+        let before = known.clone();
+        change(&mut known);
+        if *known != before {
+            self.news.notify_one();
+        }
+    }
+}
+
+impl Surroundings {
+    /// Whether kubelet and runtime should answer: a unit that is still starting, or was stopped, owes nothing.
+    fn is_meant_to_run(&self) -> bool {
+        self.units
+            .iter()
+            .any(|unit| matches!(unit.active_state.as_str(), "active" | "failed"))
+    }
 }
 
 fn count(pods: &[OwnPod]) -> v1::PodCounts {
@@ -152,7 +236,12 @@ fn count(pods: &[OwnPod]) -> v1::PodCounts {
     counts
 }
 
-fn compose(reading: &Reading, around: &Surroundings) -> v1::Health {
+fn compose(
+    reading: &Reading,
+    around: &Surroundings,
+    services: Services,
+    conditions: Vec<v1::HealthCondition>,
+) -> v1::Health {
     let pressure = v1::Pressure {
         cpu_some_percent: reading.cpu_pressure,
         memory_some_percent: reading.memory_pressure,
@@ -171,5 +260,17 @@ fn compose(reading: &Reading, around: &Surroundings) -> v1::Health {
         node_ready: around.node_ready,
         kubelet_healthy: around.kubelet_healthy,
         runtime_healthy: around.runtime_healthy,
+        steal_percent: reading.steal_percent,
+        root_disk_percent: reading.root_disk_percent,
+        image_disk_percent: reading.image_disk_percent,
+        conntrack_percent: reading.conntrack_percent,
+        oom_kills: reading.oom_kills,
+        nic_errors: reading.nic_errors,
+        // To a tenth of a second: the way here took that long.
+        clock_skew_ms: services.skew_ms.map(|skew| skew / 100 * 100),
+        conditions,
     })
 }
+
+#[cfg(test)]
+mod tests;

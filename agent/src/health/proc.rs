@@ -1,8 +1,7 @@
 //! Vital signs from `/proc`: a handful of small files, read by hand, because neither `sysinfo` (no pressure) nor `procfs`
 //! (refuses a pressure file without its `full` line, as older kernels have it) earns its weight here.
 //!
-//! CPU: `/proc/stat`, time outside idle and iowait (proc_stat(5)). Memory: total less `MemAvailable` (proc_meminfo(5)).
-//! Pressure: from the `total` microseconds of `some`, whose difference is exact over any interval, unlike the averages
+//! CPU: time outside idle and iowait. Memory: total less `MemAvailable`. Pressure: from the `total` microseconds of `some`, whose difference is exact over any interval, unlike the averages
 //! (<https://docs.kernel.org/accounting/psi.html>).
 
 use std::{
@@ -15,20 +14,26 @@ use std::{
 use async_trait::async_trait;
 use http_body_util::Full;
 use hyper::{Request, body::Bytes};
+use rustix::fs::StatVfs;
 use smartscale_proto::time::{SharedClock, within};
 use tokio::net::UnixStream;
 
-use super::{Reading, Vitals};
+use super::{
+    Reading, Vitals,
+    parse::{Ticks, cpu, load, memory, nic_errors, number, oom_kills, pressure, share},
+};
 use crate::http::{self, HttpError};
 
 /// Time for an answer of the kubelet or the runtime.
 const PROBE_TIME: Duration = Duration::from_secs(2);
+/// How often the network interfaces are read.
+const NICS_EVERY: Duration = Duration::from_secs(10);
 
 /// Counters that only mean something beside earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct Counters {
-    /// Busy and total time in ticks.
-    cpu: Option<(u64, u64)>,
+    /// Ticks of the CPUs.
+    cpu: Option<Ticks>,
     /// Microseconds of `some` for cpu, memory, io.
     pressure: [Option<u64>; 3],
     /// When, by the clock's elapsed time.
@@ -43,6 +48,8 @@ pub struct ProcVitals {
     runtime_socket: PathBuf,
     clock: SharedClock,
     last: Mutex<Option<Counters>>,
+    /// Errors of network interfaces, and when they were read.
+    nics: Mutex<Option<(Duration, Option<u64>)>>,
 }
 
 impl ProcVitals {
@@ -69,6 +76,7 @@ impl ProcVitals {
             runtime_socket: runtime_socket.to_owned(),
             clock,
             last: Mutex::new(None),
+            nics: Mutex::new(None),
         })
     }
 
@@ -85,79 +93,83 @@ impl ProcVitals {
         }
     }
 
-    /// Use of the file system with K3s' data: bytes and inodes. Before K3s was there, of the folder above.
-    fn file_system(&self) -> (Option<f64>, Option<f64>) {
-        let Some(stat) = self
-            .data_dir
-            .ancestors()
-            .find_map(|path| rustix::fs::statvfs(path).ok())
-        else {
-            return (None, None);
-        };
+    /// How full the file systems are. Before K3s was there, its folders' are those of the folder above. One that is the
+    /// same as another is told once.
+    fn file_systems(&self) -> Disks {
+        let of = |path: &Path| path.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
         // As df does it: what ordinary users may use is the whole.
-        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
-        let inodes = stat.f_files.saturating_sub(stat.f_ffree);
-        (share(used, used + stat.f_bavail), share(inodes, stat.f_files))
+        let full = |stat: &StatVfs| {
+            let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+            share(used, used + stat.f_bavail)
+        };
+        let (data, root) = (of(&self.data_dir), of(Path::new("/")));
+        let images = of(&self.data_dir.join("agent/containerd"));
+        let is = |one: &StatVfs, other: &Option<StatVfs>| {
+            other.as_ref().is_some_and(|other| other.f_fsid == one.f_fsid)
+        };
+        Disks {
+            inodes: data
+                .as_ref()
+                .and_then(|stat| share(stat.f_files.saturating_sub(stat.f_ffree), stat.f_files)),
+            root: root.as_ref().filter(|stat| !is(stat, &data)).and_then(full),
+            images: images
+                .as_ref()
+                .filter(|stat| !is(stat, &data) && !is(stat, &root))
+                .and_then(full),
+            data: data.as_ref().and_then(full),
+        }
+    }
+
+    fn conntrack(&self) -> Option<f64> {
+        let read = |name: &str| {
+            self.file(&format!("sys/net/netfilter/{name}"))
+                .as_deref()
+                .and_then(number)
+        };
+        share(read("nf_conntrack_count")?, read("nf_conntrack_max")?)
+    }
+
+    /// Read more rarely: the file has a line for each pod.
+    fn nic_errors(&self, now: Duration) -> Option<u64> {
+        let mut last = self.nics.lock().unwrap_or_else(PoisonError::into_inner);
+        match *last {
+            Some((at, errors)) if now.saturating_sub(at) < NICS_EVERY => errors,
+            _ => {
+                let errors = self.file("net/dev").as_deref().and_then(nic_errors);
+                *last = Some((now, errors));
+                errors
+            }
+        }
     }
 }
 
-/// Busy and total ticks of all CPUs.
-fn cpu(stat: &str) -> Option<(u64, u64)> {
-    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
-    // user nice system idle iowait irq softirq steal; guest times are within user and nice.
-    let ticks: Vec<u64> = line
-        .split_ascii_whitespace()
-        .take(8)
-        .map_while(|field| field.parse().ok())
-        .collect();
-    let total = ticks
-        .iter()
-        .try_fold(0_u64, |sum, ticks| sum.checked_add(*ticks))?;
-    let idle = ticks.get(3)?.checked_add(ticks.get(4).copied().unwrap_or(0))?;
-    Some((total.checked_sub(idle)?, total))
+/// Percentages in use.
+#[derive(Default)]
+struct Disks {
+    data: Option<f64>,
+    inodes: Option<f64>,
+    root: Option<f64>,
+    images: Option<f64>,
 }
 
-/// Total and available memory in bytes.
-fn memory(meminfo: &str) -> Option<(u64, u64)> {
-    let field = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim()
-            .strip_suffix(" kB")?
-            .trim()
-            .parse::<u64>()
-            .ok()?
-            .checked_mul(1024)
+/// What two sets of counters say about the time between them.
+#[derive(Debug, PartialEq, Default)]
+struct Between {
+    cpu: Option<f64>,
+    stolen: Option<f64>,
+    waits: [Option<f64>; 3],
+}
+
+/// Counters that went back (a resumed machine) say nothing.
+fn between(before: &Counters, now: &Counters) -> Between {
+    let ticks = before.cpu.zip(now.cpu);
+    let of = |part: fn(&Ticks) -> u64| {
+        let (before, now) = ticks?;
+        share(
+            part(&now).checked_sub(part(&before))?,
+            now.total.checked_sub(before.total)?,
+        )
     };
-    Some((field("MemTotal:")?, field("MemAvailable:")?))
-}
-
-fn load(loadavg: &str) -> Option<f64> {
-    loadavg.split_ascii_whitespace().next()?.parse().ok()
-}
-
-/// Microseconds in which some task waited.
-fn pressure(text: &str) -> Option<u64> {
-    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
-    some.split_ascii_whitespace()
-        .find_map(|field| field.strip_prefix("total="))?
-        .parse()
-        .ok()
-}
-
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "a percentage needs no more than 52 bits"
-)]
-fn share(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| 100.0 * part as f64 / whole as f64)
-}
-
-/// What two sets of counters say about the time between them. Counters that went back (a resumed machine) say nothing.
-fn between(before: &Counters, now: &Counters) -> (Option<f64>, [Option<f64>; 3]) {
-    let cpu = before
-        .cpu
-        .zip(now.cpu)
-        .and_then(|(before, now)| share(now.0.checked_sub(before.0)?, now.1.checked_sub(before.1)?));
     let micros = u64::try_from(now.at.saturating_sub(before.at).as_micros()).unwrap_or(0);
     let mut waits = [None; 3];
     for (wait, (before, now)) in waits.iter_mut().zip(before.pressure.iter().zip(now.pressure)) {
@@ -167,7 +179,11 @@ fn between(before: &Counters, now: &Counters) -> (Option<f64>, [Option<f64>; 3])
             // The two clocks are not read in the same instant.
             .map(|percent| percent.min(100.0));
     }
-    (cpu, waits)
+    Between {
+        cpu: of(|ticks| ticks.busy),
+        stolen: of(|ticks| ticks.stolen),
+        waits,
+    }
 }
 
 #[async_trait]
@@ -179,10 +195,13 @@ impl Vitals for ProcVitals {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .replace(now);
-        let (cpu_percent, [cpu_pressure, memory_pressure, io_pressure]) =
-            before.map_or((None, [None; 3]), |before| between(&before, &now));
+        let Between {
+            cpu: cpu_percent,
+            stolen,
+            waits: [cpu_pressure, memory_pressure, io_pressure],
+        } = before.map_or_else(Between::default, |before| between(&before, &now));
         let memory = self.file("meminfo").as_deref().and_then(memory);
-        let (disk_percent, inode_percent) = self.file_system();
+        let disks = self.file_systems();
         Reading {
             cpu_percent,
             memory_percent: memory.and_then(|(total, free)| share(total.checked_sub(free)?, total)),
@@ -191,8 +210,14 @@ impl Vitals for ProcVitals {
             cpu_pressure,
             memory_pressure,
             io_pressure,
-            disk_percent,
-            inode_percent,
+            disk_percent: disks.data,
+            inode_percent: disks.inodes,
+            steal_percent: stolen,
+            root_disk_percent: disks.root,
+            image_disk_percent: disks.images,
+            conntrack_percent: self.conntrack(),
+            oom_kills: self.file("vmstat").as_deref().and_then(oom_kills),
+            nic_errors: self.nic_errors(now.at),
         }
     }
 
@@ -201,12 +226,7 @@ impl Vitals for ProcVitals {
             .uri(self.healthz.1.as_str())
             .body(Full::<Bytes>::default())
             .ok()?;
-        let answer = within(
-            &*self.clock,
-            PROBE_TIME,
-            http::call(&self.healthz.0, None, request),
-        )
-        .await;
+        let answer = within(&*self.clock, PROBE_TIME, http::call(&self.healthz.0, request)).await;
         Some(matches!(answer, Some(Ok(answer)) if answer.status.is_success()))
     }
 
@@ -226,54 +246,47 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
     use std::sync::Arc;
 
-    use proptest::prelude::*;
     use smartscale_proto::time::SystemClock;
 
     use super::*;
 
     #[test]
-    fn proc_is_read_as_the_kernel_writes_it() {
-        assert_eq!(
-            cpu("cpu  100 20 30 800 50 0 10 5 7 0\ncpu0 1 2\n"),
-            Some((165, 1015))
-        );
-        assert_eq!(
-            memory("MemTotal:        2000 kB\nMemFree:  10 kB\nMemAvailable:     500 kB\n"),
-            Some((2_048_000, 512_000))
-        );
-        assert_eq!(load("0.42 0.30 0.20 1/234 5678\n"), Some(0.42));
-        // Kernels before 5.13 have no `full` line for the CPU.
-        assert_eq!(
-            pressure("some avg10=0.00 avg60=0.00 avg300=0.00 total=12345\n"),
-            Some(12345)
-        );
-    }
-
-    #[test]
     fn shares_are_of_the_time_between_two_readings() {
         let before = Counters {
-            cpu: Some((100, 1000)),
+            cpu: Some(Ticks {
+                busy: 100,
+                stolen: 10,
+                total: 1000,
+            }),
             pressure: [Some(0), Some(10), None],
             at: Duration::from_secs(1),
         };
         let now = Counters {
-            cpu: Some((125, 1100)),
+            cpu: Some(Ticks {
+                busy: 125,
+                stolen: 20,
+                total: 1100,
+            }),
             pressure: [Some(250_000), Some(5), Some(1)],
             at: Duration::from_secs(2),
         };
-        let (cpu, waits) = between(&before, &now);
-        assert_eq!(cpu, Some(25.0));
-        assert_eq!(waits, [Some(25.0), None, None]);
+        let between = between(&before, &now);
+        assert_eq!((between.cpu, between.stolen), (Some(25.0), Some(10.0)));
+        assert_eq!(between.waits, [Some(25.0), None, None]);
     }
 
     #[test]
     fn a_clock_that_stands_still_makes_no_infinity() {
         let counters = Counters {
-            cpu: Some((1, 1)),
+            cpu: Some(Ticks {
+                busy: 1,
+                stolen: 0,
+                total: 1,
+            }),
             pressure: [Some(1); 3],
             at: Duration::ZERO,
         };
-        assert_eq!(between(&counters, &counters), (None, [None; 3]));
+        assert_eq!(between(&counters, &counters), Between::default());
     }
 
     #[tokio::test]
@@ -300,12 +313,5 @@ mod tests {
         assert_eq!(vitals.runtime_healthy().await, Some(false));
         let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
         assert_eq!(vitals.runtime_healthy().await, Some(true));
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_the_readers_panic(text: String) {
-            let _ = (cpu(&text), memory(&text), load(&text), pressure(&text));
-        }
     }
 }

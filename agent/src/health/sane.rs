@@ -9,6 +9,9 @@ const MOST_LOAD: f64 = 4_194_304.0;
 /// More pods than a kubelet runs.
 const MOST_PODS: u32 = 10_000;
 
+/// A clock that is further off than a century is no clock, in milliseconds.
+const MOST_SKEW: u64 = 100 * 366 * 86_400 * 1000;
+
 fn percent(value: Option<f64>) -> Option<f64> {
     value.filter(|value| value.is_finite() && (0.0..=100.0).contains(value))
 }
@@ -47,6 +50,13 @@ pub fn sane(health: Health) -> Health {
         disk_percent: percent(health.disk_percent),
         inode_percent: percent(health.inode_percent),
         pods: health.pods.and_then(pods),
+        steal_percent: percent(health.steal_percent),
+        root_disk_percent: percent(health.root_disk_percent),
+        image_disk_percent: percent(health.image_disk_percent),
+        conntrack_percent: percent(health.conntrack_percent),
+        clock_skew_ms: health
+            .clock_skew_ms
+            .filter(|skew| skew.unsigned_abs() <= MOST_SKEW),
         ..health
     }
 }

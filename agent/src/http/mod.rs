@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 /// Bytes that a short answer may have.
-const LIMIT: usize = 64 * 1024;
+pub(crate) const LIMIT: usize = 64 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +157,6 @@ impl Link {
     }
 
     /// Whether the other side has closed it.
-    #[cfg(feature = "kube")]
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
@@ -174,13 +173,13 @@ pub(crate) fn authority(address: &str) -> Result<String, HttpError> {
     Ok(format!("{host}:{}", uri.port_u16().unwrap_or(80)))
 }
 
-/// Sends `request` (its URI is a path) to `address` (`host:port`). With `hops`, no packet of the request travels
-/// further than that many routers.
-pub(crate) async fn call(
-    address: &str,
-    hops: Option<u32>,
-    request: Request<Full<Bytes>>,
-) -> Result<Answer, HttpError> {
+/// Sends `request` (its URI is a path) to `address` (`host:port`) over a connection of its own.
+pub(crate) async fn call(address: &str, request: Request<Full<Bytes>>) -> Result<Answer, HttpError> {
+    connect(address, None).await?.exchange(request, LIMIT).await
+}
+
+/// Connects to `address` (`host:port`). With `hops`, no packet travels further than that many routers.
+pub(crate) async fn connect(address: &str, hops: Option<u32>) -> Result<Link, HttpError> {
     let connect = |source| HttpError::Connect {
         address: address.to_owned(),
         source,
@@ -191,5 +190,6 @@ pub(crate) async fn call(
     {
         socket.set_ttl(hops).map_err(connect)?;
     }
-    Link::open(socket, address).await?.exchange(request, LIMIT).await
+    socket.set_nodelay(true).map_err(connect)?;
+    Link::open(socket, address).await
 }

@@ -1,6 +1,10 @@
-//! What K3s is told: a drop-in of its configuration and the file with its token.
+//! What K3s is told: a drop-in of its configuration and the file with its token; and what it says when it does not join.
 
+#[cfg(feature = "https")]
+pub mod cacerts;
 pub mod dropin;
+pub mod server;
+pub mod words;
 
 use std::{fs, io, path::PathBuf};
 

@@ -20,7 +20,10 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 use smartscale_manifests as manifests;
-use smartscale_planner::model::{Pod, PodKey, keys::DRAINING};
+use smartscale_planner::model::{
+    Pod, PodKey,
+    keys::{DRAINING, NONCE},
+};
 
 use self::{
     client::{Call, Client, Limits},
@@ -275,6 +278,15 @@ impl KubeletApi for KubeconfigApi {
         self.patch_node(node, false, None).await
     }
 
+    async fn prove(&self, node: &str, uid: &str, nonce: &str) -> Result<(), Refusal> {
+        // A UID in a patch is a precondition: no patch may change it, so the API server answers 422 where the node has another.
+        let patch = serde_json::json!({ "metadata": { "uid": uid, "annotations": { NONCE: nonce } } });
+        let content = Some(("application/merge-patch+json", patch.to_string().into_bytes()));
+        self.call::<IgnoredAny>(Method::PATCH, &format!("/api/v1/nodes/{node}"), content)
+            .await
+            .map(drop)
+    }
+
     async fn pods(&self, node: &str, fresh: bool) -> Result<Vec<OwnPod>, Refusal> {
         let version = if fresh { "" } else { "&resourceVersion=0" };
         let list: PodList = self
@@ -295,7 +307,7 @@ impl KubeletApi for KubeconfigApi {
         }
     }
 
-    async fn evict(&self, key: &PodKey, uid: &str) -> Result<(), Refusal> {
+    async fn evict(&self, key: &PodKey, uid: &str, grace: Option<Duration>) -> Result<(), Refusal> {
         let eviction = Eviction {
             api_version: "policy/v1",
             kind: "Eviction",
@@ -303,7 +315,7 @@ impl KubeletApi for KubeconfigApi {
                 name: &key.name,
                 namespace: key.namespace.as_str(),
             },
-            delete_options: options(uid, None),
+            delete_options: options(uid, grace),
         };
         let path = format!("{}/eviction", path(key));
         self.call::<IgnoredAny>(Method::POST, &path, json(&eviction)?)

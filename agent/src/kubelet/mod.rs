@@ -82,6 +82,11 @@ pub trait KubeletApi: Send + Sync {
     /// # Errors
     /// [`Refusal`].
     async fn uncordon(&self, node: &str) -> Result<(), Refusal>;
+    /// Writes the nonce that binds the node to this machine (annotation `smartscale.io/nonce`), if the node has this UID.
+    ///
+    /// # Errors
+    /// [`Refusal::OtherUid`] or [`Refusal::Refused`] when the name belongs to another node by now, or another.
+    async fn prove(&self, node: &str, uid: &str, nonce: &str) -> Result<(), Refusal>;
     /// Every pod bound to the node. `fresh` asks the datastore, otherwise a cache may answer.
     ///
     /// # Errors
@@ -92,12 +97,12 @@ pub trait KubeletApi: Send + Sync {
     /// # Errors
     /// [`Refusal`].
     async fn pod(&self, key: &PodKey) -> Result<Option<OwnPod>, Refusal>;
-    /// Evicts the pod of this name if it has this UID. A call that is refused for its UID has used the disruption budget up
+    /// Evicts the pod of this name if it has this UID, with `grace` in place of its own. A call that is refused for its UID has used the disruption budget up
     /// all the same: read the pod first.
     ///
     /// # Errors
     /// [`Refusal`].
-    async fn evict(&self, key: &PodKey, uid: &str) -> Result<(), Refusal>;
+    async fn evict(&self, key: &PodKey, uid: &str, grace: Option<Duration>) -> Result<(), Refusal>;
     /// Deletes the pod of this name if it has this UID, past its budget, with this grace.
     ///
     /// # Errors

@@ -73,6 +73,8 @@ pub struct Imds {
     hops: u32,
     clock: SharedClock,
     token: Mutex<Option<Token>>,
+    /// The connection of the last call, where the service keeps it open: notices are asked for every second.
+    idle: Mutex<Option<http::Link>>,
 }
 
 impl Imds {
@@ -86,6 +88,7 @@ impl Imds {
             hops,
             clock,
             token: Mutex::new(None),
+            idle: Mutex::new(None),
         })
     }
 
@@ -162,17 +165,41 @@ impl Imds {
             .header(header.0, value)
             .body(Full::<Bytes>::default())
             .map_err(|_| HttpError::Address(path.to_owned()))?;
-        within(
-            &*self.clock,
-            ANSWER_TIME,
-            http::call(&self.address, Some(self.hops), request),
-        )
-        .await
-        .unwrap_or_else(|| {
-            Err(HttpError::TooLate {
-                address: self.address.clone(),
+        within(&*self.clock, ANSWER_TIME, self.exchange(request))
+            .await
+            .unwrap_or_else(|| {
+                Err(HttpError::TooLate {
+                    address: self.address.clone(),
+                })
             })
-        })
+    }
+
+    /// Over the connection that is open, or over a new one.
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<http::Answer, HttpError> {
+        let idle = self.idle.lock().ok().and_then(|mut idle| idle.take());
+        if let Some(mut link) = idle.filter(|link| !link.is_closed()) {
+            match link.exchange(request.clone(), http::LIMIT).await {
+                // It was closed meanwhile, before the request went out.
+                Err(HttpError::Closed { .. }) => {}
+                answer => return self.keep(link, answer),
+            }
+        }
+        let mut link = http::connect(&self.address, Some(self.hops)).await?;
+        let answer = link.exchange(request, http::LIMIT).await;
+        self.keep(link, answer)
+    }
+
+    fn keep(
+        &self,
+        link: http::Link,
+        answer: Result<http::Answer, HttpError>,
+    ) -> Result<http::Answer, HttpError> {
+        if answer.is_ok()
+            && let Ok(mut idle) = self.idle.lock()
+        {
+            *idle = Some(link);
+        }
+        answer
     }
 
     async fn must(&self, path: &'static str) -> Result<String, ImdsError> {

@@ -3,6 +3,8 @@
 //! [`Imds`](imds::Imds) asks EC2's metadata service, [`StaticMachine`] knows it from the configuration. Nobody believes a machine's
 //! word about itself: the coordinator compares it with its own launch record.
 
+#[cfg(feature = "aws")]
+pub mod credentials;
 pub mod imds;
 
 use std::net::IpAddr;

@@ -171,6 +171,44 @@ mod tests {
         assert_eq!(notice.id, "rebalance-2020-10-27T082200Z");
     }
 
+    mod fuzz {
+        use smartscale_fuzz::{Target, fuzz};
+
+        use super::*;
+
+        #[test]
+        fn notices_of_the_metadata_service() {
+            let target = Target {
+                name: "agent/imds-notices",
+                seeds: &[
+                    br#"{"action": "terminate", "time": "2017-09-18T08:22:00Z"}"#,
+                    br#"{"noticeTime": "2020-10-27T08:22:00Z"}"#,
+                    br#"[{"NotBefore": "21 Jan 2019 09:00:43 GMT", "Code": "system-reboot", "EventId": "e-1", "State": "active"}]"#,
+                ],
+                words: &["\"action\"", "\"time\"", ":", ",", "{", "}", "[", "]", "GMT", "+99:99", "active"],
+                kept: None,
+            };
+            fuzz(target, |input| {
+                let text = String::from_utf8_lossy(input);
+                let word = |read: Result<Notice, serde_json::Error>| match read {
+                    Ok(notice) => {
+                        assert!(notice.id.len() <= 200, "an id stays short");
+                        format!("{}", notice.at.is_some())
+                    }
+                    Err(error) => error.to_string(),
+                };
+                let events = maintenance(&text).map_or_else(
+                    |error| error.to_string(),
+                    |events| {
+                        assert!(events.len() <= MOST_EVENTS);
+                        "taken".to_owned()
+                    },
+                );
+                format!("{} {} {events}", word(spot(&text)), word(rebalance(&text)))
+            });
+        }
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_the_readers_panic(text: String) {

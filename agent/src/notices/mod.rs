@@ -61,6 +61,13 @@ impl Notice {
     pub fn operation(&self) -> String {
         format!("notice/{}", self.id)
     }
+
+    /// Whether the drain `operation` is of a notice after which there is no machine any more, unlike one that is stopped
+    /// or hibernated and comes back.
+    #[must_use]
+    pub fn ends_machine(operation: &str) -> bool {
+        operation.starts_with("notice/spot-terminate-")
+    }
 }
 
 /// Where notices come from.

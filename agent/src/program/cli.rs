@@ -49,6 +49,12 @@ pub(crate) struct Drain {
     /// Delete the pods that have not left by then, instead of giving the drain up.
     #[arg(long)]
     pub(crate) force: bool,
+    /// Evict pods with local storage too, where the policy keeps a drain from that: their data is lost.
+    #[arg(long)]
+    pub(crate) evict_local_storage: bool,
+    /// Give the drain of this node up, whoever ordered it, and let pods onto it again.
+    #[arg(long, conflicts_with_all = ["timeout", "force", "reason", "evict_local_storage"])]
+    pub(crate) cancel: bool,
     /// Why, for those who see the drain.
     #[arg(long, default_value = "ordered on the machine itself")]
     pub(crate) reason: String,

@@ -4,16 +4,17 @@ use std::{fs, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use smartscale_agent::{
-    Config, Parts,
+    Config, Parts, config,
     drain::Tools,
-    enrol::TokenFile,
+    enrol::{Attestor, TokenFile, ec2::Ec2},
     health::proc::ProcVitals,
-    k3s::DiskFiles,
+    k3s::{DiskFiles, cacerts::Cacerts},
     kubelet::{KubeletApi, kube::KubeconfigApi},
-    machine::{MachineIdentity, StaticMachine, imds::Imds},
+    machine::{MachineIdentity, StaticMachine, credentials::Role, imds::Imds},
     notices::{NoNotices, NoticeSource},
     outbox::Outbox,
     secrets::{SecretFolder, Secrets, aws::SecretsManager},
+    shutdown::logind::Logind,
     state::{DiskFolder, StateFolder},
     units::Systemctl,
 };
@@ -41,11 +42,24 @@ pub(crate) fn parts(config: Config) -> anyhow::Result<Parts> {
         None => {
             let names = &config.secrets;
             Arc::new(SecretsManager::new(
-                imds,
+                imds.clone(),
                 names.region.clone(),
                 names.endpoint.clone(),
             ))
         }
+    };
+    let by = |role| -> anyhow::Result<Arc<dyn Attestor>> {
+        Ok(Arc::new(Ec2 {
+            imds: imds.clone().context("an EC2 instance has IMDS")?,
+            role,
+            coordinator: config.expected.clone(),
+            clock: Arc::clone(&clock),
+        }))
+    };
+    let attestor: Arc<dyn Attestor> = match &config.attestor {
+        config::Attestor::Token(path) => Arc::new(TokenFile(path.clone())),
+        config::Attestor::Ec2Identity => by(Role::Identity)?,
+        config::Attestor::Ec2Profile => by(Role::Profile)?,
     };
     let k3s = &config.k3s;
     Ok(Parts {
@@ -54,12 +68,17 @@ pub(crate) fn parts(config: Config) -> anyhow::Result<Parts> {
         machine,
         notices,
         secrets,
-        attestor: Arc::new(TokenFile(config.token_file.clone())),
-        units: Arc::new(Systemctl::new(&k3s.systemctl, Arc::clone(&clock))),
+        attestor,
+        units: Arc::new(Systemctl::new(
+            &k3s.systemctl,
+            &k3s.journalctl,
+            Arc::clone(&clock),
+        )),
         files: Arc::new(DiskFiles {
             run_dir: config.run_dir.clone(),
             config_dir: k3s.config_dir.clone(),
         }),
+        server: Arc::new(Cacerts::new(Arc::clone(&clock))),
         kubelet: kubelet(&k3s.kubeconfig),
         vitals: Arc::new(ProcVitals::new(
             &config.proc,
@@ -68,6 +87,7 @@ pub(crate) fn parts(config: Config) -> anyhow::Result<Parts> {
             &k3s.runtime_socket,
             Arc::clone(&clock),
         )?),
+        shutdowns: Arc::new(Logind::default()),
         clock,
         config,
     })

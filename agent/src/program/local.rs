@@ -2,7 +2,7 @@
 //! this process.
 //!
 //! The agent listens on a socket of its run folder. An order is one line of JSON; the answer is a line with the whole state
-//! whenever it changes, until the drain is over.
+//! of the drain whenever it changes, until the drain is over.
 
 use std::{io, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
@@ -10,9 +10,10 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use smartscale_agent::{
     Config,
-    drain::{self, DrainState, Drainer, OnTimeout, Order, Stage, state::PodStage},
+    drain::{self, DrainState, Drainer, LocalStorage, OnTimeout, Order, Stage, state::PodStage, terms::kept},
     enrol::stored_node,
-    state::create_folder,
+    retire::Retirer,
+    state::{DiskFolder, create_folder},
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -29,11 +30,20 @@ const ORDER_TIME: Duration = Duration::from_secs(5);
 /// Bytes that an order may have.
 const ORDER_LENGTH: u64 = 4096;
 
+/// What is ordered.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Request {
+    Drain(LocalOrder),
+    Cancel,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct LocalOrder {
     operation: String,
     timeout: Duration,
     on_timeout: OnTimeout,
+    local_storage: LocalStorage,
     reason: String,
 }
 
@@ -43,6 +53,7 @@ impl LocalOrder {
             operation,
             timeout,
             on_timeout,
+            local_storage,
             reason,
         } = self;
         Order {
@@ -52,6 +63,7 @@ impl LocalOrder {
             on_timeout,
             reason,
             taken_at: None,
+            local_storage,
         }
     }
 }
@@ -69,21 +81,25 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves local orders for ever, one after the other.
-pub(crate) async fn serve(
-    listener: Option<UnixListener>,
-    drainer: Drainer,
-    node: watch::Receiver<Option<String>>,
-) {
+/// Whom local orders are for.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) drainer: Drainer,
+    pub(crate) retirer: Retirer,
+    pub(crate) node: watch::Receiver<Option<String>>,
+}
+
+/// Serves local orders for ever.
+pub(crate) async fn serve(listener: Option<UnixListener>, desk: Desk) {
     let Some(listener) = listener else {
         return std::future::pending().await;
     };
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (drainer, node) = (drainer.clone(), node.borrow().clone());
+                let desk = desk.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = attend(stream, drainer, node).await {
+                    if let Err(error) = attend(stream, desk).await {
                         tracing::warn!(%error, "a local order failed");
                     }
                 });
@@ -96,19 +112,32 @@ pub(crate) async fn serve(
     }
 }
 
-async fn attend(stream: UnixStream, drainer: Drainer, node: Option<String>) -> anyhow::Result<()> {
+async fn attend(stream: UnixStream, desk: Desk) -> anyhow::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut reader = BufReader::new(reader.take(ORDER_LENGTH));
     tokio::time::timeout(ORDER_TIME, reader.read_line(&mut line))
         .await
         .context("no order came")??;
-    let order: LocalOrder = serde_json::from_str(&line)?;
-    let operation = order.operation.clone();
-    let mut state = drainer.state();
-    drainer
-        .order(order.on(node.context("the node's name is not known yet")?))
-        .await;
+    let mut state = desk.drainer.state();
+    let operation = match serde_json::from_str(&line)? {
+        Request::Drain(order) => {
+            let (operation, node) = (order.operation.clone(), desk.node.borrow().clone());
+            let node = node.context("the node's name is not known yet")?;
+            desk.drainer.order(order.on(node)).await;
+            operation
+        }
+        Request::Cancel => {
+            let Some(operations) = standing(&state) else {
+                return Ok(());
+            };
+            for operation in &operations {
+                desk.retirer.revoke(operation.clone()).await;
+                desk.drainer.abort(operation.clone()).await;
+            }
+            operations.into_iter().next_back().unwrap_or_default()
+        }
+    };
     loop {
         let current = state.wait_for(|state| of(state, &operation)).await?.clone();
         state.mark_unchanged();
@@ -123,6 +152,13 @@ async fn attend(stream: UnixStream, drainer: Drainer, node: Option<String>) -> a
     }
 }
 
+/// The operations of the drain that is under way, or that has left the node cordoned.
+fn standing(state: &watch::Receiver<Option<Arc<DrainState>>>) -> Option<Vec<String>> {
+    let state = state.borrow();
+    let drain = state.as_ref().filter(|drain| drain.stage != Stage::Aborted)?;
+    Some(drain.operations.clone())
+}
+
 fn of(state: &Option<Arc<DrainState>>, operation: &str) -> bool {
     state
         .as_ref()
@@ -131,24 +167,39 @@ fn of(state: &Option<Arc<DrainState>>, operation: &str) -> bool {
 
 /// Drains this node and waits for it.
 pub(crate) async fn drain(config: Config, options: cli::Drain) -> anyhow::Result<ExitCode> {
+    let terms = kept(&DiskFolder::new(&config.state_dir), config.drain.terms);
     let on_timeout = if options.force {
         OnTimeout::Force
     } else {
-        config.drain.on_timeout
+        terms.on_timeout
     };
-    let order = LocalOrder {
-        operation: format!("local/{}", jiff::Timestamp::now().as_millisecond()),
-        timeout: options.timeout.unwrap_or(config.drain.timeout),
-        on_timeout,
-        reason: options.reason,
+    let (request, wanted) = if options.cancel {
+        (Request::Cancel, Stage::Aborted)
+    } else {
+        let order = LocalOrder {
+            operation: format!("local/{}", jiff::Timestamp::now().as_millisecond()),
+            timeout: options.timeout.unwrap_or(terms.timeout),
+            on_timeout,
+            local_storage: if options.evict_local_storage {
+                LocalStorage::Evict
+            } else {
+                terms.local_storage
+            },
+            reason: options.reason,
+        };
+        (Request::Drain(order), Stage::Drained)
     };
     let mut printer = Printer::default();
     let last = match UnixStream::connect(config.run_dir.join(SOCKET)).await {
-        Ok(stream) => through_agent(stream, &order, &mut printer).await?,
-        Err(_) => alone(&config, order, options.node, &mut printer).await?,
+        Ok(stream) => through_agent(stream, &request, &mut printer).await?,
+        Err(_) => alone(&config, request, options.node, &mut printer).await?,
+    };
+    let Some(last) = last else {
+        println!("there is no drain to give up");
+        return Ok(ExitCode::SUCCESS);
     };
     println!("{}", summary(&last));
-    Ok(if last.stage == Stage::Drained {
+    Ok(if last.stage == wanted {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -157,30 +208,35 @@ pub(crate) async fn drain(config: Config, options: cli::Drain) -> anyhow::Result
 
 async fn through_agent(
     stream: UnixStream,
-    order: &LocalOrder,
+    request: &Request,
     printer: &mut Printer,
-) -> anyhow::Result<DrainState> {
+) -> anyhow::Result<Option<DrainState>> {
     let (reader, mut writer) = stream.into_split();
-    let mut line = serde_json::to_vec(order)?;
+    let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     writer.write_all(&line).await?;
     let mut lines = BufReader::new(reader).lines();
+    let mut said = false;
     while let Some(line) = lines.next_line().await? {
         let state: DrainState = serde_json::from_str(&line)?;
+        said = true;
         printer.show(&state);
         if state.stage.is_finished() {
-            return Ok(state);
+            return Ok(Some(state));
         }
+    }
+    if !said && matches!(request, Request::Cancel) {
+        return Ok(None);
     }
     anyhow::bail!("the agent ended before the drain did; it goes on when the agent is started again")
 }
 
 async fn alone(
     config: &Config,
-    order: LocalOrder,
+    request: Request,
     node: Option<String>,
     printer: &mut Printer,
-) -> anyhow::Result<DrainState> {
+) -> anyhow::Result<Option<DrainState>> {
     let tools = compose::tools(config)?;
     let known = || {
         stored_node(&*tools.folder).or_else(|| config.machine.as_ref().map(|machine| machine.id.to_string()))
@@ -188,19 +244,32 @@ async fn alone(
     let node = node
         .or_else(known)
         .context("this machine's node is not known: name it with --node")?;
-    eprintln!("the agent does not run; draining {node} from here");
-    let operation = order.operation.clone();
     let (drainer, engine) = drain::engine(tools);
     let mut state = drainer.state();
+    let standing = standing(&state);
     let wait = async {
-        drainer.order(order.on(node)).await;
+        let operation = match (request, standing) {
+            (Request::Drain(order), _) => {
+                eprintln!("the agent does not run; draining {node} from here");
+                let operation = order.operation.clone();
+                drainer.order(order.on(node)).await;
+                operation
+            }
+            (Request::Cancel, Some(operations)) => {
+                for operation in &operations {
+                    drainer.abort(operation.clone()).await;
+                }
+                operations.into_iter().next_back().unwrap_or_default()
+            }
+            (Request::Cancel, None) => return Ok(None),
+        };
         loop {
             let current = state.wait_for(|state| of(state, &operation)).await?.clone();
             state.mark_unchanged();
             if let Some(current) = current {
                 printer.show(&current);
                 if current.stage.is_finished() {
-                    return Ok(DrainState::clone(&current));
+                    return Ok(Some(DrainState::clone(&current)));
                 }
             }
             state.changed().await?;

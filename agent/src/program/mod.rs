@@ -4,6 +4,7 @@ pub(crate) mod cli;
 mod compose;
 mod local;
 pub(crate) mod log;
+mod scrape;
 mod service;
 
 use std::process::ExitCode;

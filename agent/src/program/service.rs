@@ -11,16 +11,23 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{compose, local};
+use super::{compose, local, scrape};
 
 /// Runs the agent until a signal. A plain stop does not drain.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let socket = config.run_dir.join(local::SOCKET);
+    let metrics = config.metrics;
     let agent = Agent::new(compose::parts(config)?);
     let listener = local::listen(&socket)
         .inspect_err(|error| tracing::warn!(%error, "no local orders are taken"))
         .ok();
-    let orders = local::serve(listener, agent.drainer(), agent.node());
+    let desk = local::Desk {
+        drainer: agent.drainer(),
+        retirer: agent.retirer(),
+        node: agent.node(),
+    };
+    let orders = local::serve(listener, desk);
+    let metrics = scrape::serve(metrics, agent.health());
     let status = tell(agent.progress());
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
@@ -42,6 +49,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     tokio::select! {
         done = agent.run(shutdown) => done?,
         () = orders => anyhow::bail!("the local orders ended unexpectedly"),
+        () = metrics => anyhow::bail!("the metrics ended unexpectedly"),
         () = status => anyhow::bail!("the notifications ended unexpectedly"),
         () = signals => {}
         () = watchdog() => {}

@@ -14,11 +14,16 @@ use aws_sdk_secretsmanager::{
     error::{DisplayErrorContext, ProvideErrorMetadata as _},
 };
 use rustls::RootCertStore;
-use serde::Deserialize;
 use smartscale_planner::model::Zone;
 
 use super::{Secret, Secrets};
-use crate::{error::Failure, machine::imds::Imds};
+use crate::{
+    error::{Failure, Known},
+    machine::{
+        credentials::{Role, SessionKey},
+        imds::Imds,
+    },
+};
 
 /// Secrets Manager.
 pub struct SecretsManager {
@@ -28,15 +33,6 @@ pub struct SecretsManager {
     environment: Option<Credentials>,
     /// The system's certificate authorities unless given.
     believed: Option<Arc<RootCertStore>>,
-}
-
-/// `meta-data/iam/security-credentials/ROLE`.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RoleCredentials {
-    access_key_id: String,
-    secret_access_key: String,
-    token: String,
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -67,27 +63,17 @@ impl SecretsManager {
         if let Some(credentials) = &self.environment {
             return Ok(credentials.clone());
         }
-        const ROLES: &str = "meta-data/iam/security-credentials/";
         let Some(imds) = &self.imds else {
             return Err(Failure::because(
                 "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-            ));
+            )
+            .known_as(Known::RoleRefused));
         };
-        let roles = imds.get(ROLES).await?.unwrap_or_default();
-        let role = roles.lines().next().unwrap_or_default();
-        if role.is_empty() {
-            return Err(Failure::because(
-                "this instance has no role: give it an instance profile that may read the secrets",
-            ));
-        }
-        let text = Secret::new(imds.get(&format!("{ROLES}{role}")).await?.unwrap_or_default());
-        let role: RoleCredentials = serde_json::from_str(text.reveal()).map_err(|error| {
-            Failure::because(format!("the credentials of role {role} make no sense: {error}"))
-        })?;
+        let key = SessionKey::of(imds, Role::Profile).await?;
         Ok(Credentials::new(
-            role.access_key_id,
-            role.secret_access_key,
-            Some(role.token),
+            key.id,
+            key.secret.reveal(),
+            Some(key.token.reveal().to_owned()),
             None,
             "imds",
         ))
@@ -117,21 +103,37 @@ impl Secrets for SecretsManager {
             .send()
             .await
             .map_err(|error| {
-                let remedy = match error.code() {
-                    Some("ResourceNotFoundException") => "there is no such secret: create it",
-                    Some("AccessDeniedException") => {
-                        "the role may not read it: allow secretsmanager:GetSecretValue"
+                let (known, what) = match error.code() {
+                    Some("ResourceNotFoundException") => {
+                        (Some(Known::SecretMissing), "there is no such secret: create it")
                     }
-                    _ => "Secrets Manager did not give it",
+                    Some(
+                        "AccessDeniedException" | "UnrecognizedClientException" | "InvalidClientTokenId",
+                    ) => (
+                        Some(Known::RoleRefused),
+                        "the role may not read it: allow secretsmanager:GetSecretValue",
+                    ),
+                    // Signed by a clock that is more than five minutes off.
+                    Some("SignatureDoesNotMatch" | "RequestExpired" | "InvalidSignatureException") => (
+                        Some(Known::ClockSkew),
+                        "the request's signature is refused, as of a clock that is wrong",
+                    ),
+                    Some(_) => (None, "Secrets Manager did not give it"),
+                    None => (Some(Known::ServerUnreachable), "Secrets Manager does not answer"),
                 };
                 let detail = DisplayErrorContext(&error);
-                Failure::because(format!("secret {name} in {region}: {remedy} ({detail})"))
+                let failure = Failure::because(format!("secret {name} in {region}: {what} ({detail})"));
+                match known {
+                    Some(known) => failure.known_as(known),
+                    None => failure,
+                }
             })?;
         match answer.secret_string {
             Some(text) => Ok(Secret::new(text)),
-            None => Err(Failure::because(format!(
-                "secret {name} in {region} is binary, a text is needed"
-            ))),
+            None => Err(
+                Failure::because(format!("secret {name} in {region} is binary, a text is needed"))
+                    .known_as(Known::SecretUnusable),
+            ),
         }
     }
 }

@@ -19,6 +19,12 @@ impl JoinToken {
     pub fn reveal(&self) -> &str {
         self.0.reveal()
     }
+
+    /// SHA-256 of the cluster's authorities, 64 hexadecimal digits. No secret.
+    #[must_use]
+    pub fn ca_hash(&self) -> &str {
+        self.0.reveal().get(3..67).unwrap_or_default()
+    }
 }
 
 /// Why a secret cannot be used to join. None of these shows the value.
@@ -94,8 +100,13 @@ pub fn server_url(secret: &str) -> Result<String, BadJoin> {
         .parse()
         .map_err(|_| BadJoin::Server)?;
     let host = uri.host().ok_or(BadJoin::Server)?;
-    let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'[' | b']' | b':');
-    if uri.path() != "/" || uri.query().is_some() || authority.contains('@') || !host.bytes().all(named) {
+    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+        None => host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')),
+    };
+    if uri.path() != "/" || uri.query().is_some() || authority.contains('@') || !is_host {
         return Err(BadJoin::Server);
     }
     Ok(format!("https://{host}:{}", uri.port_u16().unwrap_or(6443)))
@@ -166,8 +177,54 @@ mod tests {
             "https://x/y",
             "user@host",
             "x\ny: z",
+            "a[b",
+            "[k3s]:6443",
         ] {
             assert_eq!(server_url(text), Err(BadJoin::Server), "{text:?}");
+        }
+    }
+
+    mod fuzz {
+        use smartscale_fuzz::{Target, fuzz};
+
+        use super::*;
+
+        #[test]
+        fn join_tokens_and_addresses() {
+            let token = format!("K10{}::node:secret", "a".repeat(64));
+            let target = Target {
+                name: "agent/join",
+                seeds: &[
+                    token.as_bytes(),
+                    b"10.0.0.1",
+                    b"https://[fd00::1]:6443/",
+                    b"host.example:7000",
+                ],
+                words: &[
+                    "K10", "::", "node:", "server:", ".", "https://", "[", "]", ":", "@", "/",
+                ],
+                kept: None,
+            };
+            fuzz(target, |input| {
+                let text = String::from_utf8_lossy(input);
+                let token = match read(&text) {
+                    Ok(token) => {
+                        // It ends in a file of one line.
+                        assert!(token.reveal().bytes().all(|byte| byte.is_ascii_graphic()));
+                        "taken".to_owned()
+                    }
+                    Err(error) => error.to_string(),
+                };
+                let server = match server_url(&text) {
+                    Ok(url) => {
+                        assert!(url.parse::<http::Uri>().is_ok(), "{url}");
+                        assert!(url.bytes().all(|byte| byte.is_ascii_graphic()), "{url}");
+                        "taken".to_owned()
+                    }
+                    Err(error) => error.to_string(),
+                };
+                format!("{token} {server}")
+            });
         }
     }
 

@@ -6,13 +6,14 @@
 #[cfg(feature = "aws")]
 pub mod aws;
 pub mod join;
+pub mod offer;
 
 use std::{fmt, path::PathBuf};
 
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
-use crate::error::Failure;
+use crate::error::{Failure, Known};
 
 /// A text that nobody should see.
 #[derive(Clone)]
@@ -56,8 +57,14 @@ pub struct SecretFolder(pub PathBuf);
 impl Secrets for SecretFolder {
     async fn secret(&self, name: &str, _zone: &str) -> Result<Secret, Failure> {
         let path = self.0.join(name);
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| Failure::because(format!("{}: {error}", path.display())))?;
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            let failure = Failure::because(format!("{}: {error}", path.display()));
+            if error.kind() == std::io::ErrorKind::NotFound {
+                failure.known_as(Known::SecretMissing)
+            } else {
+                failure
+            }
+        })?;
         Ok(Secret::new(text))
     }
 }

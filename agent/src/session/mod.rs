@@ -14,7 +14,7 @@ use std::{collections::VecDeque, time::Duration};
 use rand::{SeedableRng as _, rngs::SmallRng};
 use smartscale_proto::{
     backoff::Backoff,
-    time::{SharedClock, duration_from_wire, within},
+    time::{SharedClock, duration_from_wire, from_wire, within},
     tls::client::Dialer,
     v1::{self, agent_client::AgentClient, session_response::Command},
 };
@@ -22,13 +22,14 @@ use tokio::sync::watch;
 use tonic::{Streaming, transport::Channel};
 
 use crate::{
-    config,
-    drain::{Drainer, Order},
+    bind::Binder,
+    drain::{Drainer, Order, TermsKeeper, terms::LONGEST},
     enrol::Enrolled,
     error::Failure,
-    health::observe::{Intervals, Sample},
+    health::observe::{Intervals, Sample, Skew},
     outbox::Outbox,
     retire::Retirer,
+    secrets::offer::Offers,
 };
 use feed::Feed;
 
@@ -40,8 +41,10 @@ const REDIRECTIONS: u32 = 4;
 const DELAYS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// Coordinators that are remembered at most.
 const MOST_ENDPOINTS: usize = 16;
+/// A renewal that is asked for waits no longer than this.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// The intervals that a coordinator may ask for.
-const INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
+const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(600));
 
 /// Keeps a session with a coordinator.
 pub struct Session {
@@ -59,16 +62,26 @@ pub struct Session {
     pub health: watch::Receiver<Sample>,
     /// The intervals that the coordinator wishes.
     pub intervals: watch::Sender<Intervals>,
+    /// The coordinator's clock against this machine's.
+    pub skew: watch::Sender<Option<Skew>>,
     /// The channel of the present session, for renewals.
     pub channel: watch::Sender<Option<Channel>>,
     /// Who drains.
     pub drainer: Drainer,
-    /// The terms of a drain whose command names none.
-    pub drain: config::Drain,
+    /// The terms of a drain whose command names none; a welcome brings them.
+    pub terms: TermsKeeper,
     /// Who stops the kubelet.
     pub retirer: Retirer,
+    /// Who proves whose Node it is.
+    pub binder: Binder,
+    /// Set when the coordinator wants the certificate renewed, with the time that this may take.
+    pub renew: watch::Sender<Option<Duration>>,
     /// The kernel's boot id.
     pub boot_id: String,
+    /// What a coordinator gives for the join.
+    pub offers: Offers,
+    /// Whether the join takes it.
+    pub takes_offers: bool,
 }
 
 /// How a session ended.
@@ -144,6 +157,7 @@ impl Session {
             boot_id: self.boot_id.clone(),
             machine: Some(enrolled.machine.to_wire()),
             draining_operation: self.drainer.draining().unwrap_or_default(),
+            wants_join_token: self.takes_offers && self.offers.is_empty(),
         };
         let welcomed = watch::Sender::new(false);
         let feed = Feed::new(
@@ -212,7 +226,13 @@ impl Session {
                     self.retirer.revoke(command.operation_id.clone()).await;
                     self.drainer.abort(command.operation_id).await;
                 }
+                Some(Command::BindNode(command)) => self.binder.bind(node, command),
                 Some(Command::StopKubelet(command)) => self.retirer.stop(command.operation_id).await,
+                Some(Command::Renew(command)) => {
+                    let within = command.within.as_ref().map(duration_from_wire);
+                    let within = within.and_then(Result::ok).unwrap_or_default();
+                    self.renew.send_replace(Some(within.min(LONGEST_WAIT)));
+                }
                 // A command of a later version: the coordinator sees that nothing comes of it.
                 None => tracing::warn!("a command is unknown to this agent"),
             }
@@ -221,6 +241,7 @@ impl Session {
 
     fn order(&self, command: v1::DrainCommand, node: &str) -> Result<Order, (String, String)> {
         let on_timeout = command.on_timeout().into();
+        let local_storage = command.local_storage().into();
         let operation = command.operation_id;
         if operation.is_empty() || operation.len() > 256 {
             return Err((
@@ -229,8 +250,8 @@ impl Session {
             ));
         }
         let timeout = match command.timeout.as_ref().map(duration_from_wire) {
-            None => self.drain.timeout,
-            Some(Ok(timeout)) => timeout.min(Duration::from_secs(7 * 86_400)),
+            None => self.terms.present().timeout,
+            Some(Ok(timeout)) => timeout.min(LONGEST),
             Some(Err(error)) => return Err((operation, error.to_string())),
         };
         Ok(Order {
@@ -240,10 +261,23 @@ impl Session {
             on_timeout,
             reason: command.reason,
             taken_at: None,
+            local_storage,
         })
     }
 
     fn welcome(&mut self, welcome: v1::Welcome) {
+        if let Some(policy) = &welcome.drain_policy {
+            self.terms.take(policy);
+        }
+        if let Some(theirs) = welcome.time.as_ref().and_then(|time| from_wire(time).ok()) {
+            let wall = self.clock.now();
+            self.skew.send_replace(Some(Skew {
+                wall,
+                elapsed: self.clock.elapsed(),
+                ahead: wall.duration_since(theirs),
+            }));
+        }
+        self.offers.take(&welcome.join_token, &welcome.join_server);
         let wish = |wire: Option<_>| {
             let duration = duration_from_wire(wire.as_ref()?).ok()?;
             Some(duration.clamp(INTERVALS.0, INTERVALS.1))

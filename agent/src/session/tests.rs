@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use smartscale_planner::{fixtures, model::Market};
 use smartscale_proto::{
     identity::Identity,
     time::{SharedClock, SystemClock, to_wire},
-    tls::{self, Anchors, Credential, Rotating, keys, server},
+    tls::{self, Anchors, Credential, Rotating, client::Dialer, keys, server},
     v1::{agent_server, enrolment_server, session_request::Report},
 };
 use tokio::{net::TcpListener, sync::mpsc};
@@ -33,10 +33,12 @@ use crate::{
         Call, EmbeddedFiles, EmbeddedKubelet, EmbeddedMachine, EmbeddedNotices, EmbeddedSecrets,
         EmbeddedUnits, EmbeddedVitals, FixedToken, MemoryFolder,
     },
+    enrol::Enroller,
     health::Reading,
     kubelet::OwnPod,
     machine::Machine,
     notices::{Notice, NoticeKind},
+    secrets::offer::Offers,
 };
 use smartscale_proto::v1;
 
@@ -51,12 +53,20 @@ struct Coordinator {
     not_yet: AtomicU32,
     /// Lifetime of certificates in seconds.
     life: i64,
+    /// Keys that were signed, by their requests' subjects.
+    signed: Mutex<Vec<Vec<u8>>>,
+    /// Enrolments with a key that had been signed before.
+    known: AtomicU32,
+    /// No proof is wanted any more.
+    takes_known: AtomicBool,
     enrolments: AtomicU32,
     renewals: AtomicU32,
     sessions: AtomicU32,
     /// Reports are acknowledged.
     acknowledges: bool,
     redirect: Mutex<Option<String>>,
+    /// Given to those who enrol.
+    join_token: String,
     reports: mpsc::UnboundedSender<Report>,
     orders: Mutex<Vec<mpsc::UnboundedSender<Result<v1::SessionResponse, Status>>>>,
 }
@@ -83,6 +93,8 @@ impl Coordinator {
     fn certificate(&self, csr: &[u8]) -> v1::Certificate {
         let request = rcgen::CertificateSigningRequestParams::from_der(&csr.to_vec().into()).unwrap();
         let leaf = self.sign("spiffe://smartscale/cluster/demo/agent/i-1", &request.public_key);
+        let key = rcgen::PublicKeyData::der_bytes(&request.public_key).to_vec();
+        self.signed.lock().unwrap().push(key);
         let not_after = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(self.life);
         v1::Certificate {
             chain_der: vec![leaf, self.ca.clone()],
@@ -129,14 +141,22 @@ impl enrolment_server::Enrolment for Service {
         assert_eq!(request.challenge, [7; 32]);
         match request.proof {
             Some(v1::enrol_request::Proof::Token(token)) if token.secret == SECRET => {}
+            None if self.0.takes_known.load(Ordering::SeqCst) => {}
             other => return Err(Status::permission_denied(format!("{other:?}"))),
         }
         self.0.enrolments.fetch_add(1, Ordering::SeqCst);
+        let csr = rcgen::CertificateSigningRequestParams::from_der(&request.csr_der.clone().into()).unwrap();
+        let key = rcgen::PublicKeyData::der_bytes(&csr.public_key);
+        if self.0.signed.lock().unwrap().iter().any(|known| known == key) {
+            self.0.known.fetch_add(1, Ordering::SeqCst);
+        }
         Ok(Response::new(v1::EnrolResponse {
             certificate: Some(self.0.certificate(&request.csr_der)),
             node_name: "i-1".into(),
             pool: "general".into(),
             market: "spot".into(),
+            join_token: self.0.join_token.clone(),
+            join_server: "10.0.0.99".into(),
         }))
     }
 }
@@ -171,6 +191,12 @@ impl agent_server::Agent for Service {
                 changing_interval: Some(millis(100)),
                 quiet_interval: Some(millis(200)),
                 endpoints: vec![],
+                drain_policy: Some(v1::DrainPolicy {
+                    timeout: Some(millis(77_000)),
+                    ..Default::default()
+                }),
+                time: Some(to_wire(jiff::Timestamp::now())),
+                ..Default::default()
             }),
         };
         sender.send(Ok(command(first))).unwrap();
@@ -228,11 +254,15 @@ async fn coordinator(change: impl FnOnce(&mut Coordinator)) -> Rig {
         ca,
         not_yet: AtomicU32::new(0),
         life: 3600,
+        signed: Mutex::default(),
+        known: AtomicU32::new(0),
+        takes_known: AtomicBool::new(false),
         enrolments: AtomicU32::new(0),
         renewals: AtomicU32::new(0),
         sessions: AtomicU32::new(0),
         acknowledges: true,
         redirect: Mutex::default(),
+        join_token: String::new(),
         reports: sender,
         orders: Mutex::default(),
     };
@@ -320,6 +350,8 @@ fn machinery(address: &str, ca: &[u8]) -> Machinery {
         files: Arc::<EmbeddedFiles>::clone(&files),
         kubelet: Arc::<EmbeddedKubelet>::clone(&kubelet),
         vitals: Arc::<EmbeddedVitals>::clone(&vitals),
+        server: Arc::new(crate::k3s::server::Believed),
+        shutdowns: Arc::new(crate::shutdown::NoShutdowns),
     };
     Machinery {
         parts,
@@ -420,6 +452,34 @@ async fn a_machine_enrols_joins_reports_and_does_not_enrol_again_after_a_restart
 }
 
 #[tokio::test]
+async fn a_standby_that_is_down_does_not_hide_why_the_leader_refuses() {
+    let rig = coordinator(|coordinator| coordinator.not_yet = AtomicU32::new(1)).await;
+    let parts = machinery(&rig.address, &rig.coordinator.ca).parts;
+    let anchors = parts.config.anchors.clone();
+    let nobody = Credential {
+        chain: Vec::new(),
+        key: None,
+        anchors: anchors.clone(),
+    };
+    let enroller = Enroller {
+        dialer: Dialer::new(Rotating::new(nobody), parts.config.expected.clone()),
+        attestor: parts.attestor,
+        folder: parts.folder,
+        clock: parts.clock,
+        configured: anchors,
+        endpoints: vec![rig.address.clone(), "127.0.0.1:1".to_owned()],
+        boot_id: parts.boot_id,
+        offers: Offers::default(),
+    };
+    let machine = parts.machine.identity().await.unwrap();
+    let failure = enroller.enrol(&machine).await.err().unwrap();
+    assert!(
+        failure.to_string().contains("has not recorded this launch yet"),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
 async fn a_missing_secret_is_told_while_it_is_missing() {
     let mut rig = coordinator(|_| {}).await;
     let machinery = machinery(&rig.address, &rig.coordinator.ca);
@@ -478,6 +538,7 @@ async fn a_drain_is_obeyed_and_the_kubelet_is_stopped_for_good() {
             timeout: Some(millis(60_000)),
             on_timeout: v1::OnTimeout::Abort.into(),
             reason: "test".into(),
+            ..Default::default()
         }));
     let report = rig.drained("op-1").await;
     assert_eq!(report.pods.len(), 1);
@@ -555,6 +616,93 @@ async fn an_interruption_is_drained_without_a_coordinator_and_told_when_it_is_ba
 }
 
 #[tokio::test]
+async fn a_machine_that_ec2_terminates_stops_its_kubelet_by_itself_once_it_is_empty() {
+    let rig = coordinator(|_| {}).await;
+    let machinery = machinery(&rig.address, &rig.coordinator.ca);
+    machinery.pod("default/a");
+    let agent = machinery.start();
+    let ready = async {
+        while !machinery.units.runs("k3s-agent.service") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, ready)
+        .await
+        .expect("K3s does not run");
+    machinery.notices.announce(Notice {
+        kind: NoticeKind::SpotInterruption,
+        id: "spot-terminate-1".into(),
+        at: Some(jiff::Timestamp::now() + jiff::SignedDuration::from_secs(120)),
+        detail: "terminate".into(),
+    });
+    let stopped = async {
+        while machinery.units.runs("k3s-agent.service") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, stopped)
+        .await
+        .expect("the kubelet still runs");
+    assert!(
+        machinery.kubelet.present().is_empty(),
+        "it was stopped before the node was empty"
+    );
+    drop(agent);
+    // It does not come back with the agent either.
+    let _agent = machinery.start();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!machinery.units.runs("k3s-agent.service"));
+}
+
+#[tokio::test]
+async fn a_machine_without_any_secret_joins_with_what_the_coordinator_gives() {
+    let token = format!("K10{}::abcdef.0123456789abcdef", "0f".repeat(32));
+    let mut rig = coordinator(|coordinator| coordinator.join_token = token).await;
+    let mut machinery = machinery(&rig.address, &rig.coordinator.ca);
+    machinery.parts.secrets = Arc::new(EmbeddedSecrets::default());
+    machinery.parts.config.secrets.from_coordinator = true;
+    let _agent = machinery.start();
+    rig.boot(v1::BootStep::Ready, v1::Outcome::Done).await;
+    assert_eq!(
+        machinery.files.drop_in().unwrap().server,
+        "https://10.0.0.99:6443"
+    );
+}
+
+#[tokio::test]
+async fn the_coordinators_terms_of_a_drain_are_on_disk_for_the_time_without_it() {
+    let mut rig = coordinator(|_| {}).await;
+    let machinery = machinery(&rig.address, &rig.coordinator.ca);
+    let _agent = machinery.start();
+    rig.boot(v1::BootStep::Ready, v1::Outcome::Done).await;
+    let terms = crate::drain::terms::kept(&*machinery.parts.folder, machinery.parts.config.drain.terms);
+    assert_eq!(terms.timeout, Duration::from_secs(77));
+}
+
+#[tokio::test]
+async fn a_failure_is_told_once_with_its_remedy_however_often_it_is_met() {
+    let mut rig = coordinator(|_| {}).await;
+    let machinery = machinery(&rig.address, &rig.coordinator.ca);
+    machinery.secrets.set("k3s/join-token", "K10nothing::server:x");
+    let _agent = machinery.start();
+    let report = rig.boot(v1::BootStep::Secrets, v1::Outcome::Retrying).await;
+    assert_eq!(report.failure(), v1::JoinFailure::SecretUnusable);
+    assert!(report.remedy.contains("server/agent-token"), "{}", report.remedy);
+    // The next word about this step is its end.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    machinery
+        .secrets
+        .set("k3s/join-token", &format!("K10{}::node:join", "0f".repeat(32)));
+    let next = rig.report(|report| match report {
+        Report::Boot(boot) if boot.step() == v1::BootStep::Secrets => Some(boot),
+        _ => None,
+    });
+    let next = next.await;
+    assert_eq!(next.outcome(), v1::Outcome::Done);
+    assert!(next.attempts >= 3, "{}", next.attempts);
+}
+
+#[tokio::test]
 async fn a_redirect_is_followed_to_the_leader() {
     let mut leader = coordinator(|_| {}).await;
     let follower = serve(&leader.coordinator).await;
@@ -601,4 +749,48 @@ async fn a_certificate_that_is_old_when_it_comes_is_not_renewed_without_pause() 
     let _agent = machinery.start();
     rig.boot(v1::BootStep::Enrolment, v1::Outcome::Done).await;
     assert!(rig.coordinator.enrolments.load(Ordering::SeqCst) >= 2);
+}
+
+#[tokio::test]
+async fn a_machine_whose_certificate_has_ended_comes_back_with_its_own_key_and_needs_no_other_proof() {
+    let mut rig = coordinator(|coordinator| coordinator.life = -60).await;
+    let mut machinery = machinery(&rig.address, &rig.coordinator.ca);
+    let agent = machinery.start();
+    rig.boot(v1::BootStep::Enrolment, v1::Outcome::Done).await;
+    drop(agent);
+    let first = rig.coordinator.enrolments.load(Ordering::SeqCst);
+    // The secret of its launch is gone.
+    machinery.parts.attestor = Arc::new(crate::enrol::TokenFile("/nonexistent".into()));
+    rig.coordinator.takes_known.store(true, Ordering::SeqCst);
+    let _agent = machinery.start();
+    rig.boot(v1::BootStep::Enrolment, v1::Outcome::Done).await;
+    assert!(rig.coordinator.enrolments.load(Ordering::SeqCst) > first);
+    assert!(rig.coordinator.known.load(Ordering::SeqCst) > 0);
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_when_the_coordinator_asks_for_it_without_dropping_the_stream() {
+    let mut rig = coordinator(|_| {}).await;
+    let machinery = machinery(&rig.address, &rig.coordinator.ca);
+    let _agent = machinery.start();
+    rig.boot(v1::BootStep::Ready, v1::Outcome::Done).await;
+    assert_eq!(rig.coordinator.renewals.load(Ordering::SeqCst), 0);
+    for asked in 1..=2 {
+        let within = Some(millis(10));
+        rig.coordinator
+            .order(v1::session_response::Command::Renew(v1::RenewCommand { within }));
+        let renewed = async {
+            while rig.coordinator.renewals.load(Ordering::SeqCst) < asked {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, renewed)
+            .await
+            .expect("no renewal came");
+    }
+    assert_eq!(rig.coordinator.sessions.load(Ordering::SeqCst), 1);
+    let mut keys = rig.coordinator.signed.lock().unwrap().clone();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), 3, "each time a fresh key");
 }

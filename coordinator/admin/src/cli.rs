@@ -3,6 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use smartscale_proto::{
+    audit::Digest,
+    identity::{Role, Segment},
+};
 
 use crate::{
     demo::DemoArgs,
@@ -41,6 +45,8 @@ pub(crate) struct Connection {
 pub(crate) enum Command {
     #[command(flatten)]
     Live(Live),
+    /// Gets credentials: makes a key and a request for an administrator, then takes what comes back; nothing is contacted
+    Login(LoginArgs),
     /// Tries a policy on a cluster that lies in files; nothing is contacted
     Plan(PlanArgs),
     /// Plays the main story on this machine: real coordinators and agents, a simulated cluster and cloud
@@ -53,6 +59,19 @@ pub(crate) enum Command {
     },
     /// Prints the manual page
     Man,
+}
+
+/// The two halves of a login. The key stays on this machine; what travels is no secret.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct LoginArgs {
+    /// Makes a key and writes the request for its certificate to this file (`-`: to stdout). An administrator answers with
+    /// `smartscale identity issue`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) request: Option<PathBuf>,
+    /// Takes the administrator's answer from this file (`-`: from stdin) and writes the credentials
+    #[arg(long, value_name = "FILE")]
+    pub(crate) grant: Option<PathBuf>,
 }
 
 /// The form of what is printed.
@@ -112,6 +131,12 @@ pub(crate) enum Live {
     Blockers(Format),
     /// Events as they happen, until Ctrl-C
     Watch(Format),
+    /// People's identities: handing them out, listing, revoking; role `admin`
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Who did what: reading the audit, and checking that nothing of it was changed
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Writes the files with which `smartscale plan` repeats the present decision
     Snapshot {
         /// The folder; it is created
@@ -136,6 +161,9 @@ pub(crate) enum Live {
         /// Why, for the record
         #[arg(long, default_value = "")]
         reason: String,
+        /// Give the node's drain up instead, whoever ordered it: it takes pods again
+        #[arg(long, conflicts_with_all = ["timeout", "on_timeout", "reason"])]
+        cancel: bool,
         #[command(flatten)]
         format: Format,
     },
@@ -171,7 +199,12 @@ pub(crate) enum Live {
         format: Format,
     },
     /// Ends a pause, and lets pools that were stopped launch again
-    Resume,
+    Resume {
+        /// Also lifts the policy's freezes and its bounds on launches and spending in an hour, for so long; 0s puts them
+        /// back
+        #[arg(long, value_parser = duration, value_name = "TIME")]
+        lift_brakes: Option<Duration>,
+    },
     /// Sets a floor under the number of nodes for a time
     Scale {
         /// The fewest nodes; 0 takes the floor away
@@ -186,6 +219,95 @@ pub(crate) enum Live {
         #[command(flatten)]
         format: Format,
     },
+}
+
+/// Identities of people.
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// Signs a person's request (`smartscale login --request`), for eight hours at most
+    Issue {
+        /// What the person may do: viewer, operator or admin
+        #[arg(long)]
+        role: Role,
+        /// Who it is
+        #[arg(long = "for", value_name = "NAME")]
+        name: Segment,
+        /// The request's file (`-`: from stdin)
+        #[arg(long, value_name = "FILE")]
+        request: PathBuf,
+        /// How long the certificate is good
+        #[arg(long, value_parser = duration, value_name = "TIME", default_value = "8h")]
+        life: Duration,
+        /// The file to hand back (`-`: stdout)
+        #[arg(short = 'o', long = "output", value_name = "FILE", default_value = "-")]
+        output: PathBuf,
+    },
+    /// Those that are good
+    List {
+        /// Also those that have ended or were revoked
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Refuses a person, or one certificate of theirs, from now on
+    Revoke {
+        /// The person: every certificate that was handed out until now
+        #[arg(
+            value_name = "NAME",
+            required_unless_present = "serial",
+            conflicts_with = "serial"
+        )]
+        name: Option<String>,
+        /// One certificate, by its serial number
+        #[arg(long, value_name = "HEX")]
+        serial: Option<String>,
+        /// Why, for the record
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+/// Who did what.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Records, newest first
+    List {
+        /// At most so many
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// The chain of one coordinator
+        #[arg(long, value_name = "NAME", default_value = "")]
+        coordinator: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Checks every chain from its first record to its head; exit code 1 when something is wrong
+    Verify {
+        /// A record that was noted earlier, as the last run printed it: it must still be there; may be repeated
+        #[arg(long, value_name = "NAME:NUMBER:HASH", value_parser = noted)]
+        noted: Vec<Noted>,
+    },
+}
+
+/// A record that somebody noted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Noted {
+    pub(crate) coordinator: String,
+    pub(crate) sequence: u64,
+    pub(crate) hash: Digest,
+}
+
+fn noted(text: &str) -> Result<Noted, String> {
+    let mut parts = text.splitn(3, ':');
+    let read = (|| {
+        Some(Noted {
+            coordinator: parts.next()?.to_owned(),
+            sequence: parts.next()?.parse().ok()?,
+            hash: Digest::try_from(parts.next()?.to_owned()).ok()?,
+        })
+    })();
+    read.ok_or_else(|| "NAME:NUMBER:HASH is expected, as `smartscale audit verify` prints it".to_owned())
 }
 
 /// What happens at a drain's deadline.
@@ -211,6 +333,15 @@ mod tests {
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_noted_record_is_read_as_it_was_printed() {
+        let hash = "ab".repeat(32);
+        let read = noted(&format!("a:7:{hash}")).unwrap();
+        assert_eq!((read.coordinator.as_str(), read.sequence), ("a", 7));
+        assert_eq!(read.hash.to_string(), hash);
+        assert!(noted("a:7").is_err() && noted("a:x:00").is_err() && noted("a:7:00").is_err());
     }
 
     #[test]

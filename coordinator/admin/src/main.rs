@@ -3,6 +3,7 @@
 mod cli;
 mod demo;
 mod live;
+mod login;
 mod plan;
 
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     smartscale_proto::tls::install_provider();
     let Cli { connection, command } = Cli::parse();
     match command {
+        Command::Login(args) => login::run(&connection, &args),
         Command::Plan(args) => plan::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions { shell } => {

@@ -103,6 +103,7 @@ fn plans_read_like_a_good_colleagues_answer() {
         "a_hot_cluster_at_its_maximum",
         "a_hot_cluster_gets_the_fewest_nodes_that_cool_it",
         "a_node_is_replaced_by_a_cheaper_one",
+        "a_node_that_ec2_takes_for_maintenance_is_replaced_first",
         "a_pending_pod_that_fits_holds_removals",
         "a_pod_that_must_be_near_a_pending_one_is_served_in_the_same_plan",
         "an_empty_node_goes",
@@ -166,6 +167,10 @@ fn nodes_are_explained_with_every_blocker_in_figures() {
     for (case, node) in [
         ("a_cooldown_after_a_scale_up_holds_removals", "node-a"),
         ("a_node_is_replaced_by_a_cheaper_one", "node-a"),
+        (
+            "a_node_that_ec2_takes_for_maintenance_is_replaced_first",
+            "node-a",
+        ),
         ("a_node_that_is_unneeded_only_now_waits", "node-a"),
         ("every_blocker_of_a_node_is_reported", "node-a"),
         (

@@ -11,8 +11,12 @@ use std::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use smartscale_coordinator::{
-    act::nodes::{Eviction, Nodes, NodesError, PodOnNode},
+    act::{
+        binding::{Binding, Verified},
+        nodes::{Eviction, Nodes, NodesError, PodOnNode},
+    },
     ids::{Epoch, OperationId},
+    observe::notices::board::NoticeBoard,
     serve::{
         self,
         admin::{self, DrainOrder, OrderError, Orders, RecycleOrder},
@@ -22,7 +26,10 @@ use smartscale_coordinator::{
         sessions::{SessionSettings, Sessions},
         view::Latest,
     },
-    state::{LeaseRow, SharedStore, StateStore as _, StoreError, lease::Leadership, sqlite::SqliteStore},
+    state::{
+        Condition, LeaseRow, SharedStore, StateStore as _, StoreError, Write, lease::Leadership,
+        sqlite::SqliteStore,
+    },
     tell::{Happening, Tell},
 };
 use smartscale_planner::{fixtures, model::NodeName};
@@ -47,6 +54,14 @@ impl Orders for Book {
             "drain {} within {:?} by {}",
             order.node, order.timeout, order.by
         ));
+        Ok("op-1".parse().unwrap())
+    }
+
+    async fn cancel_drain(&self, node: &NodeName, by: &str) -> Result<OperationId, OrderError> {
+        self.0
+            .lock()
+            .unwrap()
+            .push(format!("give the drain of {node} up by {by}"));
         Ok("op-1".parse().unwrap())
     }
 
@@ -86,8 +101,8 @@ impl Nodes for Book {
         Ok(())
     }
 
-    async fn verify(&self, _: &NodeName) -> Result<(), NodesError> {
-        Ok(())
+    async fn verify(&self, _: &NodeName, _: &Binding) -> Result<Verified, NodesError> {
+        Ok(Verified::Lifted)
     }
 
     async fn leave_balancers(&self, _: &NodeName, _: &OperationId) -> Result<(), NodesError> {
@@ -117,6 +132,7 @@ struct Cluster {
     folder: tempfile::TempDir,
     authority: Arc<Authority>,
     book: Arc<Book>,
+    store: SharedStore,
     follower: String,
     leader: String,
     shutdown: CancellationToken,
@@ -140,7 +156,9 @@ impl Cluster {
             expires_at: Timestamp::now(),
         };
         store.replace_lease(None, &row).await.unwrap();
+        let store: SharedStore = Arc::new(store);
         let mut cluster = Self {
+            store: Arc::clone(&store),
             folder: tempfile::tempdir().unwrap(),
             authority,
             book: Arc::default(),
@@ -148,7 +166,6 @@ impl Cluster {
             leader: String::new(),
             shutdown: CancellationToken::new(),
         };
-        let store: SharedStore = Arc::new(store);
         let leading = Leadership::Leader {
             epoch: Epoch(3),
             until: Duration::MAX,
@@ -188,6 +205,7 @@ impl Cluster {
             policy_toml: "".into(),
             decision: None,
             cost_change_per_hour: 0.0,
+            of_templates: Vec::new(),
             warnings: vec![],
         };
         let parts = serve::Parts {
@@ -198,8 +216,10 @@ impl Cluster {
             clock: Arc::clone(clock),
             tell: Arc::new(Silence),
             leadership: watch::channel(leadership).1,
+            joining: None,
             sessions: Sessions::new(
                 SessionSettings::default(),
+                NoticeBoard::new(Arc::clone(store), Arc::new(Silence), Arc::clone(clock)),
                 Arc::clone(store),
                 Arc::new(Silence),
                 Arc::clone(clock),
@@ -293,9 +313,16 @@ async fn orders_find_their_way_to_the_leader() {
         .await;
     assert_eq!(drain.status.code(), Some(0), "{}", text(&drain.stderr));
     assert!(text(&drain.stdout).contains("op-1"));
+    let cancelled = cluster
+        .run(Role::Operator, &["drain", "node-a", "--cancel"])
+        .await;
+    assert_eq!(cancelled.status.code(), Some(0), "{}", text(&cancelled.stderr));
     assert_eq!(
         *cluster.book.0.lock().unwrap(),
-        ["drain node-a within Some(90s) by jo (operator)"]
+        [
+            "drain node-a within Some(90s) by jo (operator)",
+            "give the drain of node-a up by jo (operator)"
+        ]
     );
     assert_eq!(
         cluster
@@ -335,4 +362,129 @@ async fn refusals_say_the_way_out_and_have_their_exit_codes() {
         text(&too_many.stderr)
     );
     assert!(cluster.book.0.lock().unwrap().is_empty());
+}
+
+/// The exit code and both outputs.
+fn said(output: &Output) -> String {
+    format!(
+        "{:?} {} {}",
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr)
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_logs_in_with_a_key_that_never_leaves_the_machine() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let cluster = Cluster::new().await;
+    let home = tempfile::tempdir().unwrap();
+    let file = |name: &str| home.path().join(name);
+    let own = file("ann/credentials.toml");
+    let as_ann = async |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smartscale"));
+        command.args(arguments).arg("--credentials").arg(&own).env_clear();
+        tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap()
+    };
+    let (request, grant) = (file("ann.csr"), file("ann.grant"));
+    let (request, grant) = (request.to_str().unwrap(), grant.to_str().unwrap());
+    let asked = as_ann(&["login", "--request", request]).await;
+    assert_eq!(asked.status.code(), Some(0), "{}", said(&asked));
+    let key = file("ann/login.key");
+    assert_eq!(
+        std::fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert!(!std::fs::read_to_string(request).unwrap().contains("PRIVATE"));
+    let issue = [
+        "identity",
+        "issue",
+        "--role",
+        "viewer",
+        "--for",
+        "ann",
+        "--request",
+        request,
+        "-o",
+        grant,
+    ];
+    let refused = cluster.run(Role::Operator, &issue).await;
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    let issued = cluster.run(Role::Admin, &issue).await;
+    assert_eq!(issued.status.code(), Some(0), "{}", said(&issued));
+    assert!(!std::fs::read_to_string(grant).unwrap().contains("PRIVATE"));
+    let taken = as_ann(&["login", "--grant", grant]).await;
+    assert!(
+        text(&taken.stdout).contains("admin/viewer/ann"),
+        "{}",
+        said(&taken)
+    );
+    assert_eq!(
+        std::fs::metadata(&own).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert!(!key.exists());
+    let status = as_ann(&["status"]).await;
+    assert_eq!(status.status.code(), Some(0), "{}", said(&status));
+
+    let list = cluster.run(Role::Admin, &["identity", "list"]).await;
+    assert!(text(&list.stdout).contains("ann"), "{}", said(&list));
+    let revoked = cluster
+        .run(Role::Admin, &["identity", "revoke", "ann", "--reason", "left"])
+        .await;
+    assert_eq!(revoked.status.code(), Some(0), "{}", said(&revoked));
+    let status = as_ann(&["status"]).await;
+    assert!(text(&status.stderr).contains("revoked"), "{}", said(&status));
+    // The answer again, without the key: of no use to anybody.
+    let again = as_ann(&["login", "--grant", grant]).await;
+    assert_eq!(again.status.code(), Some(2), "{}", said(&again));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_is_listed_and_checked_and_a_change_in_it_is_named() {
+    let cluster = Cluster::new().await;
+    cluster.run(Role::Viewer, &["nodes"]).await;
+    cluster.run(Role::Viewer, &["cordon", "node-a"]).await;
+    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    let listed = loop {
+        let listed = cluster.run(Role::Viewer, &["audit", "list"]).await;
+        let said = text(&listed.stdout);
+        if said.contains("ListNodes") && said.contains("permission_denied") {
+            break said;
+        }
+        assert!(tokio::time::Instant::now() < end, "{said}");
+    };
+    assert!(listed.contains("jo (viewer)"), "{listed}");
+    let whole = cluster.run(Role::Viewer, &["audit", "verify"]).await;
+    assert_eq!(whole.status.code(), Some(0), "{}", said(&whole));
+    let printed = text(&whole.stdout);
+    let note = printed
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("note "))
+        .unwrap();
+    let noted = cluster
+        .run(Role::Viewer, &["audit", "verify", "--noted", note])
+        .await;
+    assert_eq!(noted.status.code(), Some(0), "{}", said(&noted));
+
+    // Somebody who can write to the store hides who did it.
+    let key = "audit#a#00000000000000000002";
+    let mut item = cluster.store.get(key).await.unwrap().unwrap();
+    item.body["who"] = "spiffe://smartscale/cluster/demo/admin/admin/mallory".into();
+    let write = Write::Put {
+        key: key.to_owned(),
+        body: item.body,
+        expires_at: item.expires_at,
+        condition: Condition::Always,
+    };
+    cluster.store.append(&write).await.unwrap();
+    let found = cluster.run(Role::Viewer, &["audit", "verify"]).await;
+    assert_eq!(found.status.code(), Some(1), "{}", said(&found));
+    assert!(
+        text(&found.stdout).contains("record 2 was changed"),
+        "{}",
+        said(&found)
+    );
 }

@@ -5,6 +5,7 @@ mod requests;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use smartscale_planner::model;
 
@@ -436,7 +437,12 @@ pub(crate) fn convert(pod: &Pod, at: &str) -> Result<model::Pod, Field> {
             .any(|c| c.type_ == "Ready" && c.status == "True"),
         created: convert::time("metadata.creationTimestamp", meta.creation_timestamp.as_deref())?,
         started: convert::time("status.startTime", pod.status.start_time.as_deref())?,
-        deletion: deletion.map(|at| model::Deletion { at }),
+        deletion: deletion.map(|at| model::Deletion {
+            at,
+            since: meta
+                .deletion_grace_period_seconds
+                .and_then(|grace| at.checked_sub(SignedDuration::from_secs(grace)).ok()),
+        }),
         controller: meta
             .owner_references
             .iter()

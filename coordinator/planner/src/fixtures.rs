@@ -258,7 +258,21 @@ impl PodFixture {
     }
     /// Told to go; its grace ends (or ended) at this time.
     pub fn terminating(self, at: &str) -> Self {
-        self.with(|p| p.deletion = Some(Deletion { at: time(at) }))
+        self.with(|p| {
+            p.deletion = Some(Deletion {
+                at: time(at),
+                since: None,
+            });
+        })
+    }
+    /// Told to go, at this time.
+    pub fn told_to_go(self, since: &str) -> Self {
+        self.with(|p| {
+            p.deletion = Some(Deletion {
+                at: time(since) + jiff::SignedDuration::from_secs(30),
+                since: Some(time(since)),
+            });
+        })
     }
     /// Owned by this controller.
     pub fn owned_by(self, kind: &str, name: &str) -> Self {

@@ -27,8 +27,8 @@ pub mod snapshot;
 
 pub use decide::{Planner, least_cost, plan};
 pub use outcome::{
-    Blocker, BlockerCode, Destination, Hold, Launch, Move, NodeVerdict, PendingCode, PendingPod, Placement,
-    Plan, Pods, Removal, RemovalReason, Rule, RuleName,
+    Blocker, BlockerCode, Destination, Due, Hold, Launch, Move, NodeVerdict, PendingCode, PendingPod,
+    Placement, Plan, Pods, Removal, RemovalReason, Rule, RuleName,
 };
-pub use policy::Policy;
+pub use policy::{Policy, PriceSource};
 pub use snapshot::{Action, Snapshot};

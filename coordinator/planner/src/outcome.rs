@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{InstanceType, Market, NodeName, PodKey, PoolName, Zone},
+    policy::PriceSource,
     snapshot::{Action, Source},
 };
 
@@ -57,6 +58,12 @@ pub struct Launch {
     pub instance_types: Vec<InstanceType>,
     /// The first type's price in USD.
     pub price_per_hour: f64,
+    /// Who said that price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price_source: Option<PriceSource>,
+    /// How old it is, in seconds; absent for the policy's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price_age_seconds: Option<i64>,
     /// Pending (or moved) pods that are planned onto it; empty if it is launched for a minimum or a metric rule.
     pub pods: Vec<PodKey>,
 }
@@ -72,6 +79,55 @@ pub struct Removal {
     pub moves: Vec<Move>,
     /// Its price in USD; 0 if nobody knows it.
     pub saves_per_hour: f64,
+    /// Why it goes although it is needed, whatever that costs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Due>,
+    /// Who said that price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saves_source: Option<PriceSource>,
+    /// How old it is, in seconds; absent for the policy's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saves_age_seconds: Option<i64>,
+}
+
+/// Why a node is to go although it is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Due {
+    /// Maintenance of its machine is scheduled.
+    Maintenance,
+    /// EC2 sees an elevated risk that its spot machine is interrupted.
+    Rebalance,
+    /// It is not what its pool's launches would be now.
+    Drift,
+    /// It is older than its pool's nodes may be.
+    Age,
+    /// The hypervisor gives much of its CPU to others: a burstable machine without credits.
+    Throttled,
+}
+
+impl Due {
+    /// What follows "a node that".
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Maintenance => "EC2 has scheduled maintenance for",
+            Self::Rebalance => "EC2 recommends to rebalance",
+            Self::Drift => "is not what its pool launches now",
+            Self::Age => "is older than its pool's max_age",
+            Self::Throttled => "is out of CPU credits",
+        }
+    }
+
+    /// The same as a clause.
+    pub fn clause(self) -> &'static str {
+        match self {
+            Self::Maintenance => "EC2 has scheduled maintenance for it",
+            Self::Rebalance => "EC2 recommends to rebalance it",
+            Self::Drift => "it is not what its pool launches now",
+            Self::Age => "it is older than its pool's max_age",
+            Self::Throttled => "it is out of CPU credits",
+        }
+    }
 }
 
 /// Why a node goes.
@@ -340,6 +396,19 @@ pub enum Hold {
     Paused,
     /// Pods that some node could take wait, so nothing is removed.
     PendingPods,
+    /// A freeze window of the policy stops something.
+    Freeze,
+    /// `limits.max_launches_per_hour` is used up.
+    LaunchRate,
+    /// `limits.max_usd_per_hour` is used up.
+    Spending,
+}
+
+impl Hold {
+    /// Whether it bounds launches: beside a launch only that is news, since nothing is removed at the same time anyhow.
+    pub fn bounds_launches(self) -> bool {
+        matches!(self, Self::AtMax | Self::LaunchRate | Self::Spending)
+    }
 }
 
 macro_rules! display_as_serialized {

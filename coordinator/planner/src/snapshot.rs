@@ -9,7 +9,10 @@ use std::{collections::BTreeMap, fmt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Cluster, ClusterId, InstanceType, Market, NodeName, PoolName, Zone};
+use crate::{
+    Due,
+    model::{Cluster, ClusterId, InstanceType, Market, NodeName, PoolName, Zone},
+};
 
 /// Everything that one decision sees.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -102,6 +105,83 @@ pub struct State {
     pub launching: Vec<Launching>,
     /// Since when each node has been unneeded without a break.
     pub unneeded_since: BTreeMap<NodeName, Timestamp>,
+    /// What was launched within the last hour at least, for `limits.max_launches_per_hour`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub launched: Vec<Launched>,
+    /// A person has lifted the brakes (freezes, launches and spending per hour) until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub brakes_lifted_until: Option<Timestamp>,
+    /// What EC2 announced of nodes that are still there. Interruptions are not among it: their nodes are
+    /// [`being_deleted`](crate::model::Node::being_deleted).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub announced: Vec<Announced>,
+    /// Nodes whose removal was given up lately; for `scale_down.cooldown` it is not begun again because they are due.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<GivenUp>,
+    /// Nodes that have drifted from what their pools launch now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drifted: Vec<Drifted>,
+    /// Nodes much of whose CPU the hypervisor has given to others for a while.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub throttled: Vec<Throttled>,
+}
+
+/// Something that EC2 announced of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// The node.
+    pub node: NodeName,
+    /// What.
+    pub notice: Forewarning,
+    /// When it begins, where it has a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+}
+
+/// A notice that leaves time to plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Forewarning {
+    /// The spot machine has an elevated risk of interruption.
+    Rebalance,
+    /// Maintenance of the machine is scheduled.
+    Maintenance,
+}
+
+impl From<Forewarning> for Due {
+    fn from(notice: Forewarning) -> Self {
+        match notice {
+            Forewarning::Rebalance => Self::Rebalance,
+            Forewarning::Maintenance => Self::Maintenance,
+        }
+    }
+}
+
+/// A removal that was given up: its pods would not leave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// The node.
+    pub node: NodeName,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A node that is not what a launch of its pool would be now: another template, version or image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drifted {
+    /// The node.
+    pub node: NodeName,
+    /// How it differs, in words.
+    pub how: String,
+}
+
+/// A node much of whose CPU the hypervisor gives to others, as its agent says: a burstable machine without credits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttled {
+    /// The node.
+    pub node: NodeName,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// What a plan does, or what was done.
@@ -174,6 +254,15 @@ pub struct Launching {
     pub market: Market,
     /// When the launch was asked for.
     pub since: Timestamp,
+}
+
+/// Nodes that were launched by one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launched {
+    /// When.
+    pub time: Timestamp,
+    /// How many.
+    pub nodes: u32,
 }
 
 /// What is wrong with a metrics or state file.
@@ -286,6 +375,12 @@ struct StateFile {
     stopped_pools: Option<Vec<StoppedPool>>,
     launching: Option<Vec<Launching>>,
     unneeded_since: Option<BTreeMap<NodeName, Option<Timestamp>>>,
+    launched: Option<Vec<Launched>>,
+    brakes_lifted_until: Option<Timestamp>,
+    announced: Option<Vec<Announced>>,
+    drifted: Option<Vec<Drifted>>,
+    throttled: Option<Vec<Throttled>>,
+    given_up: Option<Vec<GivenUp>>,
 }
 
 impl State {
@@ -316,6 +411,12 @@ impl State {
                 .into_iter()
                 .filter_map(|(node, since)| Some((node, since?)))
                 .collect(),
+            launched: file.launched.unwrap_or_default(),
+            brakes_lifted_until: file.brakes_lifted_until,
+            announced: file.announced.unwrap_or_default(),
+            drifted: file.drifted.unwrap_or_default(),
+            throttled: file.throttled.unwrap_or_default(),
+            given_up: file.given_up.unwrap_or_default(),
         })
     }
 }

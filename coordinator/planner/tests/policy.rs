@@ -6,7 +6,7 @@ use std::time::Duration;
 use smartscale_planner::{
     Policy,
     model::{Bytes, Market, MilliCpu, Percent},
-    policy::{Budget, BurstableCpu, ScaleDownWhen},
+    policy::{Budget, BurstableCpu, OnNotice, ScaleDownWhen},
 };
 
 const LEAST: &str = "[cluster]\nid = \"demo\"\n[[pool]]\nname = \"workers\"\nzones = [\"us-east-1a\"]\ninstance_types = [\"t3.small\"]\n";
@@ -15,6 +15,22 @@ fn path_of_error(text: &str) -> String {
     let error = Policy::from_toml(text).unwrap_err();
     assert!(!error.message.is_empty());
     error.path
+}
+
+#[test]
+fn what_is_done_at_a_notice_is_one_of_two_words() {
+    let of = |line: &str| format!("{LEAST}{line}\n");
+    let (policy, _) = Policy::from_toml(&of("rebalance = \"drain\"\nmaintenance = \"ignore\"")).unwrap();
+    assert_eq!(
+        (policy.pools[0].rebalance, policy.pools[0].maintenance),
+        (OnNotice::Drain, OnNotice::Ignore)
+    );
+    assert_eq!(path_of_error(&of("rebalance = \"replace\"")), "pool[0].rebalance");
+    assert_eq!(path_of_error(&of("maintenance = true")), "pool[0].maintenance");
+    assert_eq!(
+        path_of_error(&of("maintenance_lead = \"a day\"")),
+        "pool[0].maintenance_lead"
+    );
 }
 
 #[test]
@@ -55,6 +71,10 @@ fn the_least_policy_has_every_default() {
         ([Market::OnDemand].as_slice(), 0)
     );
     assert_eq!(pool.burstable_cpu, BurstableCpu::Nominal);
+    assert_eq!(
+        (pool.rebalance, pool.maintenance, pool.maintenance_lead),
+        (OnNotice::Ignore, OnNotice::Drain, Duration::from_secs(86_400))
+    );
     assert_eq!(pool.startup_taints[0].as_ref(), "smartscale.io/unverified");
 }
 
@@ -62,6 +82,7 @@ fn the_least_policy_has_every_default() {
 fn every_mistake_is_named_by_its_path() {
     let top = |table: &str| format!("{table}\n{LEAST}");
     let pool = |line: &str| format!("{LEAST}{line}\n");
+    let freeze = |lines: &str| format!("{LEAST}[[freeze]]\nduration = \"1h\"\n{lines}\n");
     let spec = |line: &str| {
         format!(
             "{LEAST}[[instance_type]]\nname = \"x\"\ncpu = \"2\"\nmemory = \"2Gi\"\non_demand_price = 1.0\n{line}\n"
@@ -69,6 +90,32 @@ fn every_mistake_is_named_by_its_path() {
     };
     let cases = [
         (LEAST.replace("[cluster]\nid = \"demo\"\n", ""), "cluster"),
+        (
+            top("[limits]\nmax_usd_per_hour = -1.0"),
+            "limits.max_usd_per_hour",
+        ),
+        (top("[[freeze]]\nduration = \"1h\""), "freeze[0].cron"),
+        (freeze("cron = \"0 18 * * FRY\""), "freeze[0].cron"),
+        (freeze("cron = \"0 18 * *\""), "freeze[0].cron"),
+        (freeze("cron = \"0 18 * * FRI UTC\""), "freeze[0].cron"),
+        (freeze("cron = \"0 0 30 2 *\""), "freeze[0].cron"),
+        (
+            freeze("cron = \"0 0 * * *\"\ntime_zone = \"Europe/Bärlin\""),
+            "freeze[0].time_zone",
+        ),
+        (freeze("cron = \"0 0 * * *\"\nstops = []"), "freeze[0].stops"),
+        (
+            freeze("cron = \"0 0 * * *\"\nstops = [\"all\"]"),
+            "freeze[0].stops[0]",
+        ),
+        (
+            freeze("cron = \"0 0 * * *\"").replace("1h", "0s"),
+            "freeze[0].duration",
+        ),
+        (
+            freeze("cron = \"0 0 * * *\"").replace("1h", "9000h"),
+            "freeze[0].duration",
+        ),
         (LEAST.replace("demo", ""), "cluster.id"),
         ("[cluster]\nid = \"a\"\n".to_owned(), "pool"),
         (top("[limits]\nmin_node = 2"), "limits.min_node"),

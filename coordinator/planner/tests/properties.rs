@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use smartscale_planner::{
     Action, Destination, Placement, Plan, Planner, Policy, RemovalReason, Snapshot,
     fixtures::{budget, node, now, pod, policy_of, reading, snapshot},
-    model::{Node, Phase, Pod, keys},
+    model::{Node, NodeName, Phase, Pod, keys},
     plan,
-    snapshot::Metrics,
+    policy::OnNotice,
+    snapshot::{Announced, Forewarning, Metrics},
 };
 
 /// A pod's shape by small numbers: CPU in tenths of a core, where it is bound, which extra it has.
@@ -174,7 +175,11 @@ fn check(snapshot: &Snapshot, policy: &Policy, plan: &Plan) {
     assert_eq!(replaces, !plan.launch.is_empty() && !plan.remove.is_empty());
     let costs: f64 = plan.launch.iter().map(|launch| launch.price_per_hour).sum();
     let saves: f64 = plan.remove.iter().map(|removal| removal.saves_per_hour).sum();
-    assert!(!replaces || saves > costs, "a replacement that saves nothing");
+    let noticed = plan.remove.iter().any(|removal| removal.due.is_some());
+    assert!(
+        !replaces || noticed || saves > costs,
+        "a replacement that saves nothing"
+    );
 }
 
 /// Removals keep every limit on what goes at once.
@@ -295,6 +300,40 @@ proptest! {
         shuffled.cluster.pods.reverse();
         shuffled.cluster.nodes.rotate_left(usize::from(nodes / 2));
         shuffled.metrics.cluster.reverse();
+        prop_assert_eq!(plan(&shuffled, &policy, now()), first);
+    }
+
+    #[test]
+    fn what_ec2_announces_breaks_no_limit_and_moves_nobody_to_another_node_that_goes(
+        nodes in 0_u8..6,
+        shapes in prop::collection::vec((any::<u8>(), prop::option::of(any::<u8>()), any::<u8>()), 0..24),
+        announced in prop::collection::vec((any::<u8>(), any::<bool>()), 1..4),
+        cpu in 0.0_f64..100.0,
+        max in 6_u32..10,
+    ) {
+        let mut policy = policy(max, 0, "thresholds");
+        policy.pools[0].rebalance = OnNotice::Drain;
+        let mut snapshot = world(nodes, &shapes, cpu);
+        snapshot.state.announced = announced
+            .iter()
+            .map(|(node, rebalance)| Announced {
+                node: format!("n{}", node % nodes.max(1)).into(),
+                notice: if *rebalance { Forewarning::Rebalance } else { Forewarning::Maintenance },
+                at: None,
+            })
+            .collect();
+        let first = plan(&snapshot, &policy, now());
+        check(&snapshot, &policy, &first);
+        let goes = |name: &NodeName| snapshot.state.announced.iter().any(|one| one.node == *name);
+        for to in first.remove.iter().flat_map(|removal| &removal.moves).map(|step| &step.to) {
+            prop_assert!(!matches!(to, Destination::Node(name) if goes(name)), "a pod is moved to {to}");
+        }
+        for removal in first.remove.iter().filter(|removal| removal.due.is_some()) {
+            prop_assert!(goes(&removal.node));
+        }
+        let mut shuffled = snapshot.clone();
+        shuffled.cluster.pods.reverse();
+        shuffled.cluster.nodes.reverse();
         prop_assert_eq!(plan(&shuffled, &policy, now()), first);
     }
 

@@ -10,73 +10,35 @@ use std::{
 
 use jiff::Timestamp;
 use smartscale_manifests::Objects;
-use smartscale_planner::{
-    model::{NodeName, PodKey},
-    snapshot::{Launching, State},
-};
+use smartscale_planner::model::NodeName;
 use smartscale_proto::time::SharedClock;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     agents::Agents,
-    fleet::{Fleet, LaunchRequest},
+    drift::Found,
+    fleet::Fleet,
     journal::{self, Journal},
+    listing::Listing,
     nodes::Nodes,
-    operation::{Kind, Launch, Operation, Phase},
+    operation::{Kind, Operation, Phase},
+    settings::Settings,
+    tasks::{Task, Tasks},
 };
 use crate::{
+    config::Mode,
     decide::PolicyInForce,
-    ids::{DecisionId, Epoch, InstanceId, OperationId, SharedIds},
-    observe::ClusterView,
-    state::{Attributes, SharedStore, StoreError, Write, lease::Leadership},
+    ids::{Epoch, InstanceId, OperationId, SharedIds},
+    observe::{ClusterView, notices::board::NoticeBoard},
+    state::{Attributes, SharedStore, StoreError, Write, lease::Leadership, records::Record},
     tell::{Event, Happening, Severity, SharedTell},
 };
 
-/// Times of the executor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// Open operations are looked at so often.
-    pub period: Duration,
-    /// Records, nodes and instances are compared so often.
-    pub reconcile: Duration,
-    /// A launched machine that is not a Ready node by then is terminated.
-    pub ready: Duration,
-    /// A drain whose agent is silent for so long goes on through the API.
-    pub agent_silent: Duration,
-    /// An instance with our tag that nobody knows is terminated after this.
-    pub orphan_grace: Duration,
-    /// Life of a launch secret.
-    pub secret_life: Duration,
-    /// The kubelet has so long to stop; the machine is terminated anyhow then.
-    pub stop: Duration,
-    /// Volumes have so long to be detached from a node; its machine is terminated anyhow then.
-    pub detach: Duration,
-    /// A machine whose agent is silent and whose kubelet is not Ready for so long is replaced.
-    pub sick: Duration,
-    /// A launch that was refused waits so long for the plan of its next attempt.
-    pub replan: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            period: Duration::from_secs(1),
-            reconcile: Duration::from_secs(30),
-            ready: Duration::from_secs(300),
-            agent_silent: Duration::from_secs(60),
-            orphan_grace: Duration::from_secs(600),
-            secret_life: Duration::from_secs(900),
-            stop: Duration::from_secs(20),
-            detach: Duration::from_secs(120),
-            sick: Duration::from_secs(300),
-            replan: Duration::from_secs(60),
-        }
-    }
-}
-
 /// What an executor works with.
 pub struct Parts {
+    /// Whether it acts by itself. Operations that are open go on, and people's orders are taken, in any mode.
+    pub mode: Mode,
     /// Times.
     pub settings: Settings,
     /// The clock.
@@ -93,6 +55,8 @@ pub struct Parts {
     pub nodes: Arc<dyn Nodes>,
     /// Agents.
     pub agents: Arc<dyn Agents>,
+    /// What EC2 announced.
+    pub notices: Arc<NoticeBoard>,
     /// What the cluster looks like.
     pub cluster: Arc<dyn ClusterView>,
     /// Who leads.
@@ -121,6 +85,8 @@ pub struct Executor {
     planned_for: Mutex<BTreeSet<OperationId>>,
     /// Orders that were sent to agents, by operation: when last.
     pub(super) sent: Mutex<BTreeMap<OperationId, Duration>>,
+    /// What the fleet listed last for the removals.
+    pub(super) listing: Listing,
     /// When the books were last compared.
     reconciled: Mutex<Option<Duration>>,
     /// Instances that nobody knows: since when.
@@ -129,6 +95,9 @@ pub struct Executor {
     pub(super) sick: Mutex<BTreeMap<InstanceId, Duration>>,
     /// It was said that many are.
     pub(super) many_sick: Mutex<bool>,
+    /// Machines that say that their name is taken: since when.
+    pub(super) taken: Mutex<BTreeMap<InstanceId, Timestamp>>,
+    pub(super) drift: Mutex<Found>,
 }
 
 impl Executor {
@@ -143,14 +112,17 @@ impl Executor {
             replan: Notify::new(),
             planned_for: Mutex::default(),
             sent: Mutex::default(),
+            listing: Listing::default(),
             reconciled: Mutex::default(),
             strangers: Mutex::default(),
             sick: Mutex::default(),
+            taken: Mutex::default(),
             many_sick: Mutex::default(),
+            drift: Mutex::default(),
         })
     }
 
-    fn journal(&self) -> MutexGuard<'_, Journal> {
+    pub(super) fn journal(&self) -> MutexGuard<'_, Journal> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -164,6 +136,12 @@ impl Executor {
         self.nudge.notify_one();
     }
 
+    /// Has the books compared now: a machine is said to have changed.
+    pub fn compare_books(&self) {
+        *self.reconciled.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.nudge();
+    }
+
     pub(super) fn ask_for_a_plan(&self) {
         self.replan.notify_one();
     }
@@ -173,42 +151,79 @@ impl Executor {
         self.replan.notified().await;
     }
 
-    /// Drives operations until `shutdown`; the step under way is finished first.
+    /// Drives operations until `shutdown`; the steps under way are finished first. Each is a task of its own: a cloud
+    /// that does not answer holds the operation that asks it, and no other.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut leadership = self.parts.leadership.clone();
+        let mut tasks = Tasks::default();
         loop {
-            self.turn().await;
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                () = self.parts.clock.sleep(self.parts.settings.period) => {}
-                () = self.nudge.notified() => {}
-                () = self.parts.agents.changed() => {}
-                _ = leadership.changed() => {}
+            let due = tasks.meanwhile(self.prepare()).await;
+            self.begin_tasks(&mut tasks, due);
+            let period = self.parts.clock.sleep(self.parts.settings.period);
+            tokio::pin!(period);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return tasks.finish().await,
+                    () = &mut period => break,
+                    () = self.nudge.notified() => break,
+                    () = self.parts.agents.changed() => break,
+                    changed = leadership.changed() => match changed {
+                        Ok(()) => break,
+                        // Nobody is left who would say that it leads.
+                        Err(_) => return tasks.finish().await,
+                    },
+                    () = tasks.one_ends() => {}
+                }
             }
         }
     }
 
-    /// Moves every open operation by at most one phase, if this coordinator leads.
+    /// Moves every open operation by at most one phase, if this coordinator leads, and waits until that is done.
+    #[cfg(test)]
     pub(super) async fn turn(self: &Arc<Self>) {
-        let Some(epoch) = self.term() else { return };
+        let mut tasks = Tasks::default();
+        let due = self.prepare().await;
+        self.begin_tasks(&mut tasks, due);
+        tasks.finish().await;
+    }
+
+    /// The term in which open operations may move; the journal is known and holds what there are notices of.
+    async fn prepare(&self) -> Option<Epoch> {
+        let epoch = self.term()?;
         if !self.begin_term(epoch).await {
-            return;
+            return None;
         }
-        self.adopt_notices(epoch).await;
-        self.step_all(epoch).await;
+        if self.parts.mode == Mode::Act {
+            self.adopt_interruptions(epoch).await;
+        }
+        Some(epoch)
+    }
+
+    /// Begins the next step of every open operation that no step is under way for, and the books when it is time.
+    fn begin_tasks(self: &Arc<Self>, tasks: &mut Tasks, due: Option<Epoch>) {
+        let Some(epoch) = due else { return };
+        for operation in self.open() {
+            let executor = Arc::clone(self);
+            let task = Task::Step(operation.id.clone());
+            tasks.begin(task, async move { executor.step(operation, epoch).await });
+        }
         let now = self.parts.clock.elapsed();
-        let due = {
-            let mut reconciled = self.reconciled.lock().unwrap_or_else(PoisonError::into_inner);
-            let due = reconciled.is_none_or(|last| now.saturating_sub(last) >= self.parts.settings.reconcile);
-            if due {
-                *reconciled = Some(now);
-            }
-            due
-        };
-        if due {
-            self.reconcile(epoch).await;
+        let last = *self.reconciled();
+        if last.is_none_or(|last| now.saturating_sub(last) >= self.parts.settings.reconcile) {
+            let executor = Arc::clone(self);
+            tasks.begin(Task::Books, async move {
+                if executor.parts.mode == Mode::Act {
+                    executor.reconcile(epoch).await;
+                }
+                executor.look_for_drift().await;
+                *executor.reconciled() = Some(now);
+            });
         }
+    }
+
+    fn reconciled(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.reconciled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the open operations over when a term begins, and after a write whose outcome is unknown; whoever needs
@@ -228,7 +243,8 @@ impl Executor {
                 for error in unreadable {
                     self.trouble(Severity::Warning, error.to_string(), "journal");
                 }
-                for operation in operations.iter().filter(|operation| operation.takeovers > 0) {
+                let open = operations.iter().filter(|operation| !operation.phase.is_end());
+                for operation in open.filter(|operation| operation.takeovers > 0) {
                     let message = format!(
                         "{} {} goes on in term {epoch}",
                         operation.what.as_str(),
@@ -250,12 +266,6 @@ impl Executor {
         }
     }
 
-    async fn step_all(self: &Arc<Self>, epoch: Epoch) {
-        let open: Vec<Operation> = self.journal().open().cloned().collect();
-        let steps = open.into_iter().map(|operation| self.step(operation, epoch));
-        futures_util::future::join_all(steps).await;
-    }
-
     async fn step(&self, operation: Operation, epoch: Epoch) {
         match &operation.what {
             Kind::Launch(_) => self.step_launch(operation, epoch).await,
@@ -268,31 +278,25 @@ impl Executor {
     pub(super) async fn write(
         &self,
         epoch: Epoch,
-        mut operation: Operation,
+        operation: &mut Operation,
         more: Vec<Write>,
         mut attributes: Attributes,
     ) -> bool {
-        operation.epoch = epoch;
         let _writing = self.writing.lock().await;
         let others = self.journal().open().any(|open| open.id != operation.id);
         attributes.insert(
             "scaling_in_progress".to_owned(),
             (others || !operation.phase.is_end()).into(),
         );
-        let operations = std::slice::from_ref(&operation);
+        let operations = std::slice::from_mut(operation);
         match journal::commit(&self.parts.store, epoch, operations, more, attributes).await {
             Ok(()) => {
-                self.journal().note(&operation);
+                self.journal().note(operation);
                 let severity = match operation.phase {
                     Phase::Failed | Phase::Aborted => Severity::Warning,
                     _ => Severity::Info,
                 };
-                let note = operation
-                    .steps
-                    .last()
-                    .map(|step| step.note.clone())
-                    .unwrap_or_default();
-                self.tell_operation(&operation, severity, note);
+                self.tell_operation(operation, severity, last_note(operation));
                 self.nudge.notify_one();
                 true
             }
@@ -305,9 +309,10 @@ impl Executor {
     }
 
     /// A write whose outcome nobody knows may stand in the store: operations that are not known here would wait there
-    /// for the next term and be carried out when nobody wants them any more. The journal is read again at the next turn.
+    /// for the next term and be carried out when nobody wants them any more. One that meets another version than it
+    /// expects tells that such a write has landed. The journal is read again at the next turn.
     fn doubt(&self, error: &StoreError) {
-        if matches!(error, StoreError::Unknown(_)) {
+        if matches!(error, StoreError::Unknown(_) | StoreError::Conflict(_)) {
             self.journal().doubt();
             self.nudge.notify_one();
         }
@@ -320,25 +325,33 @@ impl Executor {
         mut operations: Vec<Operation>,
         mut attributes: Attributes,
     ) -> Result<(), StoreError> {
-        for operation in &mut operations {
-            operation.epoch = epoch;
-        }
         attributes.insert("scaling_in_progress".to_owned(), true.into());
         let _writing = self.writing.lock().await;
         if self.term() != Some(epoch) || self.journal().epoch() != Some(epoch) {
             return Err(StoreError::Fenced);
         }
-        journal::commit(&self.parts.store, epoch, &operations, Vec::new(), attributes)
+        // Whoever asked may not have seen yet that somebody else removes the node.
+        let busy = self.busy_nodes();
+        let goes = |operation: &Operation| {
+            let removal = operation.removal();
+            removal.is_some_and(|removal| busy.contains(&removal.node))
+        };
+        if let Some(late) = operations
+            .iter()
+            .find(|operation| goes(operation))
+            .map(Record::key)
+        {
+            operations.retain(|operation| !goes(operation));
+            if operations.is_empty() {
+                return Err(StoreError::Conflict(late));
+            }
+        }
+        journal::commit(&self.parts.store, epoch, &mut operations, Vec::new(), attributes)
             .await
             .inspect_err(|error| self.doubt(error))?;
         for operation in &operations {
             self.journal().note(operation);
-            let note = operation
-                .steps
-                .last()
-                .map(|step| step.note.clone())
-                .unwrap_or_default();
-            self.tell_operation(operation, Severity::Info, note);
+            self.tell_operation(operation, Severity::Info, last_note(operation));
         }
         self.nudge.notify_one();
         Ok(())
@@ -372,66 +385,6 @@ impl Executor {
     /// An open operation.
     pub(super) fn find_open(&self, id: &OperationId) -> Option<Operation> {
         self.journal().get(id).cloned()
-    }
-
-    /// Adds what only the executor of a term knows: machines under way, nodes on their way out. Gives that term; `None`
-    /// where this coordinator does not lead or has not taken over yet, and what was published stands.
-    pub fn fill(&self, state: &mut State, leaving: &mut BTreeSet<NodeName>) -> Option<Epoch> {
-        let term = self.term()?;
-        if self.journal().epoch() != Some(term) {
-            return None;
-        }
-        let objects = self.parts.cluster.latest().value;
-        state.scaling_in_progress = false;
-        let mut planned_for = BTreeSet::new();
-        for operation in self.open() {
-            if operation.phase == Phase::Refused {
-                // What was refused did not happen.
-                if state.last_scale_time == Some(operation.created_at) {
-                    state.last_scale_action = None;
-                }
-                planned_for.insert(operation.id);
-                continue;
-            }
-            if let Some(node) = operation.removes() {
-                leaving.insert(node.clone());
-            }
-            let Some(launch) = operation.launch() else {
-                continue;
-            };
-            let since = launch.requested_at.unwrap_or(operation.created_at);
-            let entry = |instance_type| Launching {
-                pool: launch.request.pool.clone(),
-                instance_type,
-                zone: launch.request.zone.clone(),
-                market: launch.request.market,
-                since,
-            };
-            if operation.phase == Phase::Joining {
-                let unregistered = launch
-                    .instances
-                    .iter()
-                    .filter(|instance| seen(objects.as_deref(), instance.id.as_str()).is_none());
-                state
-                    .launching
-                    .extend(unregistered.map(|instance| entry(instance.instance_type.clone())));
-            } else if let Some(first) = launch.request.instance_types.first() {
-                state
-                    .launching
-                    .extend((0..launch.request.count).map(|_| entry(first.clone())));
-            }
-        }
-        *self.planned_for() = planned_for;
-        Some(term)
-    }
-
-    /// Nodes that are lost or being taken back: what is on them has to go, whatever was planned.
-    #[must_use]
-    pub fn doomed(&self) -> BTreeSet<NodeName> {
-        let open = self.open();
-        let removals = open.iter().filter_map(Operation::removal);
-        let doomed = removals.filter(|removal| removal.lost || removal.notice.is_some());
-        doomed.map(|removal| removal.node.clone()).collect()
     }
 
     pub(super) fn planned_for(&self) -> MutexGuard<'_, BTreeSet<OperationId>> {
@@ -478,7 +431,15 @@ impl Executor {
     }
 }
 
-fn seen(objects: Option<&Objects>, name: &str) -> Option<Seen> {
+fn last_note(operation: &Operation) -> String {
+    operation
+        .steps
+        .last()
+        .map(|step| step.note.clone())
+        .unwrap_or_default()
+}
+
+pub(super) fn seen(objects: Option<&Objects>, name: &str) -> Option<Seen> {
     let node = objects?.node(name)?;
     let unverified = node
         .taints
@@ -488,60 +449,4 @@ fn seen(objects: Option<&Objects>, name: &str) -> Option<Seen> {
         ready: node.ready,
         unverified,
     })
-}
-
-/// An operation that nothing was done for yet.
-#[allow(clippy::too_many_arguments, reason = "each is a column of the journal")]
-pub(super) fn planned(
-    id: OperationId,
-    what: Kind,
-    pods: Vec<PodKey>,
-    decision: Option<DecisionId>,
-    reason: String,
-    by: Option<String>,
-    now: Timestamp,
-) -> Operation {
-    let note = format!("{} planned: {reason}", what.as_str());
-    let step = super::operation::Step {
-        time: now,
-        phase: Phase::Planned,
-        note,
-    };
-    Operation {
-        id,
-        what,
-        phase: Phase::Planned,
-        decision,
-        reason,
-        by,
-        pods,
-        created_at: now,
-        updated_at: now,
-        epoch: Epoch::default(),
-        takeovers: 0,
-        steps: vec![step],
-        error: None,
-        error_type: None,
-    }
-}
-
-/// A launch that nothing was done for yet.
-pub(super) fn launching(
-    request: LaunchRequest,
-    pods: Vec<PodKey>,
-    decision: Option<DecisionId>,
-    reason: String,
-    by: Option<String>,
-    now: Timestamp,
-) -> Operation {
-    let id = request.operation.clone();
-    planned(
-        id,
-        Kind::Launch(Launch::of(request)),
-        pods,
-        decision,
-        reason,
-        by,
-        now,
-    )
 }

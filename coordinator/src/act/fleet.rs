@@ -1,6 +1,8 @@
 //! The fleet: machines that can be launched and terminated. The real one is EC2 (`aws/fleet`), the embedded one
 //! the simulator's cloud.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -127,6 +129,17 @@ impl InstanceState {
     }
 }
 
+/// What does not agree with how pools are launched now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drift {
+    /// Machines of another template, version or image than their pool's launches have now, each with how it differs.
+    pub machines: BTreeMap<InstanceId, String>,
+    /// Templates with our cluster's tag that no pool and no machine uses, by name and id.
+    pub unused: Vec<String>,
+    /// What is wrong with what pools are launched from, as sentences.
+    pub unsound: Vec<String>,
+}
+
 /// A fleet call that failed as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FleetError {
@@ -149,8 +162,16 @@ pub trait Fleet: Send + Sync {
     async fn launch(&self, request: &LaunchRequest) -> Result<Launched, FleetError>;
     /// Every instance that bears the operation's tag, ended ones included as long as the cloud shows them.
     async fn find(&self, operation: &OperationId) -> Result<Vec<Instance>, FleetError>;
-    /// Every instance that bears our cluster's tag and is not terminated.
+    /// Every instance that bears our cluster's tag, ended ones included as long as the cloud shows them. One that is missing
+    /// may still be there: the cloud's lists lag behind.
     async fn list(&self) -> Result<Vec<Instance>, FleetError>;
+    /// One instance by its id; `None`: the cloud knows none of that id. Asked before an instance that a list lacks counts
+    /// as gone.
+    async fn look(&self, instance: &InstanceId) -> Result<Option<Instance>, FleetError>;
+    /// Machines that are not what a launch of their pool would be now. A cloud that launches from no template has none.
+    async fn drift(&self) -> Result<Drift, FleetError> {
+        Ok(Drift::default())
+    }
     /// Terminates. An instance that is terminated already, or unknown, is no error.
     async fn terminate(&self, instances: &[InstanceId]) -> Result<(), FleetError>;
 }

@@ -9,14 +9,16 @@
 mod model;
 mod rule;
 
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use smartscale_proto::time::age;
 
 use self::rule::{Joined, Next, Outcome};
 use super::{
+    binding::{Binding, Verified},
     executor::Executor,
     fleet::{FleetError, Instance, Launched, RefusedOffering},
-    journal::{put, scaled},
+    journal::{replace, scaled},
     nodes::NodesError,
     operation::{Launch, Operation, Phase},
 };
@@ -24,11 +26,24 @@ use crate::{
     ids::{Epoch, InstanceId},
     serve::attest,
     state::{
-        Attributes, Condition, StoreError, Write,
+        Attributes, Condition, Item, StoreError, Write,
         records::{NodeRecord, Record as _},
     },
     tell::{Event, Severity},
 };
+
+/// So many machines are looked at together.
+const LOOKS: usize = 16;
+
+/// How a machine stands that was launched.
+enum Look {
+    /// It is not a Ready node yet.
+    Joining,
+    /// The store did not answer.
+    Unknown,
+    /// It is one; its record.
+    Joined(Box<NodeRecord>, Item),
+}
 
 impl Executor {
     pub(super) async fn step_launch(&self, operation: Operation, epoch: Epoch) {
@@ -67,7 +82,7 @@ impl Executor {
         );
         if operation.advance(Phase::Requesting, now, note).is_err()
             || !self
-                .write(epoch, operation.clone(), Vec::new(), Attributes::new())
+                .write(epoch, &mut operation, Vec::new(), Attributes::new())
                 .await
             || self.term() != Some(epoch)
         {
@@ -139,6 +154,7 @@ impl Executor {
         let Some(launch) = operation.launch_mut() else {
             return;
         };
+        launch.launched_at = Some(now);
         launch.instances.clone_from(&launched.instances);
         for instance in &launched.instances {
             let record = node_record(launch, instance, now.saturating_add(life).ok());
@@ -167,7 +183,7 @@ impl Executor {
             .collect();
         let note = format!("launched {}", names.join(", "));
         if operation.advance(Phase::Joining, now, note).is_ok() {
-            self.write(epoch, operation, writes, scaled("scale_up", now))
+            self.write(epoch, &mut operation, writes, scaled("scale_up", now))
                 .await;
         }
     }
@@ -193,7 +209,9 @@ impl Executor {
         operation.error = Some(error.clone());
         let note = format!("attempt {} was refused: {error}", request.attempt);
         if operation.advance(Phase::Refused, now, note).is_ok()
-            && self.write(epoch, operation, Vec::new(), Attributes::new()).await
+            && self
+                .write(epoch, &mut operation, Vec::new(), Attributes::new())
+                .await
         {
             self.ask_for_a_plan();
         }
@@ -214,7 +232,7 @@ impl Executor {
             .advance(Phase::Failed, now, format!("launch failed: {error}"))
             .is_ok()
         {
-            self.write(epoch, operation, writes, Attributes::new()).await;
+            self.write(epoch, &mut operation, writes, Attributes::new()).await;
         }
     }
 
@@ -230,34 +248,33 @@ impl Executor {
         // Who has just begun to lead, or cannot reach the store, must not take what it does not see for missing: the
         // node may be Ready and full of pods by now.
         let mut unknown = self.parts.cluster.latest().value.is_none();
-        for instance in launch
-            .instances
-            .iter()
-            .filter(|instance| !launch.given_up && !launch.ready.contains(&instance.id))
-        {
-            let Ok(record) = self.read_record(&instance.id).await else {
-                unknown = true;
-                continue;
-            };
-            let Some(record) = record else {
-                continue;
-            };
-            let Some(seen) = self.seen(instance.id.as_str()) else {
-                continue;
-            };
-            if seen.unverified {
-                self.verify(&record).await;
-            } else if seen.ready && record.enrolled_at.is_some() {
-                ready.push(instance.id.clone());
-                let record = NodeRecord {
-                    ready_at: Some(now),
-                    ..record
-                };
-                writes.extend(put(&record, None));
+        let mut looks = Vec::new();
+        for instance in &launch.instances {
+            if !launch.given_up && !launch.ready.contains(&instance.id) {
+                looks.push(self.look(instance.id.clone()));
             }
         }
-        // While nobody led no machine could enrol: its time begins anew with the leader's.
-        let waited = age(self.leads_since().map_or(since, |leads| leads.max(since)), now);
+        let looks: Vec<Look> = stream::iter(looks).buffered(LOOKS).collect().await;
+        for look in looks {
+            match look {
+                Look::Joining => {}
+                Look::Unknown => unknown = true,
+                Look::Joined(record, item) => {
+                    ready.push(record.instance.clone());
+                    let record = NodeRecord {
+                        ready_at: Some(now),
+                        boot: self.parts.agents.boot_times(&record.instance),
+                        ..*record
+                    };
+                    // Its agent may renew in this very moment, and what was signed for it stands there.
+                    writes.extend(replace(&record, &item));
+                }
+            }
+        }
+        // While nobody led no machine could enrol: its time begins anew with the leader's. While its call was not answered
+        // there was none.
+        let there = launch.launched_at.unwrap_or(since);
+        let waited = age(self.leads_since().map_or(there, |leads| leads.max(there)), now);
         let late = waited >= self.parts.settings.ready;
         let to = match rule::joined(&launch, &ready, late && !unknown) {
             Joined::Wait => return,
@@ -269,7 +286,7 @@ impl Executor {
                 }
                 let note = "not Ready in time: what is missing is terminated";
                 if operation.advance(Phase::Joining, now, note).is_ok() {
-                    self.write(epoch, operation, writes, Attributes::new()).await;
+                    self.write(epoch, &mut operation, writes, Attributes::new()).await;
                 }
                 return;
             }
@@ -290,7 +307,7 @@ impl Executor {
         let names: Vec<&str> = joined.iter().map(InstanceId::as_str).collect();
         let note = format!("{} Ready after {} s", names.join(", "), age(since, now).as_secs());
         if operation.advance(to, now, note).is_ok()
-            && self.write(epoch, operation, writes, Attributes::new()).await
+            && self.write(epoch, &mut operation, writes, Attributes::new()).await
         {
             for instance in joined {
                 let seconds = age(since, now).as_secs_f64();
@@ -300,15 +317,75 @@ impl Executor {
         }
     }
 
-    /// Lifts the startup taint of a node whose machine has enrolled and is trusted.
+    /// Looks at a machine that has been launched.
+    async fn look(&self, instance: InstanceId) -> Look {
+        // Most looks are at machines that still boot: the store is asked for none of them.
+        let Some(seen) = self.seen(instance.as_str()) else {
+            return Look::Joining;
+        };
+        match self.read_record(&instance).await {
+            Err(_) => Look::Unknown,
+            Ok(Some((record, _))) if seen.unverified => {
+                self.verify(&record).await;
+                Look::Joining
+            }
+            Ok(Some((record, item))) if seen.ready && record.enrolled_at.is_some() => {
+                Look::Joined(Box::new(record), item)
+            }
+            Ok(_) => Look::Joining,
+        }
+    }
+
+    /// Lifts the startup taint of a node whose machine has enrolled and is trusted, once the node is bound to it
+    /// ([`binding`](super::binding)).
     pub(super) async fn verify(&self, record: &NodeRecord) {
-        if record.enrolled_at.is_none() || record.revoked_at.is_some() || self.term().is_none() {
+        let Some(epoch) = self.term() else { return };
+        if record.enrolled_at.is_none() || record.revoked_at.is_some() {
             return;
         }
+        let Some(binding) = self.binding_of(record, epoch).await else {
+            return;
+        };
         let node = record.instance.as_str().into();
-        match self.parts.nodes.verify(&node).await {
-            Ok(()) | Err(NodesError::NoNode(_)) => {}
+        match self.parts.nodes.verify(&node, &binding).await {
+            Ok(Verified::Lifted) | Err(NodesError::NoNode(_)) => {}
+            Ok(Verified::Unproven { uid }) => {
+                let nonce = binding.nonce(&uid);
+                if let Err(error) = self.parts.agents.bind_node(&record.instance, &uid, &nonce).await {
+                    tracing::info!(%node, uid, %error, "a node is not bound to its machine yet");
+                }
+            }
             Err(error) => tracing::warn!(%node, %error, "the startup taint was not lifted"),
+        }
+    }
+
+    /// What the machine's nonces are made from; minted now for a record of an older version.
+    async fn binding_of(&self, record: &NodeRecord, epoch: Epoch) -> Option<Binding> {
+        if let Some(secret) = &record.binding_secret {
+            return Binding::new(&record.instance, secret);
+        }
+        let minted = Binding::mint();
+        let with_it = async {
+            let Some(item) = self.parts.store.get(&record.key()).await? else {
+                return Ok(false);
+            };
+            let mut record = NodeRecord::from_item(&item)?;
+            record.binding_secret.get_or_insert_with(|| minted.clone());
+            let write = replace(&record, &item)?;
+            self.parts
+                .store
+                .commit(epoch, &[write], &Attributes::new())
+                .await
+                .map(|()| record.binding_secret.as_ref() == Some(&minted))
+        };
+        match with_it.await {
+            Ok(true) => Binding::new(&record.instance, &minted),
+            Ok(false) => None,
+            Err(error) => {
+                let error: StoreError = error;
+                tracing::warn!(%error, instance = %record.instance, "a node's binding was not written: the next look does");
+                None
+            }
         }
     }
 
@@ -369,19 +446,17 @@ impl Executor {
         operation.error_type = Some("join_timeout".to_owned());
         operation.error = Some(error.clone());
         if operation.advance(to, self.parts.clock.now(), error).is_ok()
-            && self.write(epoch, operation, writes, Attributes::new()).await
+            && self.write(epoch, &mut operation, writes, Attributes::new()).await
         {
             self.ask_for_a_plan();
         }
     }
 
-    /// The record of a machine; `None` when there is none or it cannot be read now.
-    pub(super) async fn node_record(&self, instance: &InstanceId) -> Option<NodeRecord> {
-        self.read_record(instance).await.unwrap_or_default()
-    }
-
-    /// The record of a machine. One that makes no sense counts as none.
-    async fn read_record(&self, instance: &InstanceId) -> Result<Option<NodeRecord>, StoreError> {
+    /// The record of a machine, with the item that holds it. One that makes no sense counts as none.
+    pub(super) async fn read_record(
+        &self,
+        instance: &InstanceId,
+    ) -> Result<Option<(NodeRecord, Item)>, StoreError> {
         let key = format!("{}{instance}", NodeRecord::PREFIX);
         let item = self
             .parts
@@ -389,8 +464,10 @@ impl Executor {
             .get(&key)
             .await
             .inspect_err(|error| tracing::warn!(%error, "a node record could not be read"))?;
-        let read = item.map(|item| NodeRecord::from_item(&item)).transpose();
-        Ok(read.unwrap_or_else(|error| {
+        let read = item
+            .map(|item| Ok((NodeRecord::from_item(&item)?, item)))
+            .transpose();
+        Ok(read.unwrap_or_else(|error: StoreError| {
             tracing::warn!(%error, "a node record cannot be read");
             None
         }))
@@ -411,6 +488,9 @@ fn node_record(launch: &Launch, instance: &Instance, secret_expires_at: Option<T
         enrolled_key: None,
         enrolled_at: None,
         ready_at: None,
+        binding_secret: Some(Binding::mint()),
+        certified: None,
         revoked_at: None,
+        boot: Vec::new(),
     }
 }

@@ -7,10 +7,16 @@
 //! ```
 
 pub mod agents;
+mod begin;
+pub mod binding;
+mod drift;
 mod executor;
 pub mod fleet;
+mod interruption;
 mod journal;
 mod launch;
+mod listing;
+mod names;
 pub mod nodes;
 pub mod operation;
 mod orders;
@@ -18,9 +24,13 @@ pub mod pace;
 mod reconcile;
 mod refusal;
 mod removal;
+mod settings;
+mod shown;
 mod sick;
 mod submit;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
-pub use executor::{Executor, Parts, Settings};
+pub use executor::{Executor, Parts};
+pub use settings::Settings;

@@ -1,8 +1,10 @@
 //! What the coordinator does to Kubernetes nodes by itself; the real one is the API server (`kubernetes/nodes`).
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use smartscale_planner::model::{NodeName, PodKey};
 
+use super::binding::{Binding, Verified};
 use crate::ids::OperationId;
 
 /// A pod of a node, as a drain through the API sees it.
@@ -14,6 +16,8 @@ pub struct PodOnNode {
     pub uid: String,
     /// Whether it has to leave (no DaemonSet's, mirror or finished pod).
     pub must_leave: bool,
+    /// Whether it loses data with the node (and no annotation says that this is no loss).
+    pub local_storage: bool,
     /// Whether it has a deletion timestamp.
     pub terminating: bool,
     /// Its priority tier: tiers leave in ascending order.
@@ -33,6 +37,26 @@ pub enum Eviction {
     MultipleBudgets,
     /// The namespace is being deleted; the pod goes with it.
     NamespaceTerminating,
+}
+
+/// What became of the Node whose name a machine wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// There is none, or a new one.
+    Free,
+    /// It was deleted.
+    Freed,
+    /// It is Ready: another machine has the name.
+    InUse,
+}
+
+/// How a hand-over stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HandOver {
+    /// These Deployments (`namespace/name`) have more pods than they want, or are about to have fewer again.
+    UnderWay(Vec<String>),
+    /// No pod of the node can be handed over, any more or at all.
+    Over,
 }
 
 /// A call to the API server that failed.
@@ -64,8 +88,9 @@ pub trait Nodes: Send + Sync {
     async fn evict(&self, pod: &PodOnNode) -> Result<Eviction, NodesError>;
     /// Deletes a pod with `grace_seconds`; 0 leaves no grace.
     async fn delete_pod(&self, pod: &PodOnNode, grace_seconds: u32) -> Result<(), NodesError>;
-    /// Lifts the taint `smartscale.io/unverified` from a node whose identity was checked.
-    async fn verify(&self, node: &NodeName) -> Result<(), NodesError>;
+    /// Lifts the taint `smartscale.io/unverified` from a node that carries its nonce (annotation `smartscale.io/nonce`). One
+    /// look for both: what is proven is what is changed.
+    async fn verify(&self, node: &NodeName, binding: &Binding) -> Result<Verified, NodesError>;
     /// Takes a node out of external load balancers for an operation. A node that somebody else took out stays theirs.
     async fn leave_balancers(&self, node: &NodeName, operation: &OperationId) -> Result<(), NodesError>;
     /// Puts a node back that the operation took out.
@@ -75,6 +100,19 @@ pub trait Nodes: Send + Sync {
     async fn attached(&self, node: &NodeName) -> Result<Vec<String>, NodesError>;
     /// Says that a node is down for good, so that its pods are deleted and its volumes detached without it.
     async fn out_of_service(&self, node: &NodeName) -> Result<(), NodesError>;
+    /// Deletes the Node of this name, unless it is Ready or was created at `since` or later.
+    async fn free_name(&self, _node: &NodeName, _since: Timestamp) -> Result<Name, NodesError> {
+        Ok(Name::Free)
+    }
+    /// One look at a hand-over of the node's pods, which takes the step that is next: where a Deployment allows surge, the
+    /// successors are started elsewhere, and the node's pods ended once those are available. The node is closed.
+    async fn hand_over(&self, _node: &NodeName, _operation: &OperationId) -> Result<HandOver, NodesError> {
+        Ok(HandOver::Over)
+    }
+    /// Gives a hand-over up: Deployments have as many replicas as their users want.
+    async fn end_hand_over(&self, _node: &NodeName, _operation: &OperationId) -> Result<(), NodesError> {
+        Ok(())
+    }
     /// Deletes the Node object. One that is gone already is no error.
     async fn delete(&self, node: &NodeName) -> Result<(), NodesError>;
 }

@@ -93,6 +93,9 @@ pub struct Launch {
     pub secret_hash: Option<String>,
     /// When the first call was made.
     pub requested_at: Option<Timestamp>,
+    /// Since when it is known what it brought: from then on its machines have their time.
+    #[serde(default)]
+    pub launched_at: Option<Timestamp>,
     /// What it brought.
     pub instances: Vec<Instance>,
     /// Those that have become Ready nodes.
@@ -110,6 +113,7 @@ impl Launch {
             request,
             secret_hash: None,
             requested_at: None,
+            launched_at: None,
             instances: Vec::new(),
             ready: Vec::new(),
             given_up: false,
@@ -136,8 +140,15 @@ pub struct Removal {
     pub timeout: Duration,
     /// At its end the pods that are left are deleted, instead of the drain given up.
     pub force: bool,
-    /// The notice (`notice/ID`) for which the agent drains by itself.
-    pub notice: Option<String>,
+    /// EC2 takes the machine back: nothing of it can be given up.
+    #[serde(default)]
+    pub interrupted: bool,
+    /// A pod that loses data with the node keeps it: it came there after the node was found fit to go.
+    #[serde(default)]
+    pub keeps_local_storage: bool,
+    /// Its pods are handed over for so long at most before it is drained; absent once that is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hand_over: Option<Duration>,
     /// Launches that must be done before.
     pub after: Vec<OperationId>,
     /// When the drain began.
@@ -149,6 +160,9 @@ pub struct Removal {
     /// The machine is gone without our doing: nothing drains any more.
     #[serde(default)]
     pub lost: bool,
+    /// Who wants the drain given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_by: Option<String>,
 }
 
 impl Removal {
@@ -159,12 +173,15 @@ impl Removal {
             node,
             timeout,
             force: false,
-            notice: None,
+            interrupted: false,
+            keeps_local_storage: false,
+            hand_over: None,
             after: Vec::new(),
             draining_since: None,
             phase_since: None,
             through_api: false,
             lost: false,
+            cancelled_by: None,
         }
     }
 }
@@ -268,6 +285,10 @@ pub struct Operation {
     pub error: Option<String>,
     /// Its class, for metrics.
     pub error_type: Option<String>,
+    /// The version of the item that it was read from or last written to, which the next write names: a write that
+    /// lands late, whose answer nobody waits for any more, must not undo a later one. 0: not written yet.
+    #[serde(skip)]
+    pub version: u64,
 }
 
 /// A transition that the diagram does not have.
@@ -299,16 +320,21 @@ impl Operation {
             removal.phase_since = Some(now);
         }
         self.phase = to;
+        self.note(now, note);
+        Ok(())
+    }
+
+    /// Stays where it is, with something new to say.
+    pub(super) fn note(&mut self, now: Timestamp, note: impl Into<String>) {
         self.updated_at = now;
         self.steps.push(Step {
             time: now,
-            phase: to,
+            phase: self.phase,
             note: note.into(),
         });
         if self.steps.len() > STEPS {
             self.steps.remove(1);
         }
-        Ok(())
     }
 
     /// The launch it is, if it is one.
@@ -466,6 +492,7 @@ mod tests {
             steps: Vec::new(),
             error: None,
             error_type: None,
+            version: 0,
         };
         let before = operation.clone();
         assert!(

@@ -5,7 +5,8 @@ use smartscale_planner::model::NodeName;
 use smartscale_proto::{time::to_wire, v1};
 
 use super::{
-    executor::{Executor, launching, planned},
+    begin::{launching, planned},
+    executor::Executor,
     fleet::LaunchRequest,
     journal,
     operation::{Kind, Operation, Phase, Removal},
@@ -65,6 +66,10 @@ impl Orders for Executor {
         );
         self.order(vec![operation]).await.map_err(OrderError::Store)?;
         Ok(id)
+    }
+
+    async fn cancel_drain(&self, node: &NodeName, by: &str) -> Result<OperationId, OrderError> {
+        self.cancel(node, by).await
     }
 
     async fn recycle(&self, order: RecycleOrder) -> Result<OperationId, OrderError> {

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use smartscale_proto::time::SharedClock;
 
-use super::fleet::{Fleet, FleetError, Instance, LaunchRequest, Launched, RefusalCause};
+use super::fleet::{Drift, Fleet, FleetError, Instance, LaunchRequest, Launched, RefusalCause};
 use crate::ids::{InstanceId, OperationId};
 
 /// First rest after a throttled call; it doubles with each in a row.
@@ -93,6 +93,14 @@ impl Fleet for Paced {
         self.call(self.fleet.list(), |_| false).await
     }
 
+    async fn look(&self, instance: &InstanceId) -> Result<Option<Instance>, FleetError> {
+        self.call(self.fleet.look(instance), |_| false).await
+    }
+
+    async fn drift(&self) -> Result<Drift, FleetError> {
+        self.call(self.fleet.drift(), |_| false).await
+    }
+
     async fn terminate(&self, instances: &[InstanceId]) -> Result<(), FleetError> {
         self.call(self.fleet.terminate(instances), |()| false).await
     }
@@ -128,6 +136,9 @@ mod tests {
             }
             *throttles -= 1;
             Err(FleetError::Throttled("RequestLimitExceeded".to_owned()))
+        }
+        async fn look(&self, _: &InstanceId) -> Result<Option<Instance>, FleetError> {
+            Ok(None)
         }
         async fn terminate(&self, _: &[InstanceId]) -> Result<(), FleetError> {
             Ok(())

@@ -1,5 +1,4 @@
 //! Keeps the books: machines in the cloud, records in the store and Nodes in the cluster say the same in the end.
-//! Also takes spot notices, whose drains the agents begin by themselves, into the journal.
 
 use std::{collections::BTreeMap, sync::PoisonError, time::Duration};
 
@@ -7,7 +6,8 @@ use smartscale_planner::model::NodeName;
 use smartscale_proto::time::age;
 
 use super::{
-    executor::{Executor, planned},
+    begin::planned,
+    executor::Executor,
     fleet::Instance,
     operation::{Kind, Removal},
 };
@@ -23,41 +23,10 @@ const MOST_NODES: usize = 10_000;
 const APPEARS: Duration = Duration::from_secs(120);
 
 impl Executor {
-    /// Journals a removal for each machine that EC2 takes back.
-    pub(super) async fn adopt_notices(&self, epoch: Epoch) {
-        let busy = self.busy_nodes();
-        for (instance, notice) in self.parts.agents.interruptions() {
-            let node = NodeName::from(instance.as_str());
-            if busy.contains(&node)
-                || self.node_record(&instance).await.is_none()
-                || self.term() != Some(epoch)
-            {
-                continue;
-            }
-            let what = Kind::Remove(Removal {
-                force: true,
-                notice: Some(format!("notice/{notice}")),
-                ..Removal::of(node, Duration::from_secs(120))
-            });
-            let now = self.parts.clock.now();
-            let reason = format!("spot interruption of {instance}: its agent drains by itself");
-            let operation = planned(
-                self.parts.ids.operation(now),
-                what,
-                Vec::new(),
-                None,
-                reason,
-                None,
-                now,
-            );
-            if let Err(error) = self.order(vec![operation]).await {
-                tracing::warn!(%instance, %error, "a notice was not journaled yet");
-            }
-        }
-    }
-
     /// Compares what the cloud, the store and the cluster say.
     pub(super) async fn reconcile(&self, epoch: Epoch) {
+        // Steps go on meanwhile: what one ends while the books are read is still its own.
+        let open = self.open();
         let instances = match self.parts.fleet.list().await {
             Ok(instances) => instances,
             Err(error) => {
@@ -82,7 +51,6 @@ impl Executor {
             .filter(|instance| instance.state.is_alive())
             .map(|instance| (&instance.id, instance))
             .collect();
-        let open = self.open();
         let concerned = |id: &InstanceId| {
             open.iter().any(|operation| {
                 operation
@@ -111,6 +79,12 @@ impl Executor {
             .filter(|(id, _)| alive.contains_key(id) && !concerned(id))
             .map(|(_, record)| record);
         self.replace_sick(&at_work.collect::<Vec<_>>()).await;
+        self.free_names(
+            records
+                .values()
+                .filter(|record| alive.contains_key(&record.instance)),
+        )
+        .await;
         for (id, record) in &records {
             if !alive.contains_key(id) && !concerned(id) {
                 self.lost(record, epoch).await;
@@ -158,17 +132,9 @@ impl Executor {
         if record.enrolled_at.is_none() && age(record.launched_at, self.parts.clock.now()) < APPEARS {
             return;
         }
-        // The list lags behind; the operation's own instances are asked for once more before the machine counts as gone.
-        match self.parts.fleet.find(&record.operation).await {
-            Ok(found)
-                if !found
-                    .iter()
-                    .any(|one| one.id == record.instance && one.state.is_alive()) => {}
-            Ok(_) => return,
-            Err(error) => {
-                tracing::warn!(instance = %record.instance, %error, "the fleet could not be asked");
-                return;
-            }
+        // The list lags behind.
+        if !self.is_gone(&record.instance).await {
+            return;
         }
         if self.term() != Some(epoch) {
             return;

@@ -2,23 +2,28 @@
 //! kubelet is stopped, the machine is terminated, the Node is deleted, the record is forgotten. In that order, since
 //! a running kubelet would register again and a Node deleted early would lose its pods without grace.
 
+mod cancel;
+mod hand_over;
 #[cfg(test)]
 mod model;
 mod rule;
+mod through_api;
 
 use std::{sync::PoisonError, time::Duration};
 
 use jiff::Timestamp;
 use smartscale_proto::{
     time::age,
-    v1::{DrainPhase, DrainReport, OnTimeout},
+    v1::{DrainPhase, DrainReport, LocalStorage, OnTimeout},
 };
 
 use self::rule::{Drained, Next};
 use super::{
+    agents::DrainTerms,
     executor::Executor,
+    interruption,
     journal::scaled,
-    nodes::{Eviction, NodesError, PodOnNode},
+    nodes::NodesError,
     operation::{Operation, Phase, Removal},
 };
 use crate::{
@@ -27,15 +32,11 @@ use crate::{
         Attributes, Write,
         records::{NodeRecord, Record as _},
     },
-    tell::{Event, Severity},
+    tell::Severity,
 };
 
 /// A command to an agent is repeated so often while nothing comes back, and an eviction that a budget refused.
 const AGAIN: Duration = Duration::from_secs(5);
-/// A forced drain leaves pods at most so much grace, in seconds.
-const FORCED_GRACE: u32 = 30;
-/// Pods that were deleted by force are waited for so long beyond the drain's end.
-const FORCED: Duration = Duration::from_secs(60);
 
 impl Executor {
     pub(super) async fn step_removal(&self, operation: Operation, epoch: Epoch) {
@@ -47,6 +48,13 @@ impl Executor {
             self.abort(operation, epoch, error, "not_ours").await;
             return;
         };
+        if removal.cancelled_by.is_some() && !removal.interrupted && !removal.lost {
+            let before_the_end = matches!(operation.phase, Phase::Planned | Phase::Draining);
+            if before_the_end {
+                self.give_drain_up(operation, &removal, &instance, epoch).await;
+                return;
+            }
+        }
         match rule::next(operation.phase) {
             Next::Begin => self.start_drain(operation, &removal, epoch).await,
             Next::Drain => self.drain(operation, &removal, &instance, epoch).await,
@@ -85,12 +93,14 @@ impl Executor {
         let now = self.parts.clock.now();
         if let Some(removal) = operation.removal_mut() {
             removal.draining_since = Some(now);
+            removal.hand_over = self.parts.settings.hand_over;
         }
         if operation
             .advance(Phase::Draining, now, format!("draining {}", removal.node))
             .is_ok()
         {
-            self.write(epoch, operation, Vec::new(), Attributes::new()).await;
+            self.write(epoch, &mut operation, Vec::new(), Attributes::new())
+                .await;
         }
     }
 
@@ -111,6 +121,11 @@ impl Executor {
     async fn drain(&self, operation: Operation, removal: &Removal, instance: &InstanceId, epoch: Epoch) {
         let now = self.parts.clock.now();
         let since = removal.draining_since.unwrap_or(operation.created_at);
+        if let Some(time) = removal.hand_over {
+            self.hand_over(operation, removal, age(since, now) >= time, epoch)
+                .await;
+            return;
+        }
         let drained = if removal.lost {
             Drained::Gone
         } else if removal.through_api {
@@ -122,7 +137,7 @@ impl Executor {
             {
                 Some(drained) => drained,
                 None => {
-                    let note = "the agent is silent: draining through the API";
+                    let note = "the agent does not drain: draining through the API";
                     self.take_drain_over(operation, now, epoch, note).await;
                     return;
                 }
@@ -178,7 +193,8 @@ impl Executor {
             removal.through_api = true;
         }
         if operation.advance(Phase::Draining, now, note).is_ok() {
-            self.write(epoch, operation, Vec::new(), Attributes::new()).await;
+            self.write(epoch, &mut operation, Vec::new(), Attributes::new())
+                .await;
         }
     }
 
@@ -190,18 +206,34 @@ impl Executor {
         instance: &InstanceId,
         since: Timestamp,
     ) -> Option<Drained> {
-        let id = removal.notice.clone().unwrap_or_else(|| operation.id.to_string());
-        if let Some(report) = self.parts.agents.drain_report(instance, &id) {
+        // What the agent began by itself at the notice.
+        let own = self
+            .parts
+            .notices
+            .own_drain(instance)
+            .filter(|_| removal.interrupted);
+        for id in [Some(operation.id.to_string()), own.clone()]
+            .into_iter()
+            .flatten()
+        {
+            let Some(report) = self.parts.agents.drain_report(instance, &id) else {
+                continue;
+            };
             match report.phase() {
                 DrainPhase::Drained => return Some(Drained::Yes),
+                // Nobody keeps a machine that EC2 takes: what the agent gave up goes on through the API.
+                DrainPhase::Aborted | DrainPhase::Failed if removal.interrupted => return None,
                 DrainPhase::Aborted | DrainPhase::Failed => return Some(Drained::No(stayed(&report))),
                 _ => {}
             }
         }
         let now = self.parts.clock.now();
-        let limit = self.parts.settings.agent_silent;
+        let mut limit = self.parts.settings.agent_silent;
+        if removal.interrupted {
+            limit = limit.min(interruption::SILENT);
+        }
         if self.parts.agents.is_connected(instance) {
-            if removal.notice.is_none() && self.due(&operation.id) {
+            if own.is_none() && self.due(&operation.id) {
                 let on_timeout = if removal.force {
                     OnTimeout::Force
                 } else {
@@ -211,12 +243,18 @@ impl Executor {
                     .timeout
                     .saturating_sub(age(since, now))
                     .max(Duration::from_secs(1));
+                let terms = DrainTerms {
+                    timeout: left,
+                    on_timeout,
+                    local_storage: if removal.keeps_local_storage {
+                        LocalStorage::Keep
+                    } else {
+                        LocalStorage::Evict
+                    },
+                    reason: &operation.reason,
+                };
                 // An agent that is gone in this very moment is noticed at the next look.
-                let _ = self
-                    .parts
-                    .agents
-                    .drain(instance, &operation.id, left, on_timeout, &operation.reason)
-                    .await;
+                let _ = self.parts.agents.drain(instance, &operation.id, terms).await;
             }
             // An agent that is there but does not come to an end by itself is not waited for for ever.
             let overdue = age(since, now) >= removal.timeout + limit;
@@ -247,84 +285,6 @@ impl Executor {
     fn not_due(&self, id: &OperationId) {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         sent.remove(id);
-    }
-
-    async fn drain_through_api(&self, operation: &Operation, removal: &Removal, since: Timestamp) -> Drained {
-        if !self.due(&operation.id) {
-            return Drained::NotYet;
-        }
-        match self.evict_tier(operation, removal, since).await {
-            Ok(drained) => drained,
-            Err(NodesError::NoNode(_)) => Drained::Gone,
-            Err(error) => {
-                tracing::warn!(op = %operation.id, %error, "draining through the API");
-                Drained::NotYet
-            }
-        }
-    }
-
-    /// Evicts what is left of the lowest tier. A pod that is terminating is left alone: it was evicted before.
-    async fn evict_tier(
-        &self,
-        operation: &Operation,
-        removal: &Removal,
-        since: Timestamp,
-    ) -> Result<Drained, NodesError> {
-        self.parts
-            .nodes
-            .cordon(&removal.node, Some(&operation.id))
-            .await?;
-        let mut left = self.parts.nodes.pods(&removal.node).await?;
-        left.retain(|pod| pod.must_leave);
-        let Some(tier) = left.iter().map(|pod| pod.tier).min() else {
-            return Ok(Drained::Yes);
-        };
-        let drains_for = age(since, self.parts.clock.now());
-        let over = drains_for >= removal.timeout;
-        if removal.force && drains_for >= removal.timeout + FORCED {
-            // A kubelet that is down ends no pod, and the API server forgets none before the Node is gone.
-            return Ok(Drained::Yes);
-        }
-        if over && !removal.force {
-            let names: Vec<String> = left.iter().map(|pod| pod.key.to_string()).collect();
-            self.parts
-                .nodes
-                .uncordon(&removal.node, Some(&operation.id))
-                .await?;
-            return Ok(Drained::No(format!("would not leave: {}", names.join(", "))));
-        }
-        for pod in left.iter().filter(|pod| over || pod.tier == tier) {
-            if self.term().is_none() {
-                return Ok(Drained::NotYet);
-            }
-            if over {
-                self.parts.nodes.delete_pod(pod, FORCED_GRACE).await?;
-            } else if !pod.terminating {
-                let answer = self.parts.nodes.evict(pod).await?;
-                self.tell_eviction(operation, removal, pod, &answer);
-            }
-        }
-        Ok(Drained::NotYet)
-    }
-
-    fn tell_eviction(&self, operation: &Operation, removal: &Removal, pod: &PodOnNode, answer: &Eviction) {
-        let state = match answer {
-            Eviction::Accepted => "terminating",
-            Eviction::Gone => "gone",
-            Eviction::Budget => "budget",
-            Eviction::MultipleBudgets => "multiple_budgets",
-            Eviction::NamespaceTerminating => "namespace_terminating",
-        };
-        let Ok(instance) = removal.node.as_str().parse() else {
-            return;
-        };
-        let event = Event::Drain {
-            instance,
-            operation: operation.id.to_string(),
-            pod: Some(pod.key.clone()),
-            state: state.to_owned(),
-        };
-        self.say(Severity::Detail, format!("{}: {state}", pod.key), event);
     }
 
     async fn stop(&self, operation: Operation, removal: &Removal, instance: &InstanceId, epoch: Epoch) {
@@ -394,19 +354,6 @@ impl Executor {
         false
     }
 
-    /// Whether the cloud says that the machine is on its way out or gone.
-    async fn machine_gone(&self, instance: &InstanceId) -> bool {
-        match self.parts.fleet.list().await {
-            Ok(instances) => !instances
-                .iter()
-                .any(|known| known.id == *instance && known.state.is_alive()),
-            Err(error) => {
-                tracing::warn!(%instance, %error, "the fleet could not be asked");
-                false
-            }
-        }
-    }
-
     async fn forget(&self, mut operation: Operation, removal: &Removal, instance: &InstanceId, epoch: Epoch) {
         if removal.lost && self.is_left_behind(&operation, removal).await {
             return;
@@ -423,15 +370,19 @@ impl Executor {
         let drained = if removal.lost { "" } else { "drained, " };
         let note = format!("{} is {drained}terminated and forgotten", removal.node);
         if operation.advance(Phase::Done, now, note).is_ok() {
-            let forget = Write::Delete {
+            let mut forget = self.parts.notices.forgetting(instance);
+            forget.push(Write::Delete {
                 key: format!("{}{instance}", NodeRecord::PREFIX),
-            };
+            });
             let attributes = if operation.decision.is_some() {
                 scaled("scale_down", now)
             } else {
                 Attributes::new()
             };
-            self.write(epoch, operation, vec![forget], attributes).await;
+            if self.write(epoch, &mut operation, forget, attributes).await {
+                self.parts.notices.forget(instance);
+                self.parts.agents.forget(instance);
+            }
         }
     }
 
@@ -451,7 +402,8 @@ impl Executor {
     async fn move_on(&self, mut operation: Operation, epoch: Epoch, to: Phase, note: &str) {
         if operation.advance(to, self.parts.clock.now(), note).is_ok() {
             self.not_due(&operation.id);
-            self.write(epoch, operation, Vec::new(), Attributes::new()).await;
+            self.write(epoch, &mut operation, Vec::new(), Attributes::new())
+                .await;
         }
     }
 
@@ -475,7 +427,8 @@ impl Executor {
             .advance(Phase::Aborted, now, format!("given up: {error}"))
             .is_ok()
         {
-            self.write(epoch, operation, Vec::new(), Attributes::new()).await;
+            self.write(epoch, &mut operation, Vec::new(), Attributes::new())
+                .await;
         }
     }
 }

@@ -7,7 +7,8 @@ use smartscale_planner::model::NodeName;
 use smartscale_proto::time::age;
 
 use super::{
-    executor::{Executor, planned},
+    begin::planned,
+    executor::Executor,
     operation::{Kind, Removal},
 };
 use crate::{ids::InstanceId, state::records::NodeRecord, tell::Severity};

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use smartscale_planner::{Action, Plan, RemovalReason, model::PodKey};
 
 use super::{
-    executor::{Executor, launching, planned},
+    begin::{launching, planned},
+    executor::Executor,
     fleet::LaunchRequest,
     journal,
     operation::{Kind, Operation, Phase, Removal},
@@ -134,12 +135,17 @@ impl Executor {
         launches: &[OperationId],
         now: Timestamp,
     ) -> Vec<Operation> {
-        let drain = self.parts.policy.borrow().policy.drain;
+        let (drain, strictness) = {
+            let policy = &self.parts.policy.borrow().policy;
+            (policy.drain, policy.scale_down.strictness)
+        };
         let busy = self.busy_nodes();
         let removals = plan.remove.iter().filter(|removal| !busy.contains(&removal.node));
         let operation = |removal: &smartscale_planner::Removal| {
             let what = Kind::Remove(Removal {
                 force: drain.on_timeout == smartscale_planner::policy::OnTimeout::Force,
+                // What is due goes with all that is on it.
+                keeps_local_storage: strictness.local_storage_blocks && removal.due.is_none(),
                 after: if removal.reason == RemovalReason::Replaced {
                     launches.to_vec()
                 } else {
@@ -147,7 +153,7 @@ impl Executor {
                 },
                 ..Removal::of(removal.node.clone(), drain.timeout)
             });
-            let reason = format!("{}: {}", removal_words(removal.reason), plan.summary);
+            let reason = format!("{}: {}", removal_words(removal), plan.summary);
             let pods = removal.moves.iter().map(|step| step.pod.clone()).collect();
             planned(
                 self.parts.ids.operation(now),
@@ -197,8 +203,11 @@ fn next_attempt(
     Some(operation)
 }
 
-fn removal_words(reason: RemovalReason) -> &'static str {
-    match reason {
+fn removal_words(removal: &smartscale_planner::Removal) -> &'static str {
+    if let Some(due) = removal.due {
+        return due.clause();
+    }
+    match removal.reason {
         RemovalReason::Empty => "empty",
         RemovalReason::Underutilised => "its pods fit elsewhere",
         RemovalReason::Replaced => "replaced by a cheaper node",

@@ -2,7 +2,8 @@
 //!
 //! Every metric carries the dimension `ClusterId`. Those with a second dimension (`ScaleUpEvents` by `Reason`,
 //! `ScalingFailures` by `ErrorType`) are sent without it as well, since CloudWatch adds nothing up over dimensions
-//! and an alarm wants the total. Figures that could not be sent are kept for the next flush.
+//! and an alarm wants the total; `NodeJoinLatency` is the whole of a join, and with `Step` one step of the boot. Figures
+//! that could not be sent are kept for the next flush.
 
 use std::{
     collections::BTreeMap,
@@ -38,7 +39,7 @@ type Key = (&'static str, Option<(&'static str, String)>);
 struct Figures {
     counts: BTreeMap<Key, f64>,
     /// In seconds.
-    samples: BTreeMap<&'static str, Vec<f64>>,
+    samples: BTreeMap<Key, Vec<f64>>,
 }
 
 impl Figures {
@@ -50,8 +51,9 @@ impl Figures {
         }
     }
 
-    fn sample(&mut self, metric: &'static str, seconds: f64) {
-        let samples = self.samples.entry(metric).or_default();
+    fn sample(&mut self, metric: &'static str, dimension: Option<(&'static str, &str)>, seconds: f64) {
+        let second = dimension.map(|(name, value)| (name, dimension_value(value)));
+        let samples = self.samples.entry((metric, second)).or_default();
         if seconds.is_finite() && samples.len() < MOST_SAMPLES {
             samples.push(seconds);
         }
@@ -61,7 +63,7 @@ impl Figures {
         match &happening.event {
             Event::Decided { seconds, .. } => {
                 self.count("AutoscalerInvocations", None);
-                self.sample("ExecutionTime", *seconds);
+                self.sample("ExecutionTime", None, *seconds);
             }
             Event::Operation {
                 ended: true,
@@ -76,7 +78,15 @@ impl Figures {
                 (_, true) => {}
                 (_, false) => self.failure(error_type.as_deref()),
             },
-            Event::Joined { seconds, .. } => self.sample("NodeJoinLatency", *seconds),
+            Event::Joined { seconds, .. } => self.sample("NodeJoinLatency", None, *seconds),
+            Event::BootStep {
+                step,
+                outcome,
+                seconds,
+                ..
+            } if outcome == "done" => {
+                self.sample("NodeJoinLatency", Some(("Step", step)), *seconds);
+            }
             Event::Trouble { error_type } if happening.severity == Severity::Failure => {
                 self.failure(Some(error_type));
             }
@@ -113,16 +123,16 @@ impl Figures {
                 .unit(unit)
         };
         let mut data = Vec::new();
-        for ((metric, second), count) in &self.counts {
-            let mut datum = datum(metric, StandardUnit::Count).value(*count);
-            if let Some((name, value)) = second {
-                datum = datum.dimensions(dimension(name, value));
-            }
-            data.push(datum.build());
+        let keyed = |(metric, second): &Key, unit: StandardUnit| match second {
+            Some((name, value)) => datum(metric, unit).dimensions(dimension(name, value)),
+            None => datum(metric, unit),
+        };
+        for (key, count) in &self.counts {
+            data.push(keyed(key, StandardUnit::Count).value(*count).build());
         }
-        for (metric, samples) in &self.samples {
+        for (key, samples) in &self.samples {
             data.extend(samples.chunks(MOST_VALUES).map(|values| {
-                datum(metric, StandardUnit::Seconds)
+                keyed(key, StandardUnit::Seconds)
                     .set_values(Some(values.to_vec()))
                     .build()
             }));

@@ -5,6 +5,12 @@
 
 #[path = "fleet_answer.rs"]
 mod answer;
+#[path = "fleet_drift.rs"]
+mod drift;
+#[path = "fleet_making.rs"]
+mod making;
+#[path = "fleet_template.rs"]
+mod template;
 
 use std::{collections::BTreeMap, fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::PathBuf};
 
@@ -16,7 +22,7 @@ use aws_sdk_ec2::{
     error::{ProvideErrorMetadata, SdkError},
     operation::create_fleet::builders::CreateFleetFluentBuilder,
     types::{
-        DefaultTargetCapacityType, Filter, FleetLaunchTemplateConfigRequest,
+        self, DefaultTargetCapacityType, Filter, FleetLaunchTemplateConfigRequest,
         FleetLaunchTemplateOverridesRequest, FleetLaunchTemplateSpecificationRequest,
         FleetOnDemandAllocationStrategy, FleetType, OnDemandOptionsRequest, Reservation, ResourceType,
         SpotAllocationStrategy, SpotOptionsRequest, Tag, TagSpecification,
@@ -29,7 +35,7 @@ use smartscale_proto::files::write_private;
 
 use super::failure::{Failure, words};
 use crate::{
-    act::fleet::{Fleet, FleetError, Instance, LaunchRequest, Launched},
+    act::fleet::{Drift, Fleet, FleetError, Instance, LaunchRequest, Launched},
     ids::{InstanceId, OperationId},
 };
 
@@ -73,6 +79,12 @@ pub struct PoolSettings {
     pub subnets: BTreeMap<Zone, String>,
 }
 
+impl PoolSettings {
+    fn is_by_id(&self) -> bool {
+        self.launch_template.starts_with("lt-")
+    }
+}
+
 /// EC2 as a fleet.
 #[derive(Debug, Clone)]
 pub struct Ec2Fleet {
@@ -96,7 +108,7 @@ impl Ec2Fleet {
         let count = i32::try_from(request.count)
             .map_err(|_| FleetError::Refused(format!("{} instances are too many", request.count)))?;
         let template = FleetLaunchTemplateSpecificationRequest::builder().version(&pool.version);
-        let template = if pool.launch_template.starts_with("lt-") {
+        let template = if pool.is_by_id() {
             template.launch_template_id(&pool.launch_template)
         } else {
             template.launch_template_name(&pool.launch_template)
@@ -214,7 +226,12 @@ impl Ec2Fleet {
         }
     }
 
-    async fn described(&self, filters: Vec<Filter>) -> Result<Vec<Instance>, FleetError> {
+    /// What bears our tag.
+    fn ours(&self) -> Filter {
+        tagged(tag::CLUSTER, &self.settings.cluster_id)
+    }
+
+    async fn described(&self, filters: Vec<Filter>) -> Result<Vec<types::Instance>, FleetError> {
         let describe = self
             .client
             .describe_instances()
@@ -224,8 +241,8 @@ impl Ec2Fleet {
         let mut instances = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| failed(&error))?;
-            let described = page.reservations().iter().flat_map(Reservation::instances);
-            instances.extend(described.filter_map(answer::instance));
+            let reservations = page.reservations.unwrap_or_default().into_iter();
+            instances.extend(reservations.flat_map(|one| one.instances.unwrap_or_default()));
         }
         Ok(instances)
     }
@@ -301,21 +318,30 @@ impl Fleet for Ec2Fleet {
     }
 
     async fn find(&self, operation: &OperationId) -> Result<Vec<Instance>, FleetError> {
-        let filters = vec![
-            tagged(tag::CLUSTER, &self.settings.cluster_id),
-            tagged(tag::OPERATION, operation.as_str()),
-        ];
-        self.described(filters).await
+        let filters = vec![self.ours(), tagged(tag::OPERATION, operation.as_str())];
+        let described = self.described(filters).await?;
+        Ok(described.iter().filter_map(answer::instance).collect())
     }
 
     async fn list(&self) -> Result<Vec<Instance>, FleetError> {
-        let states = ["pending", "running", "shutting-down", "stopping", "stopped"].map(str::to_owned);
-        let states = Filter::builder()
-            .name("instance-state-name")
-            .set_values(Some(states.into()))
-            .build();
-        self.described(vec![tagged(tag::CLUSTER, &self.settings.cluster_id), states])
-            .await
+        let described = self.described(vec![self.ours()]).await?;
+        Ok(described.iter().filter_map(answer::instance).collect())
+    }
+
+    async fn look(&self, instance: &InstanceId) -> Result<Option<Instance>, FleetError> {
+        let describe = self.client.describe_instances().instance_ids(instance.as_str());
+        match describe.send().await {
+            Ok(answer) => {
+                let mut described = answer.reservations().iter().flat_map(Reservation::instances);
+                Ok(described.find_map(answer::instance))
+            }
+            Err(error) if error.code().is_some_and(answer::is_unknown_instance) => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    async fn drift(&self) -> Result<Drift, FleetError> {
+        self.all_drift().await
     }
 
     async fn terminate(&self, instances: &[InstanceId]) -> Result<(), FleetError> {

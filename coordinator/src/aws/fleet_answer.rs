@@ -159,14 +159,14 @@ pub(super) fn instance(described: &types::Instance) -> Option<Instance> {
     found
 }
 
+/// The value of one of its tags.
+pub(super) fn tag_of<'i>(described: &'i types::Instance, key: &str) -> Option<&'i str> {
+    let mut tags = described.tags().iter();
+    tags.find(|tag| tag.key() == Some(key))?.value()
+}
+
 fn convert(described: &types::Instance) -> Option<Instance> {
-    let tag = |key: &str| {
-        described
-            .tags()
-            .iter()
-            .find(|tag| tag.key() == Some(key))?
-            .value()
-    };
+    let tag = |key: &str| tag_of(described, key);
     let spot = described.instance_lifecycle() == Some(&InstanceLifecycleType::Spot);
     Some(Instance {
         id: described.instance_id()?.parse().ok()?,

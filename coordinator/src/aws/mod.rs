@@ -1,10 +1,15 @@
-//! Adapters to AWS: the fleet (EC2), the state store (DynamoDB), notifications (SNS), metrics (CloudWatch).
+//! Adapters to AWS: the fleet (EC2), the market (EC2, the price list), the state store (DynamoDB), notifications (SNS),
+//! metrics (CloudWatch), notices (SQS), proofs of machines (STS, EC2), the authority's sealed key (KMS).
 
 pub mod cloudwatch;
 pub mod dynamodb;
 mod failure;
 pub mod fleet;
+pub mod kms;
+pub mod market;
+pub mod queue;
 pub mod sns;
+pub mod sts;
 
 use std::time::Duration;
 

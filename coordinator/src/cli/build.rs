@@ -1,23 +1,32 @@
 //! Builds a coordinator with its real adapters and runs it under systemd's eyes.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use smartscale_coordinator::{
     act,
-    aws::{self, cloudwatch::CloudWatch, dynamodb::DynamoStore, fleet::Ec2Fleet, sns::Sns},
-    config::{self, Config, Store},
+    aws::{
+        self, cloudwatch::CloudWatch, dynamodb::DynamoStore, fleet::Ec2Fleet, kms::Kms, market::AwsMarket,
+        queue::SqsQueue, sns::Sns, sts::Sts,
+    },
+    config::{self, Attestor, Config, Store},
     decide::{Pace, PolicyInForce},
     ids::TimedIds,
-    kubernetes::{api::Api, client, events::Events, nodes::KubeNodes, watch::Watch},
+    kubernetes::{
+        api::Api, client, clock::ClusterClock, events::Events, join_tokens::BootstrapTokens,
+        nodes::KubeNodes, watch::Watch,
+    },
     observe::{
         ClusterView, MetricsSource,
+        notices::listen::NoticeQueue,
         prometheus::{self, Prometheus},
         sources,
     },
     program::{self, Outside, OutsideTask, Program, Settings},
     serve::{
-        authority::{Authority, CertificateLife, Names},
+        attest::{self, Ec2Attestor, TokenAttestor},
+        authority::{Authority, CertificateLife, Names, files},
+        join_tokens::Joining,
         sessions::SessionSettings,
     },
     state::{SharedStore, lease, sqlite::SqliteStore},
@@ -27,13 +36,19 @@ use smartscale_coordinator::{
     },
 };
 use smartscale_planner::{Policy, policy::Warning};
-use smartscale_proto::time::{SharedClock, SystemClock};
+use smartscale_proto::{
+    time::{SharedClock, SystemClock, within},
+    tls::client::Expected,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
 use tokio_util::sync::CancellationToken;
+
+/// At its start a coordinator waits so long for the API server to tell the time.
+const FIRST_DATE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(config: Config, policy: (Policy, Vec<Warning>)) -> anyhow::Result<()> {
     for warning in &policy.1 {
@@ -43,13 +58,15 @@ pub(super) async fn run(config: Config, policy: (Policy, Vec<Warning>)) -> anyho
     let in_force = PolicyInForce {
         policy: Arc::new(policy.0),
         text: text.into(),
+        warnings: Arc::default(),
     };
     let (publish, policy) = watch::channel(in_force);
     let shutdown = CancellationToken::new();
     let program = build(&config, policy).await?;
     tracing::info!(listen = %config.listen, mode = %config.mode, name = %config.name, "coordinator starts");
+    let authority = Arc::clone(&program.authority);
     let running = program::run(program, shutdown.clone());
-    let signals = obey_signals(config.policy_path.clone(), publish, shutdown);
+    let signals = obey_signals(&config, publish, &authority, shutdown);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tokio::select! {
         ended = running => ended.context("the coordinator failed"),
@@ -57,10 +74,11 @@ pub(super) async fn run(config: Config, policy: (Policy, Vec<Warning>)) -> anyho
     }
 }
 
-/// SIGHUP reloads the policy; the first SIGTERM or SIGINT begins the shutdown, the second ends everything.
+/// SIGHUP reloads the policy and the certificate authority; the first SIGTERM or SIGINT begins the shutdown, the second ends everything.
 async fn obey_signals(
-    policy_path: PathBuf,
+    config: &Config,
     publish: watch::Sender<PolicyInForce>,
+    authority: &Authority,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut reload = signal(SignalKind::hangup())?;
@@ -75,7 +93,8 @@ async fn obey_signals(
                 continue;
             }
             _ = reload.recv() => {
-                load_again(&policy_path, &publish);
+                load_again(&config.policy_path, &publish);
+                reread(authority, config).await;
                 continue;
             }
             _ = terminate.recv() => {}
@@ -107,6 +126,7 @@ fn load_again(path: &std::path::Path, publish: &watch::Sender<PolicyInForce>) {
             publish.send_replace(PolicyInForce {
                 policy: Arc::new(policy),
                 text: text.into(),
+                warnings: Arc::default(),
             });
             tracing::info!("the policy was reloaded");
         }
@@ -119,14 +139,58 @@ fn load_again(path: &std::path::Path, publish: &watch::Sender<PolicyInForce>) {
     }
 }
 
+/// Takes a changed certificate authority over; one that cannot be used is refused and the old one goes on.
+async fn reread(authority: &Authority, config: &Config) {
+    let vault = Kms::new(config.region.clone(), authority.names());
+    match files::read(&config.ca_certificate, &config.ca_key, &vault).await {
+        Ok(held) => {
+            if authority.replace(held) {
+                tracing::info!("the certificate authority was read again");
+            }
+        }
+        Err(error) => tracing::error!(
+            error = format!("{:#}", anyhow::Error::from(error)),
+            "the certificate authority is refused; the old one goes on"
+        ),
+    }
+}
+
+/// How machines prove themselves.
+fn attestor(
+    config: &Config,
+    names: &Names,
+    fleet: &Arc<Ec2Fleet>,
+    clock: &SharedClock,
+) -> anyhow::Result<Arc<dyn attest::Attestor>> {
+    let Attestor::Ec2 { role, oldest } = &config.attestor else {
+        return Ok(Arc::new(TokenAttestor::new(Arc::clone(clock))));
+    };
+    let settings = attest::ec2::Settings {
+        region: config.region.clone().unwrap_or_default(),
+        role: role.clone(),
+        oldest: *oldest,
+    };
+    let coordinator = Expected {
+        trust: names.trust.clone(),
+        cluster: names.cluster.clone(),
+    };
+    let sts = Arc::new(Sts::new(Arc::clone(clock))?);
+    let instances = Arc::<Ec2Fleet>::clone(fleet);
+    let attestor = Ec2Attestor::new(settings, coordinator, sts, instances, Arc::clone(clock))?;
+    Ok(Arc::new(attestor))
+}
+
 async fn build(config: &Config, policy: watch::Receiver<PolicyInForce>) -> anyhow::Result<Program> {
-    let clock: SharedClock = Arc::new(SystemClock);
+    let cluster_clock = Arc::new(ClusterClock::new(Arc::new(SystemClock)));
+    let clock: SharedClock = Arc::clone(&cluster_clock) as _;
     let cluster_id = policy.borrow().policy.cluster_id.clone();
     let names = Names {
         trust: config.trust.clone(),
         cluster: cluster_id.as_str().parse().context("policy: cluster.id")?,
     };
-    let authority = Authority::load(names, &config.ca_certificate, &config.ca_key)
+    let vault = Kms::new(config.region.clone(), &names);
+    let authority = Authority::load(names.clone(), &config.ca_certificate, &config.ca_key, &vault)
+        .await
         .context("the certificate authority cannot be used")?
         .with_life(CertificateLife::new(config.certificate_life)?);
     let sdk = aws::sdk_config(config.region.clone()).await;
@@ -140,12 +204,15 @@ async fn build(config: &Config, policy: watch::Receiver<PolicyInForce>) -> anyho
         )),
     };
     let gauges = Metrics::new(env!("CARGO_PKG_VERSION"));
-    let kube = client::connect(&client::Settings {
+    let reached = client::Settings {
         kubeconfig: config.kubeconfig.clone(),
         ..Default::default()
-    })
-    .await
-    .context("the Kubernetes API")?;
+    };
+    let kube = client::connect(&reached, &cluster_clock)
+        .await
+        .context("the Kubernetes API")?;
+    // Asked before anything is dated. A server that is away is met again by whoever needs it.
+    let _ = within(&SystemClock, FIRST_DATE, kube.apiserver_version()).await;
     let pools = config.pools.iter().map(|(name, pool)| {
         let pool = aws::fleet::PoolSettings {
             launch_template: pool.launch_template.clone(),
@@ -159,9 +226,11 @@ async fn build(config: &Config, policy: watch::Receiver<PolicyInForce>) -> anyho
         aws::fleet::Settings {
             cluster_id: cluster_id.to_string(),
             pools: pools.collect(),
-            secret_dir: Some(config.secret_dir.clone()),
+            secret_dir: (config.attestor == Attestor::Token).then(|| config.secret_dir.clone()),
         },
     );
+    let fleet = Arc::new(fleet);
+    let attestor = attestor(config, &names, &fleet, &clock)?;
     let mut sinks = vec![Sink::for_people(
         Arc::new(Events::new(kube.clone(), config.name.to_string())),
         smartscale_coordinator::tell::Severity::Info,
@@ -187,6 +256,10 @@ async fn build(config: &Config, policy: watch::Receiver<PolicyInForce>) -> anyho
         .as_ref()
         .map(|settings| prometheus(settings, &cluster_id, &clock))
         .transpose()?;
+    let queue = config.notices_queue.as_ref().map(|url| {
+        let queue: Arc<dyn NoticeQueue> = Arc::new(SqsQueue::new(&sdk, url.clone()));
+        queue
+    });
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("serve.listen: {} cannot be listened at", config.listen))?;
@@ -198,12 +271,18 @@ async fn build(config: &Config, policy: watch::Receiver<PolicyInForce>) -> anyho
         ),
         None => None,
     };
-    let nodes = Arc::new(KubeNodes::new(Api::new(kube, Arc::clone(&clock))));
+    let api = Api::new(kube, Arc::clone(&clock));
+    let joining = config.join_server.clone().map(|server| Joining {
+        server,
+        tokens: Arc::new(BootstrapTokens::new(api.clone())),
+    });
+    let nodes = Arc::new(KubeNodes::new(api));
     let cluster: Arc<dyn ClusterView> = watching;
     let settings = settings(config, &policy.borrow().policy)?;
     Ok(Program {
         settings,
         authority: Arc::new(authority),
+        attestor,
         policy,
         clock,
         ids: Arc::new(TimedIds),
@@ -212,10 +291,15 @@ async fn build(config: &Config, policy: watch::Receiver<PolicyInForce>) -> anyho
         hub,
         couriers,
         outside: Outside {
-            fleet: Arc::new(fleet),
+            fleet,
             nodes,
             cluster,
             metrics,
+            queue,
+            market: config
+                .market
+                .map(|settings| (Arc::new(AwsMarket::new(&sdk)) as _, settings)),
+            joining,
             tasks: vec![watch_task],
         },
         listener,
@@ -290,6 +374,7 @@ fn settings(config: &Config, policy: &Policy) -> anyhow::Result<Settings> {
             agent_silent: timing.agent_silent,
             orphan_grace: timing.orphan_grace,
             detach: timing.detach,
+            hand_over: timing.hand_over,
             sick: timing.sick,
             secret_life: config.secret_life,
             ..Default::default()

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use smartscale_coordinator::{
+    aws::kms::Kms,
     config,
     serve::{
         authority::{Authority, Names},
@@ -37,9 +38,15 @@ pub(crate) struct InitArgs {
     /// Name of the first admin.
     #[arg(long, default_value = "admin")]
     admin: Segment,
+    /// The KMS key (ARN, id or alias) that seals the CA's key: it is on no disk as it is.
+    #[arg(long)]
+    kms_key: Option<String>,
+    /// The region of that key; by default the SDK's usual chain.
+    #[arg(long, requires = "kms_key")]
+    region: Option<String>,
 }
 
-pub(crate) fn run(args: &InitArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &InitArgs) -> anyhow::Result<()> {
     let configuration = args.folder.join("coordinator.toml");
     let policy = args.folder.join("policy.toml");
     for path in [&configuration, &policy] {
@@ -61,12 +68,15 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<()> {
         trust: args.trust.clone(),
         cluster: args.cluster.clone(),
     };
+    let vault = Kms::new(args.region.clone(), &names);
     let created = init::init(
         &args.folder,
         names,
         vec![args.advertise.clone()],
         args.admin.clone(),
-    )?;
+        (&vault, args.kms_key.as_deref()),
+    )
+    .await?;
     write(&policy, &POLICY.replace("@CLUSTER@", args.cluster.as_str()))?;
     write(&configuration, &text)?;
     println!("configuration   {}", configuration.display());
@@ -105,7 +115,7 @@ pub(crate) struct CredentialsArgs {
 }
 
 /// Signs credentials for a person with the CA of the configuration at `path`.
-pub(crate) fn credentials(path: &Path, args: &CredentialsArgs) -> anyhow::Result<()> {
+pub(crate) async fn credentials(path: &Path, args: &CredentialsArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
         !args.out.exists(),
         "{} is there already; nothing was changed",
@@ -118,7 +128,8 @@ pub(crate) fn credentials(path: &Path, args: &CredentialsArgs) -> anyhow::Result
         trust: config.trust,
         cluster: policy.cluster_id.as_str().parse()?,
     };
-    let authority = Authority::load(names, &config.ca_certificate, &config.ca_key)?;
+    let vault = Kms::new(config.region, &names);
+    let authority = Authority::load(names, &config.ca_certificate, &config.ca_key, &vault).await?;
     let endpoints = std::iter::once(config.advertise)
         .chain(config.peers.into_values())
         .collect();

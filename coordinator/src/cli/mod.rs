@@ -1,6 +1,7 @@
 //! The command line of the coordinator's program.
 
 mod build;
+mod ca;
 mod init;
 
 use std::{io::IsTerminal as _, path::PathBuf};
@@ -31,6 +32,9 @@ pub(crate) enum Command {
     Init(init::InitArgs),
     /// Signs credentials for a person.
     Credentials(init::CredentialsArgs),
+    /// The certificate authority, and how another one follows on it.
+    #[command(subcommand)]
+    Ca(ca::Ca),
 }
 
 /// How the log looks.
@@ -79,16 +83,29 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             let config = config::load(&path).map_err(|error| Failure::Input(error.into()))?;
             let policy =
                 config::load_policy(&config.policy_path).map_err(|error| Failure::Input(error.into()))?;
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()
-                .map_err(|error| Failure::Run(error.into()))?;
-            runtime.block_on(build::run(config, policy)).map_err(Failure::Run)
+            runtime()?
+                .block_on(build::run(config, policy))
+                .map_err(Failure::Run)
+        }
+        Command::Ca(command) => {
+            let config = config::load(&path).map_err(|error| Failure::Input(error.into()))?;
+            runtime()?
+                .block_on(ca::run(&config, &command))
+                .map_err(Failure::Run)
         }
         Command::CheckConfig => check(&path).map_err(Failure::Input),
-        Command::Credentials(args) => init::credentials(&path, &args).map_err(Failure::Input),
-        Command::Init(init) => init::run(&init).map_err(Failure::Input),
+        Command::Credentials(args) => runtime()?
+            .block_on(init::credentials(&path, &args))
+            .map_err(Failure::Input),
+        Command::Init(init) => runtime()?.block_on(init::run(&init)).map_err(Failure::Input),
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Run(error.into()))
 }
 
 fn check(path: &std::path::Path) -> anyhow::Result<()> {

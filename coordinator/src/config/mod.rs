@@ -18,7 +18,7 @@ use smartscale_planner::{
 };
 use smartscale_proto::identity::Segment;
 
-use crate::{ids::CoordinatorName, tell::Severity};
+use crate::{ids::CoordinatorName, observe::market, tell::Severity};
 
 /// The commented configuration that `init` writes; `@…@` are filled in.
 pub const TEMPLATE: &str = include_str!("coordinator.toml");
@@ -56,6 +56,20 @@ pub enum Store {
     Sqlite(PathBuf),
     /// A DynamoDB table of this name.
     DynamoDb(String),
+}
+
+/// How machines prove themselves at their enrolment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attestor {
+    /// By a one-time secret of their launch.
+    Token,
+    /// By a request to STS that they signed with their own credentials.
+    Ec2 {
+        /// The role of the workers' instance profile, whose sessions are accepted beside EC2's identity role.
+        role: Option<String>,
+        /// A machine that was launched longer ago enrols no first key.
+        oldest: Duration,
+    },
 }
 
 /// The lease's times. `renewal` is below `length` less `margin`.
@@ -126,6 +140,8 @@ pub struct Timing {
     pub orphan_grace: Duration,
     /// Volumes have so long to leave a drained node.
     pub detach: Duration,
+    /// Before a drain pods are handed over for so long at most; `None`: not at all.
+    pub hand_over: Option<Duration>,
     /// A machine that is silent and not Ready for so long is replaced.
     pub sick: Duration,
     /// A burst of pending pods is over when none came for so long,
@@ -146,6 +162,7 @@ impl Default for Timing {
             agent_silent: Duration::from_secs(60),
             orphan_grace: Duration::from_secs(600),
             detach: Duration::from_secs(120),
+            hand_over: None,
             sick: Duration::from_secs(300),
             batch_idle: Duration::from_millis(500),
             batch_most: Duration::from_secs(5),
@@ -190,12 +207,20 @@ pub struct Config {
     pub prometheus: Option<Prometheus>,
     /// AWS region; `None`: the SDK's usual chain.
     pub region: Option<String>,
+    /// How often AWS is asked for types and prices; `None`: those of the policy and the built-in catalogue hold.
+    pub market: Option<market::Settings>,
     /// The pools on EC2.
     pub pools: BTreeMap<PoolName, FleetPool>,
+    /// How machines prove themselves.
+    pub attestor: Attestor,
     /// Where launch secrets are put for the fleet to hand over.
     pub secret_dir: PathBuf,
     /// Life of a launch secret.
     pub secret_life: Duration,
+    /// The K3s server that machines are told to join with tokens of their own; `None`: their image knows both.
+    pub join_server: Option<String>,
+    /// URL of the SQS queue of EC2's notices; `None`: they come from the agents alone.
+    pub notices_queue: Option<String>,
     /// SNS topic; `None`: none.
     pub sns_topic: Option<String>,
     /// The least severity that is notified.
@@ -343,11 +368,7 @@ impl Reader<'_> {
             raw.fleet.kind.as_deref().unwrap_or("ec2"),
             &[("ec2", ())],
         )?;
-        self.one_of(
-            "enrolment.attestor",
-            raw.enrolment.attestor.as_deref().unwrap_or("token"),
-            &[("token", ())],
-        )?;
+        let attestor = self.attestor(&raw.enrolment, raw.aws.region.as_deref())?;
         let store = self.store(raw.store, folder)?;
         let peers = raw
             .serve
@@ -416,18 +437,22 @@ impl Reader<'_> {
                 .map(|prometheus| self.prometheus(prometheus, folder))
                 .transpose()?,
             region: raw.aws.region,
+            market: self.market(&raw.market)?,
             pools: raw
                 .fleet
                 .pool
                 .into_iter()
                 .map(|(name, pool)| (PoolName::from(name), fleet_pool(pool)))
                 .collect(),
+            attestor,
             secret_dir: at(raw.enrolment.secret_dir, "/run/smartscale/secrets"),
             secret_life: self.duration(
                 "enrolment.secret_life",
                 raw.enrolment.secret_life.as_ref(),
                 Duration::from_secs(900),
             )?,
+            join_server: self.join_server(&raw.join)?,
+            notices_queue: self.queue_url(raw.notices.queue_url)?,
             sns_topic: raw.notify.sns_topic,
             notify_least: self.one_of(
                 "notify.least",
@@ -437,6 +462,93 @@ impl Reader<'_> {
             cloudwatch,
             timing,
         })
+    }
+
+    fn attestor(&self, raw: &raw::RawEnrolment, region: Option<&str>) -> Result<Attestor, ConfigError> {
+        const KINDS: [(&str, bool); 2] = [("token", false), ("ec2", true)];
+        let kind = raw.attestor.as_deref().unwrap_or("token");
+        if !self.one_of("enrolment.attestor", kind, &KINDS)? {
+            for (path, set) in [
+                ("enrolment.role", raw.role.is_some()),
+                ("enrolment.oldest", raw.oldest.is_some()),
+            ] {
+                if set {
+                    return Err(self.error(path, "is only for attestor = \"ec2\""));
+                }
+            }
+            return Ok(Attestor::Token);
+        }
+        // STS is asked at our region's endpoint alone, so that the region has to be said here.
+        let region = region.unwrap_or_default();
+        if smartscale_proto::attestation::sts_host(region).is_none() {
+            return Err(self.error(
+                "aws.region",
+                "attestor = \"ec2\" needs a region, for example us-east-1",
+            ));
+        }
+        if let Some(role) = &raw.role {
+            // IAM's characters for a role's name; a colon is in none but EC2's own.
+            let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@-_".contains(&byte);
+            if role.is_empty() || role.len() > 64 || !role.bytes().all(sound) {
+                return Err(self.error(
+                    "enrolment.role",
+                    format!("`{role}` is not the name of a role (without path and account)"),
+                ));
+            }
+        }
+        let hour = Duration::from_secs(3600);
+        Ok(Attestor::Ec2 {
+            role: raw.role.clone(),
+            oldest: self.duration("enrolment.oldest", raw.oldest.as_ref(), hour)?,
+        })
+    }
+
+    fn join_server(&self, raw: &raw::RawJoin) -> Result<Option<String>, ConfigError> {
+        let kinds = [("shared", false), ("minted", true)];
+        let minted = self.one_of("join.tokens", raw.tokens.as_deref().unwrap_or("shared"), &kinds)?;
+        match &raw.server {
+            Some(server) if !server.starts_with("https://") => Err(self.error(
+                "join.server",
+                format!("`{server}` is not the URL of a K3s server, for example https://10.0.0.10:6443"),
+            )),
+            None if minted => Err(self.error(
+                "join.server",
+                "machines that join with minted tokens are told the K3s server too: for example https://10.0.0.10:6443",
+            )),
+            Some(_) if !minted => Err(self.error(
+                "join.server",
+                "is only said to machines that join with tokens = \"minted\": the others find it beside the shared token",
+            )),
+            server => Ok(server.clone()),
+        }
+    }
+
+    fn queue_url(&self, url: Option<String>) -> Result<Option<String>, ConfigError> {
+        let is_url = |url: &String| url.starts_with("https://") || url.starts_with("http://");
+        match url {
+            Some(url) if !is_url(&url) => Err(self.error(
+                "notices.queue_url",
+                format!(
+                    "`{url}` is not the URL of a queue, for example https://sqs.us-east-1.amazonaws.com/123456789012/smartscale-notices"
+                ),
+            )),
+            url => Ok(url),
+        }
+    }
+
+    fn market(&self, raw: &raw::RawMarket) -> Result<Option<market::Settings>, ConfigError> {
+        let default = market::Settings::default();
+        let settings = market::Settings {
+            catalogue: self.duration("market.catalogue", raw.catalogue.as_ref(), default.catalogue)?,
+            spot: self.duration("market.spot", raw.spot.as_ref(), default.spot)?,
+            stale: self.duration("market.stale", raw.stale.as_ref(), default.stale)?,
+            ..default
+        };
+        if settings.stale < settings.spot {
+            return Err(self.error("market.stale", "must not be below market.spot"));
+        }
+        let kind = raw.kind.as_deref().unwrap_or("aws");
+        self.one_of("market.kind", kind, &[("aws", Some(settings)), ("none", None)])
     }
 
     fn lease(&self, raw: &raw::RawLease) -> Result<LeaseTimes, ConfigError> {
@@ -503,6 +615,11 @@ impl Reader<'_> {
                 default.orphan_grace,
             )?,
             detach: self.duration("timing.detach", raw.detach.as_ref(), default.detach)?,
+            hand_over: raw
+                .hand_over
+                .as_ref()
+                .map(|text| self.duration("timing.hand_over", Some(text), Duration::ZERO))
+                .transpose()?,
             sick: self.duration("timing.sick", raw.sick.as_ref(), default.sick)?,
             batch_idle: self.duration("timing.batch_idle", raw.batch_idle.as_ref(), default.batch_idle)?,
             batch_most: self.duration("timing.batch_most", raw.batch_most.as_ref(), default.batch_most)?,

@@ -28,7 +28,13 @@ pub(super) struct Raw {
     pub(super) aws: RawAws,
     pub(super) fleet: RawFleet,
     #[serde(default)]
+    pub(super) market: RawMarket,
+    #[serde(default)]
     pub(super) enrolment: RawEnrolment,
+    #[serde(default)]
+    pub(super) join: RawJoin,
+    #[serde(default)]
+    pub(super) notices: RawNotices,
     #[serde(default)]
     pub(super) notify: RawNotify,
     #[serde(default)]
@@ -131,10 +137,34 @@ pub(super) struct RawFleetPool {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RawMarket {
+    pub(super) kind: Option<String>,
+    pub(super) catalogue: Option<String>,
+    pub(super) spot: Option<String>,
+    pub(super) stale: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RawEnrolment {
     pub(super) attestor: Option<String>,
     pub(super) secret_dir: Option<PathBuf>,
     pub(super) secret_life: Option<String>,
+    pub(super) role: Option<String>,
+    pub(super) oldest: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawJoin {
+    pub(super) tokens: Option<String>,
+    pub(super) server: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawNotices {
+    pub(super) queue_url: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -159,6 +189,7 @@ pub(super) struct RawTiming {
     pub(super) agent_silent: Option<String>,
     pub(super) orphan_grace: Option<String>,
     pub(super) detach: Option<String>,
+    pub(super) hand_over: Option<String>,
     pub(super) sick: Option<String>,
     pub(super) batch_idle: Option<String>,
     pub(super) batch_most: Option<String>,

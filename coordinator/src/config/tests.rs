@@ -27,6 +27,7 @@ fn the_least_configuration_takes_the_printed_defaults() {
     assert_eq!(config.store, Store::Sqlite("/etc/smartscale/state.db".into()));
     assert_eq!(config.lease, LeaseTimes::default());
     assert_eq!(config.timing, Timing::default());
+    assert_eq!(config.market, Some(market::Settings::default()));
     assert_eq!(config.certificate_life, Duration::from_secs(12 * 3600));
 }
 
@@ -47,12 +48,17 @@ fn the_template_is_sound_with_and_without_its_comments_taken_away() {
             }
             _ => format!("{line}\n"),
         })
-        // Of two kinds of store one can be chosen.
-        .filter(|line| !line.starts_with("table = "))
+        // Of two kinds of store, of attestors and of join tokens, one can be chosen; pods are not handed over by default.
+        .filter(|line| {
+            !["table = ", "role = ", "oldest = ", "server = ", "hand_over = "]
+                .iter()
+                .any(|key| line.starts_with(key))
+        })
         .collect();
     let whole = of(&keys_uncommented).unwrap();
     assert_eq!(plain.timing, whole.timing);
     assert_eq!(plain.lease, whole.lease);
+    assert_eq!(plain.market, whole.market);
     assert_eq!(plain.store, whole.store);
     assert_eq!(plain.http, whole.http);
     assert_eq!(plain.certificate_life, whole.certificate_life);
@@ -87,6 +93,14 @@ fn a_value_out_of_bounds_is_named_by_its_path() {
         "trust.certificate_life"
     );
     assert_eq!(path_of(&format!("{LEAST}[store]\nkind = \"etcd\"")), "store.kind");
+    assert_eq!(
+        path_of(&format!("{LEAST}[join]\ntokens = \"minted\"")),
+        "join.server"
+    );
+    assert_eq!(
+        path_of(&format!("{LEAST}[join]\nserver = \"https://10.0.0.10:6443\"")),
+        "join.server"
+    );
     assert_eq!(path_of(&format!("{LEAST}[store]\ntable = \"t\"")), "store.table");
     assert_eq!(
         path_of(&LEAST.replace("127.0.0.1:7443", "here")),
@@ -98,8 +112,22 @@ fn a_value_out_of_bounds_is_named_by_its_path() {
         "prometheus.url"
     );
     assert_eq!(
+        path_of(&format!(
+            "{LEAST}[notices]\nqueue_url = \"arn:aws:sqs:us-east-1:1:q\""
+        )),
+        "notices.queue_url"
+    );
+    assert_eq!(
         path_of(&format!("{LEAST}[timing]\nbatch_idle = \"10s\"")),
         "timing.batch_idle"
+    );
+    assert_eq!(
+        path_of(&format!("{LEAST}[market]\nspot = \"2h\"")),
+        "market.stale"
+    );
+    assert_eq!(
+        of(&format!("{LEAST}[market]\nkind = \"none\"")).unwrap().market,
+        None
     );
     assert_eq!(
         path_of(&format!("{LEAST}[timing]\nready = \"0s\"")),
@@ -115,5 +143,38 @@ fn a_file_that_cannot_be_read_is_named() {
     assert!(
         error.to_string().starts_with("/nonexistent/coordinator.toml: ."),
         "{error}"
+    );
+}
+
+#[test]
+fn machines_prove_themselves_by_a_secret_unless_another_way_is_named() {
+    assert_eq!(of(LEAST).unwrap().attestor, Attestor::Token);
+    let ec2 = |aws: &str, more: &str| {
+        of(&format!(
+            "{LEAST}[aws]\n{aws}\n[enrolment]\nattestor = \"ec2\"\n{more}"
+        ))
+    };
+    let region = "region = \"us-east-1\"";
+    assert_eq!(
+        ec2(region, "role = \"k3s-worker\"").unwrap().attestor,
+        Attestor::Ec2 {
+            role: Some("k3s-worker".into()),
+            oldest: Duration::from_secs(3600),
+        }
+    );
+    assert_eq!(ec2("", "").unwrap_err().path, "aws.region");
+    for role in ["", "arn:aws:iam::123456789012:role/worker", "aws:ec2-instance"] {
+        assert_eq!(
+            ec2(region, &format!("role = \"{role}\"")).unwrap_err().path,
+            "enrolment.role"
+        );
+    }
+    assert_eq!(
+        path_of(&format!("{LEAST}[enrolment]\nrole = \"worker\"")),
+        "enrolment.role"
+    );
+    assert_eq!(
+        path_of(&format!("{LEAST}[enrolment]\nattestor = \"tpm\"")),
+        "enrolment.attestor"
     );
 }

@@ -13,11 +13,11 @@
 mod record;
 mod settings;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::json;
-use smartscale_planner::{Action, Plan, Planner, Policy, Snapshot, model::NodeName, snapshot::State};
+use smartscale_planner::{Action, Hold, Plan, Planner, Policy, Snapshot, model::NodeName, snapshot::State};
 use smartscale_proto::time::{SharedClock, within};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ use crate::{
     ids::{DecisionId, Epoch, SharedIds},
     observe::{
         ClusterView,
+        notices::{Notice, NoticeKind, board::NoticeBoard},
         snapshot::{self, Going},
         sources::View,
     },
@@ -44,6 +45,8 @@ pub struct PolicyInForce {
     pub policy: Arc<Policy>,
     /// Its TOML.
     pub text: Arc<str>,
+    /// What follows from what the market says and is surely not meant, as sentences.
+    pub warnings: Arc<[String]>,
 }
 
 /// How often, and how soon after a change.
@@ -86,6 +89,8 @@ pub struct Parts {
     pub policy: watch::Receiver<PolicyInForce>,
     /// Who leads.
     pub leadership: watch::Receiver<Leadership>,
+    /// What EC2 announced.
+    pub notices: Arc<NoticeBoard>,
     /// Who carries plans out.
     pub executor: Arc<Executor>,
     /// Who is told.
@@ -106,6 +111,8 @@ pub struct Decider {
     planner: Planner,
     unneeded_since: std::collections::BTreeMap<NodeName, Timestamp>,
     store_failed: bool,
+    /// Brakes that hold something.
+    brakes: BTreeSet<Hold>,
 }
 
 impl Decider {
@@ -122,6 +129,7 @@ impl Decider {
             planner: Planner::default(),
             unneeded_since: std::collections::BTreeMap::new(),
             store_failed: false,
+            brakes: BTreeSet::new(),
         };
         (decider, published)
     }
@@ -186,7 +194,7 @@ impl Decider {
         };
         let now = self.parts.clock.now();
         let force = self.parts.policy.borrow_and_update().clone();
-        let mut warnings: Vec<String> = Vec::new();
+        let mut warnings: Vec<String> = force.warnings.to_vec();
         let (state, policy, going) = match &standing {
             Some(standing) => {
                 warnings.extend(standing.warnings.iter().cloned());
@@ -221,6 +229,7 @@ impl Decider {
                 None
             }
         };
+        self.say_brakes(&plan);
         if let Some(standing) = &standing {
             self.publish_attributes(standing, &snapshot, &plan).await;
         }
@@ -232,6 +241,7 @@ impl Decider {
             policy,
             policy_toml: force.text,
             decision,
+            of_templates: self.parts.executor.of_templates(),
             warnings,
         };
         self.latest.send_replace(Some(Arc::new(latest)));
@@ -357,6 +367,16 @@ impl Decider {
         standing.warnings.extend(standing.going.doomed.iter().map(|node| {
             format!("{node} is being taken back or gone: its pods are planned for as if they waited")
         }));
+        standing.state.announced = self.parts.notices.announced();
+        standing.warnings.extend(
+            self.parts
+                .notices
+                .all()
+                .iter()
+                .filter(|notice| notice.kind != NoticeKind::SpotInterruption)
+                .map(announcement),
+        );
+        standing.warnings.extend(self.parts.notices.queue_error());
         // The leader's own memory is the newest; a new leader and a follower take what was published.
         if epoch.is_some() && epoch == self.loaded_for {
             standing.state.unneeded_since = self.unneeded_since.clone();
@@ -366,6 +386,32 @@ impl Decider {
         }
         self.loaded_for = epoch;
         Ok(standing)
+    }
+
+    /// Tells when a brake of the policy begins to hold something, and when it holds it no more.
+    fn say_brakes(&mut self, plan: &Plan) {
+        let is_brake = |hold: &Hold| matches!(hold, Hold::Freeze | Hold::LaunchRate | Hold::Spending);
+        let brakes: BTreeSet<Hold> = plan.held_by.iter().copied().filter(is_brake).collect();
+        for brake in brakes.symmetric_difference(&self.brakes) {
+            let holds = brakes.contains(brake);
+            let what = match brake {
+                Hold::Freeze => "a freeze window of the policy",
+                Hold::LaunchRate => "limits.max_launches_per_hour",
+                _ => "limits.max_usd_per_hour",
+            };
+            let (severity, message) = match (holds, brake) {
+                // It was written down that it comes.
+                (true, Hold::Freeze) => (Severity::Info, format!("{what} holds: {}", plan.summary)),
+                (true, _) => (Severity::Warning, format!("{what} holds: {}", plan.summary)),
+                (false, _) => (Severity::Info, format!("{what} holds nothing any more")),
+            };
+            let event = Event::Brake {
+                brake: brake.to_string(),
+                holds,
+            };
+            self.say(severity, message, event);
+        }
+        self.brakes = brakes;
     }
 
     /// Publishes what people and dashboards read, and what a next leader goes on from.
@@ -426,6 +472,19 @@ impl Decider {
             event,
         });
     }
+}
+
+/// What EC2 announced of a machine that is still at work, as a sentence.
+fn announcement(notice: &Notice) -> String {
+    let since = notice
+        .since()
+        .map_or_else(String::new, |at| format!(" since {at:.0}"));
+    format!(
+        "{}: {} (said by {}{since})",
+        notice.instance,
+        notice.words(),
+        notice.sources()
+    )
 }
 
 fn trouble(error_type: &str) -> Event {

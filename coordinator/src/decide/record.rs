@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use smartscale_planner::{Action, Plan};
+use smartscale_planner::Plan;
 use smartscale_proto::time::age;
 
 use crate::{
@@ -95,19 +95,26 @@ impl Records {
     }
 }
 
-/// What makes two decisions the same: everything but figures that always move (values and ages of rules).
+/// Figures that always move: values of rules, prices, and the ages of both.
+const MOVING: [(&str, &[&str]); 3] = [
+    ("rules", &["value", "age_seconds"]),
+    ("launch", &["price_per_hour", "price_age_seconds"]),
+    ("remove", &["saves_per_hour", "saves_age_seconds"]),
+];
+
+/// What makes two decisions the same: everything but figures that always move.
 fn shape(plan: &Plan) -> Value {
     let mut value = serde_json::to_value(plan).unwrap_or_default();
-    if let Some(rules) = value.get_mut("rules").and_then(Value::as_array_mut) {
-        for rule in rules.iter_mut().filter_map(Value::as_object_mut) {
-            rule.remove("value");
-            rule.remove("age_seconds");
+    for (list, figures) in MOVING {
+        let list = value.get_mut(list).and_then(Value::as_array_mut);
+        for one in list.into_iter().flatten().filter_map(Value::as_object_mut) {
+            for figure in figures {
+                one.remove(*figure);
+            }
         }
     }
-    if plan.action == Action::None
-        && let Some(object) = value.as_object_mut()
-    {
-        // The sentence of an idle plan may quote a figure.
+    if let Some(object) = value.as_object_mut() {
+        // It says the rest once more, and may quote a figure.
         object.remove("summary");
     }
     value
@@ -136,6 +143,8 @@ pub(super) async fn append(store: &SharedStore, record: &DecisionRecord) -> Resu
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
+    use smartscale_planner::{Action, Launch, PriceSource, model::Market};
+
     use super::*;
 
     fn next(records: &mut Records, plan: &Plan, second: i64, id: &str) -> Entry {
@@ -163,6 +172,33 @@ mod tests {
             ("d-1", 2, false)
         );
         assert!(next(&mut records, &plan, 61, "d-3").due);
+    }
+
+    #[test]
+    fn a_price_that_moved_makes_no_other_decision_but_who_said_it_does() {
+        let mut records = Records::default();
+        let mut plan = Plan {
+            action: Action::ScaleUp,
+            launch: vec![Launch {
+                pool: "workers".into(),
+                zone: "us-east-1a".into(),
+                market: Market::Spot,
+                instance_types: vec!["t3.small".into()],
+                price_per_hour: 0.0062,
+                price_source: Some(PriceSource::SpotPriceHistory),
+                price_age_seconds: Some(3),
+                pods: Vec::new(),
+            }],
+            ..Plan::default()
+        };
+        next(&mut records, &plan, 0, "d-1");
+        plan.launch[0].price_per_hour = 0.0064;
+        plan.launch[0].price_age_seconds = Some(13);
+        let entry = next(&mut records, &plan, 10, "d-2");
+        assert_eq!((entry.record.id.as_str(), entry.fresh), ("d-1", false));
+        assert_eq!(entry.record.plan.launch[0].price_per_hour, 0.0064);
+        plan.launch[0].price_source = Some(PriceSource::Catalogue);
+        assert_eq!(next(&mut records, &plan, 20, "d-3").record.id.as_str(), "d-3");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
     observe::snapshot::{self, Going},
     state::{
         SharedStore, StoreError,
-        records::{Floor, OfferingRecord, Pause, PoolRecord, Record},
+        records::{BrakesLifted, Floor, OfferingRecord, Pause, PoolRecord, Record},
     },
 };
 
@@ -54,6 +54,14 @@ pub(super) async fn read(store: &SharedStore, now: Timestamp) -> Result<Standing
     let (mut state, mut warnings) = snapshot::state_from(&attributes);
     let pause: Option<Pause> = setting(store, &mut warnings).await?;
     state.paused = pause.is_some_and(|pause| pause.until.is_none_or(|until| until > now));
+    let lifted: Option<BrakesLifted> = setting(store, &mut warnings).await?;
+    if let Some(lifted) = lifted.filter(|lifted| lifted.until > now) {
+        warnings.push(format!(
+            "{} lifted freezes and the bounds on launches and spending until {:.0}",
+            lifted.by, lifted.until
+        ));
+        state.brakes_lifted_until = Some(lifted.until);
+    }
     let floor: Option<Floor> = setting(store, &mut warnings).await?;
     for offering in all::<OfferingRecord>(store, &mut warnings).await? {
         state.backoff.push(offering.backoff);

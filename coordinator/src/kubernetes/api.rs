@@ -100,16 +100,25 @@ impl Api {
         self.call(Method::GET, path, None).await
     }
 
+    /// What the server has at this path, whatever its form.
+    pub(super) async fn text(&self, path: &str) -> Result<String, ApiError> {
+        self.answer(request(Method::GET, path, None)?).await
+    }
+
+    async fn answer(&self, request: Request<Vec<u8>>) -> Result<String, ApiError> {
+        within(&*self.clock, CALL, self.client.request_text(request))
+            .await
+            .unwrap_or_else(|| Err(kube::Error::Service(format!("no answer within {CALL:?}").into())))
+            .map_err(ApiError::from)
+    }
+
     pub(super) async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         content: Option<(&'static str, Vec<u8>)>,
     ) -> Result<T, ApiError> {
-        let request = request(method, path, content)?;
-        let text = within(&*self.clock, CALL, self.client.request_text(request))
-            .await
-            .unwrap_or_else(|| Err(kube::Error::Service(format!("no answer within {CALL:?}").into())))?;
+        let text = self.answer(request(method, path, content)?).await?;
         // Read here and not by the client, which would log the whole of an answer it cannot read.
         serde_json::from_str(&text)
             .map_err(|error| ApiError::Unavailable(format!("the answer to {path} cannot be read: {error}")))

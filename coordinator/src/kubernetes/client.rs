@@ -1,11 +1,15 @@
 //! The client of the Kubernetes API.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use kube::{
     Client, Config,
+    client::ClientBuilder,
     config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
+use tower::util::MapResponseLayer;
+
+use super::clock::ClusterClock;
 
 /// How the API server is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,11 +55,11 @@ pub enum ConnectError {
     Client(#[source] Box<kube::Error>),
 }
 
-/// Makes a client. Nothing is sent yet.
+/// Makes a client, of whose answers `clock` takes notice. Nothing is sent yet.
 ///
 /// # Errors
 /// [`ConnectError`] when the kubeconfig, credentials or certificates cannot be used.
-pub async fn connect(settings: &Settings) -> Result<Client, ConnectError> {
+pub async fn connect(settings: &Settings, clock: &Arc<ClusterClock>) -> Result<Client, ConnectError> {
     let mut config = match &settings.kubeconfig {
         Some(path) => {
             let unusable = |source| ConnectError::Kubeconfig {
@@ -76,12 +80,20 @@ pub async fn connect(settings: &Settings) -> Result<Client, ConnectError> {
     config.connect_timeout = Some(settings.connect_timeout);
     config.read_timeout = Some(settings.read_timeout);
     config.write_timeout = Some(settings.write_timeout);
-    Client::try_from(config).map_err(|source| ConnectError::Client(Box::new(source)))
+    let clock = Arc::clone(clock);
+    let listening = MapResponseLayer::new(move |response: http::Response<_>| {
+        clock.hear(response.headers());
+        response
+    });
+    let builder = ClientBuilder::try_from(config).map_err(|source| ConnectError::Client(Box::new(source)))?;
+    Ok(builder.with_layer(&listening).build())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should stop at its line")]
+    use smartscale_proto::time::SystemClock;
+
     use super::*;
 
     #[tokio::test]
@@ -91,7 +103,8 @@ mod tests {
             kubeconfig: Some(path),
             ..Settings::default()
         };
-        let error = connect(&settings).await.err().unwrap();
+        let clock = Arc::new(ClusterClock::new(Arc::new(SystemClock)));
+        let error = connect(&settings, &clock).await.err().unwrap();
         assert!(error.to_string().contains("/nowhere/k3s.yaml"), "{error}");
     }
 }

@@ -5,8 +5,11 @@
 
 pub mod api;
 pub mod client;
+pub mod clock;
 pub mod events;
 mod gist;
+mod hand_over;
+pub mod join_tokens;
 pub mod nodes;
 pub mod watch;
 

@@ -1,10 +1,11 @@
 //! What the coordinator does to nodes by itself, through the API server: cordon, evict, delete. Every call may be
 //! repeated.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::PoisonError};
 
 use async_trait::async_trait;
 use http::Method;
+use jiff::Timestamp;
 use k8s_openapi::{
     api::policy::v1::Eviction as EvictionBody,
     apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions},
@@ -13,13 +14,20 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 use smartscale_manifests as manifests;
 use smartscale_planner::{
+    BlockerCode,
     drainability::{Evictability, Strictness, Tier, classify},
     model::{NodeName, Pod, PodKey, keys},
 };
 
-use super::api::{Api, ApiError, JSON, JSON_PATCH, MERGE_PATCH, segment};
+use super::{
+    api::{Api, ApiError, JSON, JSON_PATCH, MERGE_PATCH, segment},
+    hand_over,
+};
 use crate::{
-    act::nodes::{Eviction, Nodes, NodesError, PodOnNode},
+    act::{
+        binding::{Binding, Verified},
+        nodes::{Eviction, HandOver, Name, Nodes, NodesError, PodOnNode},
+    },
     ids::OperationId,
     observe::web::form,
 };
@@ -38,9 +46,9 @@ pub struct KubeNodes {
 }
 
 #[derive(Deserialize)]
-struct List {
+pub(super) struct List {
     #[serde(default)]
-    items: Vec<Value>,
+    pub(super) items: Vec<Value>,
 }
 
 impl KubeNodes {
@@ -106,13 +114,13 @@ fn node_path(node: &NodeName) -> Result<String, NodesError> {
 }
 
 /// The pods on a node.
-fn pods_path(node: &NodeName) -> Result<String, NodesError> {
+pub(super) fn pods_path(node: &NodeName) -> Result<String, NodesError> {
     let name = segment(node.as_str()).map_err(|_| NodesError::NoNode(node.clone()))?;
     let query = form(&[("fieldSelector", &format!("spec.nodeName={name}"))]);
     Ok(format!("/api/v1/pods?{query}"))
 }
 
-fn text<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
+pub(super) fn text<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
     value.pointer(pointer)?.as_str()
 }
 
@@ -150,7 +158,7 @@ fn of_node(node: &NodeName, error: &ApiError) -> NodesError {
 }
 
 /// What may work later is told apart from what will not. A credential that is refused may be in rotation (401).
-fn refusal(error: &ApiError) -> NodesError {
+pub(super) fn refusal(error: &ApiError) -> NodesError {
     match error.code() {
         Some(401 | 408 | 409 | 429 | 500..) | None => NodesError::Unavailable(error.to_string()),
         Some(_) => NodesError::Refused(error.to_string()),
@@ -195,25 +203,31 @@ fn rank(tier: Tier) -> i32 {
 
 /// A pod as a drain sees it. One whose fields cannot be understood has to leave like any other: a drain must not
 /// hang on it, nor forget it.
-fn on_node(value: Value, now: jiff::Timestamp) -> Option<PodOnNode> {
+pub(super) fn on_node(value: Value, now: jiff::Timestamp) -> Option<PodOnNode> {
     let meta = |path: &str| value.pointer(path).and_then(Value::as_str).map(str::to_owned);
     let key = PodKey::new(meta("/metadata/namespace")?, meta("/metadata/name")?);
     let uid = meta("/metadata/uid")?;
     let terminating = meta("/metadata/deletionTimestamp").is_some();
     let read = serde_json::from_value::<manifests::Pod>(value).ok();
     let pod = read.and_then(|pod| Pod::try_from(&pod).ok());
-    let (must_leave, tier) = match &pod {
+    let fate = pod
+        .as_ref()
+        .map(|pod| (classify(pod, Strictness::default(), None, now), pod.priority));
+    let local_storage = matches!(
+        &fate,
+        Some((Evictability::Block(blockers, _), _)) if blockers.contains(&BlockerCode::LocalStorage)
+    );
+    let (must_leave, tier) = match fate {
         None => (true, rank(Tier::Ordinary)),
-        Some(pod) => match classify(pod, Strictness::default(), None, now) {
-            Evictability::Skip(_) => (false, rank(Tier::of(pod.priority))),
-            Evictability::Leaving { .. } => (true, rank(Tier::of(pod.priority))),
-            Evictability::Evict(tier) | Evictability::Block(_, tier) => (true, rank(tier)),
-        },
+        Some((Evictability::Skip(_), priority)) => (false, rank(Tier::of(priority))),
+        Some((Evictability::Leaving { .. }, priority)) => (true, rank(Tier::of(priority))),
+        Some((Evictability::Evict(tier) | Evictability::Block(_, tier), _)) => (true, rank(tier)),
     };
     Some(PodOnNode {
         key,
         uid,
         must_leave,
+        local_storage,
         terminating,
         tier,
     })
@@ -330,8 +344,17 @@ impl Nodes for KubeNodes {
         }
     }
 
-    async fn verify(&self, node: &NodeName) -> Result<(), NodesError> {
+    async fn verify(&self, node: &NodeName, binding: &Binding) -> Result<Verified, NodesError> {
+        let unproven = std::sync::Mutex::new(None);
+        let set = |uid: Option<String>| *unproven.lock().unwrap_or_else(PoisonError::into_inner) = uid;
         self.change(node, JSON_PATCH, |read| {
+            let uid = read.metadata.uid.as_deref().unwrap_or_default();
+            let carried = read.metadata.annotations.get(keys::NONCE).map(String::as_str);
+            if uid.is_empty() || !binding.is_proven(uid, carried) {
+                set(Some(uid.to_owned()));
+                return None;
+            }
+            set(None);
             let at = read.spec.taints.iter().position(|taint| taint.key == keys::UNVERIFIED)?;
             Some(json!([
                 { "op": "test", "path": "/metadata/resourceVersion", "value": read.metadata.resource_version },
@@ -339,7 +362,9 @@ impl Nodes for KubeNodes {
                 { "op": "remove", "path": format!("/spec/taints/{at}") },
             ]))
         })
-        .await
+        .await?;
+        let unproven = unproven.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(unproven.map_or(Verified::Lifted, |uid| Verified::Unproven { uid }))
     }
 
     async fn leave_balancers(&self, node: &NodeName, operation: &OperationId) -> Result<(), NodesError> {
@@ -408,6 +433,52 @@ impl Nodes for KubeNodes {
             ]))
         })
         .await
+    }
+
+    async fn free_name(&self, node: &NodeName, since: Timestamp) -> Result<Name, NodesError> {
+        let read = match self.node(node).await {
+            Ok(read) => read,
+            Err(NodesError::NoNode(_)) => return Ok(Name::Free),
+            Err(error) => return Err(error),
+        };
+        let conditions = &read.status.conditions;
+        if conditions
+            .iter()
+            .any(|one| one.type_ == "Ready" && one.status == "True")
+        {
+            return Ok(Name::InUse);
+        }
+        let created = read
+            .metadata
+            .creation_timestamp
+            .as_deref()
+            .map(str::parse::<Timestamp>);
+        if !created.is_some_and(|created| created.is_ok_and(|created| created < since)) {
+            return Ok(Name::Free);
+        }
+        // Not one that has registered in between.
+        let body = json!({
+            "apiVersion": "v1", "kind": "DeleteOptions",
+            "preconditions": { "uid": read.metadata.uid, "resourceVersion": read.metadata.resource_version },
+        });
+        let content = Some((JSON, body.to_string().into_bytes()));
+        match self
+            .api
+            .call::<IgnoredAny>(Method::DELETE, &node_path(node)?, content)
+            .await
+        {
+            Ok(_) => Ok(Name::Freed),
+            Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(Name::Free),
+            Err(error) => Err(refusal(&error)),
+        }
+    }
+
+    async fn hand_over(&self, node: &NodeName, operation: &OperationId) -> Result<HandOver, NodesError> {
+        hand_over::look(&self.api, node, operation, self.api.clock.now()).await
+    }
+
+    async fn end_hand_over(&self, node: &NodeName, operation: &OperationId) -> Result<(), NodesError> {
+        hand_over::end(&self.api, node, operation, self.api.clock.now()).await
     }
 
     async fn delete(&self, node: &NodeName) -> Result<(), NodesError> {

@@ -103,8 +103,17 @@ async fn a_write_of_somebody_else_in_between_is_read_and_tried_again() {
 
 #[tokio::test]
 async fn only_the_startup_taint_is_lifted_and_only_where_it_stands() {
-    let (nodes, log) = nodes(|_| ok(&node(None, false)));
-    nodes.verify(&"i-1".into()).await.unwrap();
+    let binding = Binding::new(&"i-1".parse().unwrap(), &"ab".repeat(32)).unwrap();
+    let nonce = binding.nonce("u-1");
+    let proven = move |nonce: &str| {
+        let mut node = node(None, false);
+        node["metadata"]["uid"] = json!("u-1");
+        node["metadata"]["annotations"] = json!({ keys::NONCE: nonce });
+        node
+    };
+    let (nodes, log) = nodes(move |_| ok(&proven(&nonce)));
+    let verified = nodes.verify(&"i-1".into(), &binding).await;
+    assert_eq!(verified, Ok(Verified::Lifted));
     assert_eq!(
         patches(&log),
         [json!([
@@ -116,11 +125,34 @@ async fn only_the_startup_taint_is_lifted_and_only_where_it_stands() {
     assert_eq!(log.lock().unwrap()[1].content_type, JSON_PATCH);
 }
 
+#[tokio::test]
+async fn a_node_without_its_nonce_or_with_another_keeps_its_startup_taint() {
+    let binding = Binding::new(&"i-1".parse().unwrap(), &"ab".repeat(32)).unwrap();
+    let unproven = |uid: &str| Ok(Verified::Unproven { uid: uid.to_owned() });
+    // None; another's; and the right one of a Node that had this name before.
+    for (uid, carried) in [
+        ("u-1", None),
+        ("u-1", Some("0".repeat(64))),
+        ("u-2", Some(binding.nonce("u-1"))),
+        ("", Some(binding.nonce(""))),
+    ] {
+        let mut read = node(None, false);
+        read["metadata"]["uid"] = json!(uid);
+        if let Some(nonce) = carried {
+            read["metadata"]["annotations"] = json!({ keys::NONCE: nonce });
+        }
+        let (nodes, log) = nodes(move |_| ok(&read));
+        assert_eq!(nodes.verify(&"i-1".into(), &binding).await, unproven(uid));
+        assert!(patches(&log).is_empty(), "{uid}");
+    }
+}
+
 fn pod() -> PodOnNode {
     PodOnNode {
         key: PodKey::new("shop", "web-1"),
         uid: "u-1".into(),
         must_leave: true,
+        local_storage: false,
         terminating: false,
         tier: 1,
     }
@@ -256,6 +288,7 @@ async fn pods_are_classified_and_one_that_cannot_be_understood_has_to_leave() {
 
 #[tokio::test]
 async fn a_node_or_pod_that_is_gone_is_gone() {
+    let binding = Binding::new(&"i-1".parse().unwrap(), &"ab".repeat(32)).unwrap();
     let (nodes, _) = nodes(|_| status(404, "not found", None));
     assert_eq!(nodes.delete(&"i-1".into()).await, Ok(()));
     assert_eq!(nodes.delete_pod(&pod(), 0).await, Ok(()));
@@ -264,7 +297,7 @@ async fn a_node_or_pod_that_is_gone_is_gone() {
         Err(NodesError::NoNode("i-1".into()))
     );
     assert_eq!(
-        nodes.verify(&"../x".into()).await,
+        nodes.verify(&"../x".into(), &binding).await,
         Err(NodesError::NoNode("../x".into()))
     );
 }
@@ -278,4 +311,41 @@ async fn a_deletion_names_grace_and_uid() {
         (&body["gracePeriodSeconds"], &body["preconditions"]["uid"]),
         (&json!(5), &json!("u-1"))
     );
+}
+
+#[tokio::test]
+async fn a_name_is_freed_of_a_node_that_is_neither_ready_nor_new_and_of_that_one_alone() {
+    let since: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+    let asked = async |ready: &str, created: &str, answer: (u16, String)| {
+        let node = json!({
+            "metadata": { "name": "i-1", "uid": "u-1", "resourceVersion": "7", "creationTimestamp": created },
+            "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+        });
+        let (nodes, log) = nodes(move |seen| match seen.line.starts_with("GET") {
+            true => ok(&node),
+            false => answer.clone(),
+        });
+        let name = nodes.free_name(&"i-1".into(), since).await.unwrap();
+        let deletions: Vec<Value> = log
+            .lock()
+            .unwrap()
+            .iter()
+            .skip(1)
+            .map(|seen| seen.body.clone())
+            .collect();
+        (name, deletions)
+    };
+    let done = || (200, "{}".to_owned());
+    let (old, new) = ("2026-01-02T03:04:04Z", "2026-01-02T03:04:05Z");
+    assert_eq!(asked("True", old, done()).await, (Name::InUse, vec![]));
+    assert_eq!(asked("False", new, done()).await, (Name::Free, vec![]));
+    assert_eq!(asked("False", "", done()).await, (Name::Free, vec![]));
+    let (name, deletions) = asked("Unknown", old, done()).await;
+    assert_eq!(name, Name::Freed);
+    assert_eq!(
+        deletions[0]["preconditions"],
+        json!({ "uid": "u-1", "resourceVersion": "7" })
+    );
+    let (name, _) = asked("Unknown", old, status(409, "changed", None)).await;
+    assert_eq!(name, Name::Free, "another one has it now");
 }

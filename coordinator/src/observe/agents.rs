@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-use smartscale_proto::v1;
+use jiff::{SignedDuration, Timestamp};
+use smartscale_proto::{time::from_wire, v1};
 
-use crate::ids::InstanceId;
+use crate::{ids::InstanceId, tell::Severity};
 
 /// More pods than any kubelet has (the default is 110, the largest clusters run 500 on a node).
 const MOST_PODS: u32 = 10_000;
@@ -18,6 +18,8 @@ const MOST_MEMORY: u64 = 64 << 40;
 const MOST_LOAD: f64 = 1_000_000.0;
 /// More units than an agent watches.
 const MOST_UNITS: usize = 32;
+/// Conditions of a report that are looked at.
+const MOST_CONDITIONS: usize = 32;
 /// Longest name of a unit or state (systemd's own limit for a unit's name).
 const LONGEST_NAME: usize = 256;
 
@@ -52,6 +54,53 @@ pub struct Health {
     pub kubelet_healthy: Option<bool>,
     /// Whether the container runtime's socket accepts a connection.
     pub runtime_healthy: Option<bool>,
+    /// Share of the CPU that the hypervisor gave to others, in percent. It is part of the CPU in use: nobody can use it.
+    pub steal_percent: Option<f64>,
+    /// Use of the root file system, in percent of bytes, where that is another one.
+    pub root_disk_percent: Option<f64>,
+    /// Use of the file system with the images, where that is yet another one.
+    pub image_disk_percent: Option<f64>,
+    /// Use of the connection tracking table, in percent.
+    pub conntrack_percent: Option<f64>,
+    /// Processes killed for want of memory since the machine started.
+    pub oom_kills: Option<u64>,
+    /// Errors of network interfaces since the machine started.
+    pub nic_errors: Option<u64>,
+    /// What is wrong with it.
+    pub conditions: Vec<Condition>,
+}
+
+/// Something that is wrong with a machine, as its agent says with hysteresis.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    /// What.
+    pub kind: v1::HealthConditionKind,
+    /// Since when, by the machine's clock.
+    pub since: Option<Timestamp>,
+    /// The figure that says so.
+    pub detail: String,
+}
+
+impl Condition {
+    /// Its name in words: `cpu stolen`.
+    #[must_use]
+    pub fn word(&self) -> String {
+        let name = self.kind.as_str_name();
+        let name = name.strip_prefix("HEALTH_CONDITION_KIND_").unwrap_or(name);
+        name.to_lowercase().replace('_', " ")
+    }
+
+    /// How much that matters to people: pressure comes and goes with the work, the others do not go by themselves.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        use v1::HealthConditionKind as Kind;
+        match self.kind {
+            Kind::CpuPressure | Kind::MemoryPressure | Kind::IoPressure | Kind::Unspecified => {
+                Severity::Detail
+            }
+            _ => Severity::Warning,
+        }
+    }
 }
 
 /// Numbers of pods by phase.
@@ -90,6 +139,8 @@ pub struct HealthReport {
     pub received_at: Timestamp,
     /// What was dropped of it.
     pub absurd: Vec<Absurd>,
+    /// The agent's clock less ours, by when it says that it made the report: what the way took is part of it.
+    pub clock_skew: Option<SignedDuration>,
 }
 
 impl HealthReport {
@@ -113,13 +164,58 @@ impl HealthReport {
             node_ready: wire.node_ready,
             kubelet_healthy: wire.kubelet_healthy,
             runtime_healthy: wire.runtime_healthy,
+            steal_percent: check.percent("steal_percent", wire.steal_percent),
+            root_disk_percent: check.percent("root_disk_percent", wire.root_disk_percent),
+            image_disk_percent: check.percent("image_disk_percent", wire.image_disk_percent),
+            conntrack_percent: check.percent("conntrack_percent", wire.conntrack_percent),
+            oom_kills: wire.oom_kills,
+            nic_errors: wire.nic_errors,
+            conditions: conditions(&wire.conditions),
         };
         Self {
             health,
             received_at,
             absurd: check.absurd,
+            clock_skew: None,
         }
     }
+
+    /// Notes when the agent says that it made the report.
+    #[must_use]
+    pub fn sent_at(mut self, time: Option<&prost_types::Timestamp>) -> Self {
+        let time = time.and_then(|time| from_wire(time).ok());
+        self.clock_skew = time.map(|time| time.duration_since(self.received_at));
+        self
+    }
+
+    /// Since when, by our clock, the hypervisor gives much of this machine's CPU to others.
+    #[must_use]
+    pub fn throttled_since(&self) -> Option<Timestamp> {
+        let mut conditions = self.health.conditions.iter();
+        let stolen = conditions.find(|one| one.kind == v1::HealthConditionKind::CpuStolen)?;
+        let since = stolen
+            .since?
+            .checked_sub(self.clock_skew.unwrap_or(SignedDuration::ZERO));
+        Some(since.unwrap_or(self.received_at).min(self.received_at))
+    }
+}
+
+/// The conditions that are known here, each once.
+fn conditions(wire: &[v1::HealthCondition]) -> Vec<Condition> {
+    let mut all: Vec<Condition> = Vec::new();
+    for condition in wire.iter().take(MOST_CONDITIONS) {
+        let kind = condition.kind();
+        if kind == v1::HealthConditionKind::Unspecified || all.iter().any(|known| known.kind == kind) {
+            continue;
+        }
+        let detail = condition.detail.chars().filter(|c| !c.is_control());
+        all.push(Condition {
+            kind,
+            since: condition.since.as_ref().and_then(|since| from_wire(since).ok()),
+            detail: detail.take(LONGEST_NAME).collect(),
+        });
+    }
+    all
 }
 
 /// The latest report of each agent that has said anything.
@@ -292,6 +388,32 @@ mod tests {
         });
         assert_eq!(report.health.cpu_percent, Some(100.0));
         assert!(report.absurd.is_empty());
+    }
+
+    #[test]
+    fn a_condition_is_of_our_time_however_wrong_the_machines_clock_is() {
+        let at = |second| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second);
+        let to_wire = |time| Some(smartscale_proto::time::to_wire(time));
+        let wire = v1::Health {
+            conditions: vec![
+                v1::HealthCondition {
+                    kind: v1::HealthConditionKind::CpuStolen.into(),
+                    since: to_wire(at(9_000)),
+                    detail: "70\nof it".into(),
+                },
+                v1::HealthCondition {
+                    kind: 4711,
+                    ..Default::default()
+                },
+            ],
+            ..Default::default()
+        };
+        // It runs an hour ahead.
+        let report = HealthReport::receive(&wire, at(6_000)).sent_at(to_wire(at(9_600)).as_ref());
+        assert_eq!(report.throttled_since(), Some(at(5_400)));
+        assert_eq!(report.health.conditions.len(), 1);
+        assert_eq!(report.health.conditions[0].detail, "70of it");
+        assert_eq!(report.health.conditions[0].word(), "cpu stolen");
     }
 
     #[test]

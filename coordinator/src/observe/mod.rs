@@ -4,6 +4,8 @@
 pub mod agents;
 pub mod export;
 pub mod history;
+pub mod market;
+pub mod notices;
 pub mod prometheus;
 pub mod snapshot;
 pub mod sources;

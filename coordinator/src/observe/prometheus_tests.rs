@@ -209,3 +209,56 @@ fn settings_that_cannot_work_are_refused_with_their_key() {
         "ca_file"
     );
 }
+
+mod fuzz {
+    use smartscale_fuzz::{Target, fuzz};
+
+    use super::*;
+
+    #[test]
+    fn answers_of_prometheus() {
+        let vector =
+            vector(r#"{"metric":{"node":"a","instance":"10.0.0.1:9100"},"value":[1767323045.1,"51.5"]}"#);
+        let target = Target {
+            name: "coordinator/prometheus",
+            seeds: &[
+                vector.as_bytes(),
+                br#"{"status":"success","data":{"resultType":"scalar","result":[1767323045.1,"NaN"]}}"#,
+                br#"{"status":"error","errorType":"bad_data","error":"parse error"}"#,
+                br#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#,
+            ],
+            words: &[
+                "\"NaN\"",
+                "\"+Inf\"",
+                "\"-1\"",
+                "\"1e309\"",
+                "[",
+                "]",
+                "{",
+                "}",
+                ",",
+                "\"value\":",
+                "\"vector\"",
+                "\"string\"",
+            ],
+            kept: None,
+        };
+        fuzz(target, |input| {
+            let read = |status| match parse(status, input) {
+                Ok(series) => series
+                    .iter()
+                    .map(|one| match one.figure() {
+                        Ok(Some(value)) => {
+                            assert!(value.is_finite() && value >= 0.0);
+                            "figure ".to_owned()
+                        }
+                        Ok(None) => "unknown ".to_owned(),
+                        Err(error) => error,
+                    })
+                    .collect::<String>(),
+                Err(error) => error,
+            };
+            format!("{} {}", read(StatusCode::OK), read(StatusCode::BAD_GATEWAY))
+        });
+    }
+}

@@ -26,6 +26,7 @@ use super::{
     ClusterView, MetricsReading, MetricsSource, Observed,
     agents::{AgentHealth, HealthReport},
     history::{self, Cadence, History},
+    market::MarketView,
     utilisation,
 };
 use crate::{
@@ -50,6 +51,8 @@ pub struct Parts {
     pub agents: Arc<dyn AgentHealth>,
     /// The machines.
     pub fleet: Arc<dyn Fleet>,
+    /// Types and prices; `None`: those of the policy and the built-in catalogue.
+    pub market: Option<MarketView>,
     /// Where readings are kept for the next leader.
     pub store: SharedStore,
     /// Who leads: only the leader stores readings, and a new one takes up the stored ones.
@@ -120,7 +123,7 @@ impl Default for Fresh {
 /// How a source stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceState {
-    /// `kubernetes`, `prometheus`, `agents` or `fleet`.
+    /// `kubernetes`, `prometheus`, `agents`, `fleet` or `market`.
     pub source: &'static str,
     /// When it said its latest; `None`: it never answered.
     pub at: Option<Timestamp>,
@@ -155,6 +158,7 @@ struct Shared {
     cluster: Arc<dyn ClusterView>,
     agents: Arc<dyn AgentHealth>,
     has_prometheus: bool,
+    market: Option<MarketView>,
     fresh: Fresh,
     metrics: Mutex<Observed<MetricsReading>>,
     fleet: Mutex<Observed<Vec<Instance>>>,
@@ -248,6 +252,7 @@ impl View {
         };
         states.push(SourceState::new("agents", &of_agents, fresh.agents, now));
         states.push(SourceState::new("fleet", &self.fleet(), fresh.fleet, now));
+        states.extend(self.shared.market.as_ref().and_then(|market| market.state(now)));
         states
     }
 }
@@ -268,6 +273,7 @@ impl Sources {
                 cluster: Arc::clone(&parts.cluster),
                 agents: Arc::clone(&parts.agents),
                 has_prometheus: parts.metrics.is_some(),
+                market: parts.market.clone(),
                 fresh: settings.fresh,
                 metrics: Mutex::default(),
                 fleet: Mutex::default(),

@@ -85,6 +85,9 @@ impl Fleet for World {
     async fn list(&self) -> Result<Vec<Instance>, FleetError> {
         locked(&self.fleet).clone()
     }
+    async fn look(&self, _: &InstanceId) -> Result<Option<Instance>, FleetError> {
+        Ok(None)
+    }
     async fn terminate(&self, _: &[InstanceId]) -> Result<(), FleetError> {
         Ok(())
     }
@@ -211,6 +214,7 @@ fn run(with_prometheus: bool, first: Leadership, prepare: impl FnOnce(&World)) -
         metrics: with_prometheus.then(|| Arc::clone(&world) as _),
         agents: Arc::clone(&world) as _,
         fleet: Arc::clone(&world) as _,
+        market: None,
         store: Arc::clone(&world) as _,
         leadership: receiver,
         tell: Arc::clone(&world) as _,

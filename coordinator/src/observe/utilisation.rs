@@ -188,6 +188,7 @@ mod tests {
             health,
             received_at: ago(seconds),
             absurd: Vec::new(),
+            clock_skew: None,
         }
     }
 

@@ -1,5 +1,5 @@
 //! Who may come in: a layer over all services. It knows the caller by its certificate, asks the one table of
-//! permissions, and for agents the node record. What it lets through carries the [`Caller`].
+//! permissions, for agents the node record, and for people what was revoked. What it lets through carries the [`Caller`].
 //!
 //! ```text
 //!   certificate ─▶ Identity ─▶ our trust domain and cluster? ─▶ permission table ─▶ node record (agents) ─▶ service
@@ -15,7 +15,7 @@ use std::{
 };
 
 use smartscale_proto::{
-    identity::{Identity, Party, Role},
+    identity::{Identity, Leaf, Party, Role},
     permission::{self, Refusal},
 };
 use tonic::{Code, Request, Status, body::Body};
@@ -23,8 +23,9 @@ use tower::{Layer, Service};
 
 use super::{
     audit::Audit,
-    authority::Names,
+    authority::{self, Names},
     connection::Peer,
+    people::People,
     trust::{Distrust, Trust},
 };
 use crate::ids::InstanceId;
@@ -34,6 +35,8 @@ use crate::ids::InstanceId;
 pub struct Caller {
     /// The identity of its certificate; `None` only where a call needs none.
     pub identity: Option<Identity>,
+    /// What else that certificate says.
+    pub certificate: Option<Leaf>,
     /// Its address.
     pub address: String,
 }
@@ -95,6 +98,7 @@ impl Caller {
 struct Doorkeeper {
     names: Names,
     trust: Arc<Trust>,
+    people: Arc<People>,
     audit: Arc<Audit>,
 }
 
@@ -105,6 +109,7 @@ impl Doorkeeper {
             .map_or_else(String::new, |at| at.to_string());
         let mut caller = Caller {
             identity: None,
+            certificate: None,
             address,
         };
         let verdict = self.judge(path, peer, &mut caller).await;
@@ -120,10 +125,11 @@ impl Doorkeeper {
             return Err(Status::resource_exhausted("too many calls on this connection"));
         }
         if let Some(certificate) = peer.and_then(|peer| peer.certificate.as_ref()) {
-            let identity = Identity::from_certificate(certificate)
+            let leaf = Leaf::from_certificate(certificate)
                 .map_err(|error| Status::permission_denied(error.to_string()))?;
-            let own = self.names.own(&identity);
-            caller.identity = Some(identity);
+            let own = self.names.own(&leaf.identity);
+            caller.identity = Some(leaf.identity.clone());
+            caller.certificate = Some(leaf);
             if !own {
                 return Err(Status::permission_denied(
                     "this identity belongs to another cluster",
@@ -131,6 +137,9 @@ impl Doorkeeper {
             }
         }
         let party = caller.identity.as_ref().map(|identity| &identity.party);
+        if let (Some(Party::Admin { .. }), Some(leaf)) = (party, &caller.certificate) {
+            self.people.check(leaf).await?;
+        }
         permission::authorise(path, party).map_err(|refusal| match refusal {
             Refusal::Unauthenticated => Status::unauthenticated(refusal.to_string()),
             Refusal::PermissionDenied => Status::permission_denied(refusal.to_string()),
@@ -138,8 +147,10 @@ impl Doorkeeper {
         if let Some(Party::Agent { .. }) = party
             && permission::requirement(path) == Some(permission::Requirement::Agent)
         {
+            let certificate = peer.and_then(|peer| peer.certificate.as_ref());
+            let signed_at = certificate.and_then(|certificate| authority::signed_at(certificate));
             self.trust
-                .check(&caller.agent()?)
+                .check(&caller.agent()?, signed_at)
                 .await
                 .map_err(|distrust| refuse(&distrust))?;
         }
@@ -162,8 +173,13 @@ pub struct Authorise(Arc<Doorkeeper>);
 impl Authorise {
     /// Lets in who belongs to `names` and may.
     #[must_use]
-    pub fn new(names: Names, trust: Arc<Trust>, audit: Arc<Audit>) -> Self {
-        Self(Arc::new(Doorkeeper { names, trust, audit }))
+    pub fn new(names: Names, trust: Arc<Trust>, people: Arc<People>, audit: Arc<Audit>) -> Self {
+        Self(Arc::new(Doorkeeper {
+            names,
+            trust,
+            people,
+            audit,
+        }))
     }
 }
 

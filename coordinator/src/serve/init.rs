@@ -13,7 +13,7 @@ use smartscale_proto::{
     tls::{Credential, keys},
 };
 
-use super::authority::{Authority, AuthorityError, Names};
+use super::authority::{Authority, AuthorityError, Names, vault::Vault};
 
 /// How long the first person's credentials live: time enough to set up a way of handing out short ones.
 pub const FIRST_CREDENTIAL_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -46,18 +46,19 @@ pub enum InitError {
 }
 
 /// Creates the authority and the credentials of the first person (role `admin`) in `folder`, which exists. Nothing
-/// that is there already is overwritten.
+/// that is there already is overwritten. The authority's key is sealed if a key of `vault` is named for it.
 ///
 /// # Errors
 /// [`InitError`], also when there is an authority already.
-pub fn init(
+pub async fn init(
     folder: &Path,
     names: Names,
     endpoints: Vec<String>,
     person: Segment,
+    sealing: (&dyn Vault, Option<&str>),
 ) -> Result<Created, InitError> {
     let (ca_certificate, ca_key) = (folder.join("ca.crt"), folder.join("ca.key"));
-    let authority = Authority::create_files(names, &ca_certificate, &ca_key)?;
+    let authority = Authority::create_files(names, &ca_certificate, &ca_key, sealing).await?;
     let credentials = folder.join("credentials.toml");
     let (content, credentials_end) =
         person_credentials(&authority, endpoints, Role::Admin, person, FIRST_CREDENTIAL_LIFE)?;
@@ -97,7 +98,7 @@ fn to_file(authority: &Authority, endpoints: Vec<String>, credential: &Credentia
         cluster: authority.names().cluster.clone(),
         trust: authority.names().trust.clone(),
         endpoints,
-        ca: pem(authority.anchors()),
+        ca: pem(&authority.anchors()),
         certificate: pem(&credential.chain),
         key: credential
             .key
@@ -111,9 +112,10 @@ fn to_file(authority: &Authority, endpoints: Vec<String>, credential: &Credentia
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
     use super::*;
+    use crate::serve::authority::vault::NoVault;
 
-    #[test]
-    fn a_new_installation_has_an_authority_and_a_first_person() {
+    #[tokio::test]
+    async fn a_new_installation_has_an_authority_and_a_first_person() {
         let folder = tempfile::tempdir().unwrap();
         let names = Names {
             trust: "smartscale".parse().unwrap(),
@@ -125,7 +127,9 @@ mod tests {
             names.clone(),
             endpoints.clone(),
             "jo".parse().unwrap(),
+            (&NoVault, None),
         )
+        .await
         .unwrap();
         let credentials = Credentials::read(&created.credentials).unwrap();
         assert_eq!(
@@ -133,6 +137,13 @@ mod tests {
             "spiffe://smartscale/cluster/demo/admin/admin/jo"
         );
         assert_eq!(credentials.not_after().unwrap(), created.credentials_end);
-        assert!(init(folder.path(), names, endpoints, "jo".parse().unwrap()).is_err());
+        let again = init(
+            folder.path(),
+            names,
+            endpoints,
+            "jo".parse().unwrap(),
+            (&NoVault, None),
+        );
+        assert!(again.await.is_err());
     }
 }

@@ -7,9 +7,10 @@
 //! ```
 //! - [`authority`], [`init`], [`csr`]: the certificate authority and what it signs
 //! - [`authorise`], [`trust`], [`connection`]: who comes in
-//! - [`enrolment`], [`attest`], [`challenges`]: how a machine gets its first certificate
+//! - [`enrolment`], [`attest`], [`challenges`], [`renewal`]: how a machine gets its first certificate, and its next
 //! - [`session`], [`sessions`]: the agents' streams and what was said on them
 //! - [`admin`]: what people ask and order
+//! - [`people`]: their identities, handed out and revoked
 //! - [`leading`], [`view`], [`audit`]: who leads, what was decided last, who called what
 
 pub mod admin;
@@ -22,7 +23,10 @@ pub mod connection;
 pub mod csr;
 pub mod enrolment;
 pub mod init;
+pub mod join_tokens;
 pub mod leading;
+pub mod people;
+pub mod renewal;
 pub mod session;
 pub mod sessions;
 #[cfg(test)]
@@ -38,11 +42,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use smartscale_proto::{
     time::SharedClock,
     tls::{Rotating, TlsError, server},
-    v1::{admin_server::AdminServer, agent_server::AgentServer, enrolment_server::EnrolmentServer},
+    v1::{
+        admin_server::AdminServer, agent_server::AgentServer, audit_server::AuditServer,
+        enrolment_server::EnrolmentServer, identities_server::IdentitiesServer,
+    },
 };
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -51,13 +58,15 @@ use tonic::{Code, transport::Server};
 use self::{
     admin::AdminDesk,
     attest::Attestor,
-    audit::Audit,
+    audit::{Audit, desk::AuditDesk},
     authorise::Authorise,
     authority::{Authority, AuthorityError},
     challenges::Challenges,
-    connection::Connection,
+    connection::{Connection, Room},
     enrolment::EnrolmentDesk,
     leading::{Endpoints, Leader},
+    people::{People, desk::IdentityDesk},
+    renewal::Renewals,
     session::AgentDesk,
     sessions::Sessions,
     trust::Trust,
@@ -84,7 +93,7 @@ pub struct Settings {
     pub peers: BTreeMap<CoordinatorName, String>,
     /// Time that open streams have to end after the shutdown began.
     pub shutdown: Duration,
-    /// Connections that may be open at once.
+    /// Connections of agents and people that may be open at once.
     pub connections: usize,
     /// Calls, streams included, that may be open on one connection.
     pub calls_per_connection: usize,
@@ -126,6 +135,8 @@ pub struct Parts {
     pub leadership: watch::Receiver<Leadership>,
     /// What agents said.
     pub sessions: Arc<Sessions>,
+    /// What machines join the cluster with; `None`: they find that elsewhere.
+    pub joining: Option<join_tokens::Joining>,
     /// What people may see and order.
     pub admin: admin::Parts,
 }
@@ -162,6 +173,7 @@ pub async fn serve(
         tell,
         leadership,
         sessions,
+        joining,
         admin,
     } = parts;
     let endpoints = Endpoints {
@@ -169,7 +181,13 @@ pub async fn serve(
         peers: settings.peers.clone(),
     };
     let leader = Leader::new(leadership, Arc::clone(&clock), endpoints);
-    let (audit, writer) = Audit::new(Arc::clone(&store), Arc::clone(&clock));
+    let (audit, writer) = Audit::new(
+        &settings.name,
+        Arc::clone(&store),
+        Arc::clone(&clock),
+        Arc::clone(&authority),
+    );
+    let trusted = People::new(Arc::clone(&store));
     let trust = Arc::new(Trust::new(Arc::clone(&store)));
     let material = Rotating::new(authority.coordinator()?);
     // Everything below ends with this token, whether we were told to stop or the server ended by itself.
@@ -188,15 +206,38 @@ pub async fn serve(
         leader: leader.clone(),
         tell: Arc::clone(&tell),
         audit: Arc::clone(&audit),
+        joining: joining.clone(),
+        sessions: Arc::clone(&sessions),
     };
     let agents = AgentDesk {
         sessions: Arc::clone(&sessions),
-        authority: Arc::clone(&authority),
+        renewals: Renewals {
+            authority: Arc::clone(&authority),
+            store: Arc::clone(&store),
+            leader: leader.clone(),
+        },
         audit: Arc::clone(&audit),
         leader: leader.clone(),
+        joining,
         clock: Arc::clone(&clock),
         shutdown: ending.clone(),
         tasks: tasks.clone(),
+    };
+    let identities = IdentityDesk {
+        authority: Arc::clone(&authority),
+        people: Arc::clone(&trusted),
+        store: Arc::clone(&store),
+        clock: Arc::clone(&clock),
+        leader: leader.clone(),
+        tell: Arc::clone(&tell),
+        audit: Arc::clone(&audit),
+    };
+    let auditors = AuditDesk {
+        store: Arc::clone(&store),
+        clock: Arc::clone(&clock),
+        leader: leader.clone(),
+        people: Arc::clone(&trusted),
+        audit: Arc::clone(&audit),
     };
     let ages = Arc::new(admin::Ages::default());
     tasks.spawn(admin::follow(
@@ -215,6 +256,7 @@ pub async fn serve(
             leader: leader.clone(),
             sessions: Arc::clone(&sessions),
             audit: Arc::clone(&audit),
+            people: Arc::clone(&trusted),
             ages: Arc::clone(&ages),
             shutdown: ending.clone(),
         },
@@ -222,10 +264,20 @@ pub async fn serve(
     // The writer goes on while streams end: their last words are audited too.
     let last_words = CancellationToken::new();
     let written = tokio::spawn(writer.run(last_words.clone()));
-    tasks.spawn(upkeep::rotate(authority, material, ending.clone()));
+    tasks.spawn(upkeep::rotate(
+        authority,
+        material,
+        Arc::clone(&sessions),
+        ending.clone(),
+    ));
     tasks.spawn(upkeep::watch_trust(
         Arc::clone(&trust),
         Arc::clone(&sessions),
+        Arc::clone(&clock),
+        ending.clone(),
+    ));
+    tasks.spawn(upkeep::watch_people(
+        Arc::clone(&trusted),
         Arc::clone(&clock),
         ending.clone(),
     ));
@@ -237,15 +289,22 @@ pub async fn serve(
     ));
 
     let server = Server::builder()
-        .layer(Authorise::new(names, trust, Arc::clone(&audit)))
+        .layer(Authorise::new(names, trust, trusted, Arc::clone(&audit)))
         .concurrency_limit_per_connection(settings.calls_per_connection)
         .max_concurrent_streams(u32::try_from(settings.calls_per_connection).unwrap_or(u32::MAX))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .http2_max_header_list_size(16 * 1024)
+        // Streams that are opened and reset at once (CVE-2023-44487): after so many that were not looked at yet, or that
+        // went wrong by the peer's fault, the connection ends.
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_max_local_error_reset_streams(Some(256))
+        .max_frame_size(16 * 1024)
         .add_service(EnrolmentServer::new(enrolment).max_decoding_message_size(AGENT_MESSAGE))
         .add_service(AgentServer::new(agents).max_decoding_message_size(AGENT_MESSAGE))
         .add_service(AdminServer::new(people).max_decoding_message_size(ADMIN_MESSAGE))
+        .add_service(IdentitiesServer::new(identities).max_decoding_message_size(ADMIN_MESSAGE))
+        .add_service(AuditServer::new(auditors).max_decoding_message_size(ADMIN_MESSAGE))
         .serve_with_incoming_shutdown(accepted, ending.clone().cancelled_owned());
     let overdue = async {
         ending.cancelled().await;
@@ -266,13 +325,14 @@ pub async fn serve(
     Ok(served?)
 }
 
-/// Connections whose handshake is over, at most `settings.connections` at a time.
+/// Connections whose handshake is over, as many as there is room for.
 fn accept(
     listener: TcpListener,
     material: Rotating,
     settings: &Settings,
     audit: Arc<Audit>,
 ) -> Result<ReceiverStream<std::io::Result<Connection>>, TlsError> {
+    let refused = Arc::clone(&audit);
     let mut handshakes = server::incoming(listener, material, move |failure| {
         audit.record(
             &failure.peer.to_string(),
@@ -282,19 +342,23 @@ fn accept(
         );
     })?;
     let (sender, connections) = mpsc::channel(16);
-    let places = Arc::new(Semaphore::new(settings.connections));
+    let room = Room::new(settings.connections);
     let per_second = settings.calls_per_second;
     tokio::spawn(async move {
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                return;
-            };
             let next = tokio::select! {
                 next = handshakes.next() => next,
                 () = sender.closed() => return,
             };
             let Some(next) = next else { return };
-            let connection = next.map(|stream| Connection::new(stream, per_second, place));
+            let connection = match next.map(|stream| Connection::new(stream, per_second, &room)) {
+                Ok(Ok(connection)) => Ok(connection),
+                Ok(Err((who, full))) => {
+                    refused.record(&who, "connection", &full.to_string(), Code::ResourceExhausted);
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
             if sender.send(connection).await.is_err() {
                 return;
             }

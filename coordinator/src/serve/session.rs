@@ -11,8 +11,10 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use rustls::pki_types::CertificateDer;
+use smartscale_planner::model::NodeName;
 use smartscale_proto::{
-    time::{SharedClock, duration_to_wire, within},
+    time::{SharedClock, duration_to_wire, to_wire, within},
     v1::{
         self, SessionRequest, SessionResponse, agent_server::Agent, session_request::Report,
         session_response::Command,
@@ -21,14 +23,17 @@ use smartscale_proto::{
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     audit::Audit,
     authorise::{self, Caller},
-    authority::Authority,
+    authority::Held,
+    connection::Peer,
     csr::RequestedKey,
+    join_tokens::{Joining, TOKEN_LIFE},
     leading::Leader,
+    renewal::Renewals,
     sessions::{End, Sessions, Ticket},
 };
 use crate::ids::InstanceId;
@@ -37,17 +42,21 @@ use crate::ids::InstanceId;
 const HELLO_TIME: Duration = Duration::from_secs(10);
 /// Responses that may wait for the wire.
 const RESPONSES: usize = 64;
+/// What the audit keeps of an agent's word for its version.
+const LONGEST_VERSION: usize = 64;
 
 /// The service.
 pub struct AgentDesk {
     /// Memory of all sessions.
     pub sessions: Arc<Sessions>,
-    /// Signs.
-    pub authority: Arc<Authority>,
+    /// Signs fresh keys.
+    pub renewals: Renewals,
     /// Notes who claims to be another.
     pub audit: Arc<Audit>,
     /// Who leads.
     pub leader: Leader,
+    /// What machines join with; `None`: they find that elsewhere.
+    pub joining: Option<Joining>,
     /// Time.
     pub clock: SharedClock,
     /// Ends every session.
@@ -66,15 +75,21 @@ impl Agent for AgentDesk {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let caller = Caller::of(&request)?;
         let (instance, who) = (caller.agent()?, caller.who());
+        let peer = request.extensions().get::<Peer>();
+        let certificate = peer.and_then(|peer| peer.certificate.clone());
         let (responses, stream) = mpsc::channel(RESPONSES);
         let line = Line {
             sessions: Arc::clone(&self.sessions),
             audit: Arc::clone(&self.audit),
             leader: self.leader.clone(),
+            joining: self.joining.clone(),
             clock: Arc::clone(&self.clock),
             shutdown: self.shutdown.clone(),
             instance,
             who,
+            certificate,
+            authorities: self.renewals.authority.changes(),
+            renewals: self.renewals.clone(),
             reports: request.into_inner(),
             responses,
         };
@@ -83,17 +98,17 @@ impl Agent for AgentDesk {
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
-        let instance = Caller::of(&request)?.agent()?;
+        let caller = Caller::of(&request)?;
+        let (instance, who) = (caller.agent()?, caller.who());
         let key = RequestedKey::from_request(&request.get_ref().csr_der)
             .map_err(|error| Status::invalid_argument(format!("csr_der: {error}")))?;
-        let segment = instance
-            .as_str()
-            .parse()
-            .map_err(|_| Status::permission_denied("this is no machine's name"))?;
-        let issued = self.authority.agent(segment, &key).map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, %instance, "a certificate cannot be signed");
-            Status::unavailable("the authority cannot sign at this moment")
-        })?;
+        let outcome = self.renewals.renew(&instance, &key).await;
+        let (code, what) = match &outcome {
+            Ok(issued) => (Code::Ok, format!("a fresh key, until {}", issued.not_after)),
+            Err(status) => (status.code(), status.message().to_owned()),
+        };
+        self.audit.record(&who, "/smartscale.v1.Agent/Renew", &what, code);
+        let issued = outcome?;
         tracing::info!(%instance, not_after = %issued.not_after, "a certificate was renewed");
         Ok(Response::new(v1::RenewResponse {
             certificate: Some(issued.into()),
@@ -106,11 +121,16 @@ struct Line {
     sessions: Arc<Sessions>,
     audit: Arc<Audit>,
     leader: Leader,
+    joining: Option<Joining>,
     clock: SharedClock,
     shutdown: CancellationToken,
     instance: InstanceId,
     /// Its identity, for the audit.
     who: String,
+    /// What it showed when it connected.
+    certificate: Option<CertificateDer<'static>>,
+    authorities: watch::Receiver<Arc<Held>>,
+    renewals: Renewals,
     reports: Streaming<SessionRequest>,
     responses: mpsc::Sender<Result<SessionResponse, Status>>,
 }
@@ -126,8 +146,10 @@ impl Line {
     async fn run(mut self) {
         let last = match self.hello().await {
             Ok(hello) if self.leader.now().ours => {
+                let offer = self.join_offer(hello.wants_join_token).await;
+                self.audited(&hello, !offer.0.is_empty());
                 let mut ticket = self.sessions.begin(&self.instance, hello);
-                let last = self.talk(&mut ticket).await;
+                let last = self.talk(&mut ticket, offer).await;
                 self.sessions.end(&self.instance, ticket.id);
                 last
             }
@@ -195,21 +217,74 @@ impl Line {
         Err(Last::Refuse(status))
     }
 
-    async fn talk(&mut self, ticket: &mut Ticket) -> Last {
-        let settings = *self.sessions.settings();
-        let welcome = v1::Welcome {
+    fn audited(&self, hello: &v1::Hello, is_given_a_token: bool) {
+        let version: String = hello.agent_version.chars().take(LONGEST_VERSION).collect();
+        let token = if is_given_a_token {
+            " with a join token"
+        } else {
+            ""
+        };
+        self.audit.record(
+            &self.who,
+            "/smartscale.v1.Agent/Session",
+            &format!("agent_version={version:?} welcomed{token}"),
+            Code::Ok,
+        );
+    }
+
+    /// Whether the certificate of this connection would still be taken in a handshake, its life aside.
+    fn is_of_ours(&mut self) -> bool {
+        let held = Arc::clone(&self.authorities.borrow_and_update());
+        self.certificate
+            .as_ref()
+            .is_some_and(|certificate| held.signed(certificate))
+    }
+
+    /// How sessions are held, and what an agent does where nobody commands it.
+    fn welcome(
+        &self,
+        drain_policy: Option<v1::DrainPolicy>,
+        (join_token, join_server): (String, String),
+    ) -> SessionResponse {
+        let settings = self.sessions.settings();
+        response(Command::Welcome(v1::Welcome {
             changing_interval: Some(duration_to_wire(settings.changing)),
             quiet_interval: Some(duration_to_wire(settings.quiet)),
             endpoints: self.leader.endpoints().leader_first(&self.leader.now()),
+            drain_policy,
+            time: Some(to_wire(self.clock.now())),
+            join_token,
+            join_server,
+        }))
+    }
+
+    /// A token and the server for a machine that has to join again; nothing where nobody mints.
+    async fn join_offer(&self, wanted: bool) -> (String, String) {
+        let Some(joining) = self.joining.as_ref().filter(|_| wanted) else {
+            return Default::default();
         };
-        if self
-            .responses
-            .send(Ok(response(Command::Welcome(welcome))))
-            .await
-            .is_err()
-        {
+        let node = NodeName::from(self.instance.as_str());
+        match joining.tokens.mint(&node, TOKEN_LIFE).await {
+            Ok(mut minted) => (std::mem::take(&mut *minted), joining.server.clone()),
+            Err(error) => {
+                // It asks again with its next session; until then it says itself what it lacks.
+                tracing::warn!(instance = %self.instance, %error, "a machine that joins again gets no token");
+                Default::default()
+            }
+        }
+    }
+
+    async fn talk(&mut self, ticket: &mut Ticket, offer: (String, String)) -> Last {
+        let settings = *self.sessions.settings();
+        let mut terms = self.sessions.terms();
+        let welcome = self.welcome(terms.present(), offer);
+        if self.responses.send(Ok(welcome)).await.is_err() {
             return Last::Left;
         }
+        // Beside everything else: a store that does not answer must not hold up what the agent has to say.
+        let (renewals, instance) = (self.renewals.clone(), self.instance.clone());
+        let mut due = std::pin::pin!(async move { renewals.is_due(&instance).await });
+        let mut looked = false;
         let mut pace = Pace::new(settings.messages_per_second, self.clock.elapsed());
         let mut heard = self.clock.elapsed();
         loop {
@@ -225,6 +300,26 @@ impl Line {
                 () = self.leader.changed() => {
                     if !self.leader.now().ours {
                         return Last::Redirect;
+                    }
+                }
+                policy = terms.changed() => {
+                    let welcome = self.welcome(Some(policy), Default::default());
+                    if self.responses.send(Ok(welcome)).await.is_err() {
+                        return Last::Left;
+                    }
+                }
+                Ok(()) = self.authorities.changed() => {
+                    if !self.is_of_ours() {
+                        return Last::Refuse(Status::unavailable(
+                            "the authority of this connection's certificate is not trusted any more: connect anew",
+                        ));
+                    }
+                }
+                is_due = &mut due, if !looked => {
+                    looked = true;
+                    let renew = response(Command::Renew(v1::RenewCommand { within: None }));
+                    if is_due && self.responses.send(Ok(renew)).await.is_err() {
+                        return Last::Left;
                     }
                 }
                 Some(command) = ticket.commands.recv() => {

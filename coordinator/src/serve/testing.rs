@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use smartscale_planner::{Plan, fixtures, model::NodeName};
 use smartscale_proto::{
+    audit::Entry,
     identity::{Identity, Party, Role},
     time::{Clock, SharedClock, SystemClock},
     tls::{
@@ -30,27 +34,33 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
+use zeroize::Zeroizing;
 
 use super::{
     Parts, ServeError, Settings, admin, attest,
     authority::{Authority, Names},
+    join_tokens::{JoinTokens, Joining, NotMinted},
     sessions::{SessionSettings, Sessions},
     view::Latest,
 };
 use crate::{
-    act::nodes::{Eviction, Nodes, NodesError, PodOnNode},
+    act::{
+        binding::{Binding, Verified},
+        nodes::{Eviction, Nodes, NodesError, PodOnNode},
+    },
     ids::{Epoch, InstanceId, OperationId},
+    observe::notices::board::NoticeBoard,
     state::{
         Attributes, Condition, LeaseRow, SharedStore, StateStore as _, StoreError, Write,
         lease::Leadership,
-        records::{AuditRecord, NodeRecord, Record as _},
+        records::{NodeRecord, Record as _},
         sqlite::SqliteStore,
     },
     tell::{Happening, Tell},
 };
 
 /// A clock that is moved by hand.
-pub(super) struct Hand(watch::Sender<Duration>);
+pub(crate) struct Hand(watch::Sender<Duration>);
 
 impl Default for Hand {
     fn default() -> Self {
@@ -59,7 +69,7 @@ impl Default for Hand {
 }
 
 impl Hand {
-    pub(super) fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         self.0.send_modify(|now| *now += by);
     }
 }
@@ -126,6 +136,12 @@ impl admin::Orders for Book {
         Ok("op-1".parse().unwrap())
     }
 
+    async fn cancel_drain(&self, node: &NodeName, by: &str) -> Result<OperationId, admin::OrderError> {
+        let mut book = self.0.lock().unwrap();
+        book.push(format!("give the drain of {node} up by {by}"));
+        Ok("op-1".parse().unwrap())
+    }
+
     async fn recycle(&self, order: admin::RecycleOrder) -> Result<OperationId, admin::OrderError> {
         self.0
             .lock()
@@ -180,8 +196,8 @@ impl Nodes for Book {
         Ok(())
     }
 
-    async fn verify(&self, _: &NodeName) -> Result<(), NodesError> {
-        Ok(())
+    async fn verify(&self, _: &NodeName, _: &Binding) -> Result<Verified, NodesError> {
+        Ok(Verified::Lifted)
     }
 
     async fn leave_balancers(&self, _: &NodeName, _: &OperationId) -> Result<(), NodesError> {
@@ -203,6 +219,20 @@ impl Nodes for Book {
 
 pub(super) const EPOCH: Epoch = Epoch(7);
 
+/// Mints tokens that name their node, unless it fails.
+#[derive(Default)]
+pub(super) struct Mint(pub(super) AtomicBool);
+
+#[async_trait]
+impl JoinTokens for Mint {
+    async fn mint(&self, node: &NodeName, _: Duration) -> Result<Zeroizing<String>, NotMinted> {
+        match self.0.load(Ordering::Relaxed) {
+            true => Err(NotMinted("the API server is away".to_owned())),
+            false => Ok(Zeroizing::new(format!("token of {node}"))),
+        }
+    }
+}
+
 pub(super) struct World {
     pub(super) address: String,
     pub(super) authority: Arc<Authority>,
@@ -212,6 +242,7 @@ pub(super) struct World {
     pub(super) latest: watch::Sender<Option<Arc<Latest>>>,
     pub(super) told: Arc<Told>,
     pub(super) book: Arc<Book>,
+    pub(super) mint: Arc<Mint>,
     pub(super) shutdown: CancellationToken,
     pub(super) server: JoinHandle<Result<(), ServeError>>,
 }
@@ -249,12 +280,18 @@ impl World {
     }
 
     pub(super) async fn of(authority: Arc<Authority>) -> Self {
+        let clock: SharedClock = Arc::new(SystemClock);
+        Self::with(authority, Arc::new(attest::TokenAttestor::new(clock))).await
+    }
+
+    pub(super) async fn with(authority: Arc<Authority>, attestor: Arc<dyn attest::Attestor>) -> Self {
         smartscale_proto::tls::install_provider();
         let clock: SharedClock = Arc::new(SystemClock);
         let store = store(Arc::clone(&clock)).await;
         let told = Arc::new(Told(Mutex::default(), broadcast::channel(64).0));
         let sessions = Sessions::new(
             SessionSettings::default(),
+            NoticeBoard::new(Arc::clone(&store), told.clone(), Arc::clone(&clock)),
             Arc::clone(&store),
             told.clone(),
             Arc::clone(&clock),
@@ -262,6 +299,7 @@ impl World {
         let (leadership, leadership_view) = watch::channel(leading());
         let (latest, latest_view) = watch::channel(None);
         let book = Arc::new(Book::default());
+        let mint = Arc::new(Mint::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let shutdown = CancellationToken::new();
@@ -274,12 +312,16 @@ impl World {
         let parts = Parts {
             settings,
             authority: Arc::clone(&authority),
-            attestor: Arc::new(attest::TokenAttestor::new(Arc::clone(&clock))),
+            attestor,
             store: Arc::clone(&store),
             clock,
             tell: told.clone(),
             leadership: leadership_view,
             sessions: Arc::clone(&sessions),
+            joining: Some(Joining {
+                server: "https://10.0.0.10:6443".to_owned(),
+                tokens: mint.clone(),
+            }),
             admin: admin::Parts {
                 mode: "act".to_owned(),
                 version: "0.0.0".to_owned(),
@@ -309,6 +351,7 @@ impl World {
             latest,
             told,
             book,
+            mint,
             shutdown,
             server,
         }
@@ -354,6 +397,7 @@ impl World {
             decision: None,
             cost_change_per_hour: 0.0,
             warnings: vec![],
+            of_templates: vec![],
         })));
     }
 
@@ -367,11 +411,16 @@ impl World {
         Credential {
             chain: vec![],
             key: None,
-            anchors: Anchors::Certificates(self.authority.anchors().to_vec()),
+            anchors: Anchors::Certificates(self.authority.anchors()),
         }
     }
 
     pub(super) async fn channel(&self, credential: Credential) -> Channel {
+        self.try_channel(credential).await.unwrap()
+    }
+
+    /// A channel, or nothing where the server ends it before it is open.
+    pub(super) async fn try_channel(&self, credential: Credential) -> Option<Channel> {
         let expected = Expected {
             trust: "smartscale".parse().unwrap(),
             cluster: "demo".parse().unwrap(),
@@ -379,7 +428,7 @@ impl World {
         Dialer::new(Rotating::new(credential), expected)
             .connect(&self.address)
             .await
-            .unwrap()
+            .ok()
     }
 
     pub(super) async fn people(&self, role: Role) -> AdminClient<Channel> {
@@ -419,10 +468,10 @@ impl World {
     }
 
     /// Waits for an audit record.
-    pub(super) async fn audited(&self, call: &str, outcome: &str) -> AuditRecord {
+    pub(super) async fn audited(&self, call: &str, outcome: &str) -> Entry {
         let found = until(async || {
-            let items = self.store.list(AuditRecord::PREFIX, false, 1000).await.unwrap();
-            let mut records = items.iter().map(|item| AuditRecord::from_item(item).unwrap());
+            let items = self.store.list(Entry::PREFIX, false, 1000).await.unwrap();
+            let mut records = items.iter().map(|item| Entry::from_item(item).unwrap());
             records.find(|record| record.call.ends_with(call) && record.outcome == outcome)
         });
         found.await
@@ -457,7 +506,7 @@ pub(super) fn person(role: Role) -> Party {
     }
 }
 
-pub(super) fn machine(instance: &str) -> NodeRecord {
+pub(crate) fn machine(instance: &str) -> NodeRecord {
     NodeRecord {
         instance: instance.parse::<InstanceId>().unwrap(),
         pool: "workers".into(),
@@ -471,7 +520,10 @@ pub(super) fn machine(instance: &str) -> NodeRecord {
         enrolled_key: None,
         enrolled_at: None,
         ready_at: None,
+        binding_secret: None,
+        certified: None,
         revoked_at: None,
+        boot: Vec::new(),
     }
 }
 

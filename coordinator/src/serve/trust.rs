@@ -9,6 +9,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use jiff::Timestamp;
+
 use crate::{
     ids::InstanceId,
     state::{
@@ -32,6 +34,9 @@ pub enum Distrust {
     /// Trust was withdrawn.
     #[error("this machine's identity was revoked")]
     Revoked,
+    /// The machine has enrolled anew since this certificate was signed.
+    #[error("this certificate is of a former enrolment of the machine")]
+    Former,
     /// Nobody can say at this moment.
     #[error("the node record cannot be read")]
     Store(#[source] StoreError),
@@ -57,11 +62,15 @@ impl Trust {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The record of a machine that is trusted.
+    /// The record of a machine that is trusted. `signed_at` is when the caller's certificate was signed.
     ///
     /// # Errors
     /// [`Distrust`].
-    pub async fn check(&self, instance: &InstanceId) -> Result<NodeRecord, Distrust> {
+    pub async fn check(
+        &self,
+        instance: &InstanceId,
+        signed_at: Option<Timestamp>,
+    ) -> Result<NodeRecord, Distrust> {
         let key = format!("{}{instance}", NodeRecord::PREFIX);
         let record = match self.store.get(&key).await {
             Ok(Some(item)) => NodeRecord::from_item(&item).map_err(Distrust::Store)?,
@@ -77,7 +86,14 @@ impl Trust {
         };
         self.known().insert(instance.clone(), record.clone());
         judge(&record)?;
-        Ok(record)
+        let since = record.certified.as_ref().map(|certified| certified.since);
+        // Certificates hold whole seconds.
+        match (signed_at, since) {
+            (Some(signed_at), Some(since)) if signed_at.as_second() < since.as_second() => {
+                Err(Distrust::Former)
+            }
+            _ => Ok(record),
+        }
     }
 
     /// Those of `instances` that are not trusted any more. One read for all of them.

@@ -1,5 +1,5 @@
-//! What goes on beside the calls: the coordinator's own certificate is renewed, agents that lost our trust are thrown
-//! out within a second, and a new leader reads what agents told the former one.
+//! What goes on beside the calls: the coordinator's own certificate is renewed, also when the authority changes, of which
+//! the agents are told; agents that lost our trust are thrown out within a second, and a new leader reads what agents told the former one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use smartscale_proto::{time::SharedClock, tls::Rotating};
 use tokio_util::sync::CancellationToken;
 
-use super::{authority::Authority, leading::Leader, sessions::Sessions, trust::Trust};
+use super::{authority::Authority, leading::Leader, people::People, sessions::Sessions, trust::Trust};
 
 /// How often the coordinator's own certificate is renewed: it lives for a day.
 const ROTATION: Duration = Duration::from_secs(8 * 3600);
@@ -16,16 +16,24 @@ const TRUST_PERIOD: Duration = Duration::from_millis(800);
 /// Between attempts to read stored reports.
 const LOAD_RETRY: Duration = Duration::from_secs(1);
 
-/// Renews the coordinator's own certificate, by the machine's clock (see [`Authority`]).
-pub(super) async fn rotate(authority: Arc<Authority>, material: Rotating, ending: CancellationToken) {
+/// Renews the coordinator's own certificate, by the machine's clock (see [`Authority`]), and at once when the authority
+/// changes; then the agents in session are told to renew theirs.
+pub(super) async fn rotate(
+    authority: Arc<Authority>,
+    material: Rotating,
+    sessions: Arc<Sessions>,
+    ending: CancellationToken,
+) {
     let mut rotated = Timestamp::now();
+    let mut changes = authority.changes();
     loop {
         // A minute at a time: a machine that slept for a day must notice when it wakes.
-        tokio::select! {
+        let changed = tokio::select! {
             () = ending.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(60)) => {}
-        }
-        if smartscale_proto::time::age(rotated, Timestamp::now()) < ROTATION {
+            Ok(()) = changes.changed() => true,
+            () = tokio::time::sleep(Duration::from_secs(60)) => false,
+        };
+        if !changed && smartscale_proto::time::age(rotated, Timestamp::now()) < ROTATION {
             continue;
         }
         match authority.coordinator() {
@@ -40,6 +48,10 @@ pub(super) async fn rotate(authority: Arc<Authority>, material: Rotating, ending
                     "the coordinator's own certificate cannot be renewed"
                 );
             }
+        }
+        if changed {
+            tracing::info!(authority = ?authority, "the certificate authority was replaced");
+            sessions.renew_all();
         }
     }
 }
@@ -74,6 +86,21 @@ pub(super) async fn watch_trust(
                 tracing::warn!(%error, "open sessions cannot be held against the node records");
             }
             Err(_) => {}
+        }
+    }
+}
+
+/// Ends the open streams of people who were revoked, here or by way of another coordinator.
+pub(super) async fn watch_people(people: Arc<People>, clock: SharedClock, ending: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = ending.cancelled() => return,
+            () = clock.sleep(TRUST_PERIOD) => {}
+        }
+        if people.are_watching()
+            && let Err(error) = people.refresh().await
+        {
+            tracing::debug!(%error, "open streams of people cannot be held against what was revoked");
         }
     }
 }

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use smartscale_planner::{Plan, Policy, Snapshot, model::Node, snapshot::Reading};
+use smartscale_planner::{
+    Plan, Policy, Snapshot,
+    model::{Node, NodeName},
+    snapshot::Reading,
+};
 
 use crate::ids::DecisionId;
 
@@ -26,6 +30,8 @@ pub struct Latest {
     pub cost_change_per_hour: f64,
     /// What is wrong or worth knowing, as sentences.
     pub warnings: Vec<String>,
+    /// What there is to say of launch templates, as sentences.
+    pub of_templates: Vec<String>,
 }
 
 /// A reading of the cluster's averages counts for so long (FORMATS §2).
@@ -36,6 +42,13 @@ impl Latest {
     pub fn our_nodes(&self) -> impl Iterator<Item = &Node> {
         let ours = |node: &&Node| self.policy.pool_of(node).is_some();
         self.snapshot.cluster.nodes.iter().filter(ours)
+    }
+
+    /// How a node differs from what a launch of its pool would be now.
+    #[must_use]
+    pub fn drift_of(&self, node: &NodeName) -> Option<&str> {
+        let mut drifted = self.snapshot.state.drifted.iter();
+        drifted.find(|one| one.node == *node).map(|one| one.how.as_str())
     }
 
     /// How many pods wait for a place.

@@ -12,7 +12,10 @@
 //!   offering#…       back-off of a (type, zone, market)
 //!   decision#…       decision records (expire)
 //!   sample#…         metric history (expire)
-//!   audit#…          who called what
+//!   audit#…          who called what: one chain of records for each coordinator
+//!   audit-head#…     where each of those chains ends
+//!   identity#…       certificates of people
+//!   revoked-person#… people of whom every certificate until then is refused
 //!   setting#…        pause, floor: what people set
 //! ```
 

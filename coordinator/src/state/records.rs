@@ -9,6 +9,11 @@ use smartscale_planner::{
     snapshot::{Backoff, StoppedPool},
 };
 
+use smartscale_proto::{
+    audit::{Entry, Head},
+    identity::{Role, Segment},
+};
+
 use super::{Item, StoreError};
 use crate::ids::{DecisionId, Epoch, InstanceId, OperationId};
 
@@ -71,18 +76,42 @@ pub struct NodeRecord {
     /// When that secret lapses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_expires_at: Option<Timestamp>,
-    /// SHA-256 of the first enrolled public key (SubjectPublicKeyInfo, DER), in hexadecimal.
+    /// SHA-256 of the enrolled public key (SubjectPublicKeyInfo, DER), in hexadecimal: its first, unless the machine has
+    /// proven itself anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolled_key: Option<String>,
     /// When it was enrolled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolled_at: Option<Timestamp>,
+    /// From what the nonces are made that bind its Node to it ([`crate::act::binding`]): 32 random bytes, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding_secret: Option<String>,
+    /// The certificate that its agent has; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certified: Option<Certified>,
     /// When the node was first seen Ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_at: Option<Timestamp>,
     /// When trust in it was withdrawn; nothing it says counts from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Timestamp>,
+    /// The steps of its first boot, in order, as its agent had reported them when the node was Ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boot: Vec<BootTime>,
+}
+
+/// How long a step of a boot took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BootTime {
+    /// `identity`, `secrets`, `enrolment`, `kubelet` or `ready`.
+    pub step: String,
+    /// Seconds, by the machine's clock.
+    pub seconds: f64,
+    /// Attempts, from 1.
+    pub attempts: u32,
+    /// What the last attempt that failed said; empty if none did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error: String,
 }
 
 impl Record for NodeRecord {
@@ -91,6 +120,77 @@ impl Record for NodeRecord {
     fn id(&self) -> String {
         self.instance.to_string()
     }
+}
+
+/// What was signed for a machine last. Times are of the authority's clock, as in the certificates themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certified {
+    /// SHA-256 of the public key, in hexadecimal.
+    pub key: String,
+    /// That of the key before: its holder may never have received the newer certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_key: Option<String>,
+    /// When the first certificate of this enrolment was signed: older ones are of a holder that is trusted no more.
+    pub since: Timestamp,
+    /// When the last one was signed.
+    pub issued_at: Timestamp,
+    /// When it ends.
+    pub not_after: Timestamp,
+    /// SHA-256 of the authorities that its holder was told to trust, in hexadecimal, the one that signed first.
+    pub anchors: Vec<String>,
+}
+
+impl NodeRecord {
+    /// Whether the key with this fingerprint was signed for the machine and not replaced since by more than one other.
+    #[must_use]
+    pub fn holds(&self, key: &str) -> bool {
+        match &self.certified {
+            Some(certified) => certified.key == key || certified.former_key.as_deref() == Some(key),
+            None => self.enrolled_key.as_deref() == Some(key),
+        }
+    }
+
+    /// Notes that `key` was signed: `signed` says how.
+    pub fn certify(&mut self, key: &str, signed: Signed) {
+        let (present, former_key, since) = match self.certified.take() {
+            None => {
+                let former = self.enrolled_key.clone().filter(|enrolled| enrolled != key);
+                (key.to_owned(), former, signed.issued_at)
+            }
+            Some(old) if old.key == key || old.former_key.as_deref() == Some(key) => {
+                (old.key, old.former_key, old.since)
+            }
+            Some(old) => (key.to_owned(), Some(old.key), old.since),
+        };
+        self.certified = Some(Certified {
+            key: present,
+            former_key,
+            since,
+            issued_at: signed.issued_at,
+            not_after: signed.not_after,
+            anchors: signed.anchors,
+        });
+    }
+
+    /// A machine that proves itself anew is another one for us: nothing that was signed for it before counts.
+    pub fn enrol(&mut self, key: &str, at: Timestamp) {
+        self.enrolled_key = Some(key.to_owned());
+        self.enrolled_at = Some(at);
+        self.secret_hash = None;
+        self.secret_expires_at = None;
+        self.certified = None;
+    }
+}
+
+/// How a certificate was signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// When.
+    pub issued_at: Timestamp,
+    /// When it ends.
+    pub not_after: Timestamp,
+    /// See [`Certified::anchors`].
+    pub anchors: Vec<String>,
 }
 
 /// A decision with everything it was drawn from, so that anybody can ask why later.
@@ -193,6 +293,25 @@ impl Record for Pause {
     }
 }
 
+/// A person has lifted the policy's brakes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrakesLifted {
+    /// Until when.
+    pub until: Timestamp,
+    /// Who did.
+    pub by: String,
+    /// When.
+    pub since: Timestamp,
+}
+
+impl Record for BrakesLifted {
+    const PREFIX: &'static str = "setting#brakes";
+
+    fn id(&self) -> String {
+        String::new()
+    }
+}
+
 /// A floor that a person set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Floor {
@@ -214,27 +333,80 @@ impl Record for Floor {
     }
 }
 
-/// A call of a person, for the audit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditRecord {
-    /// Its id; ids sort by time.
-    pub id: String,
-    /// When.
-    pub time: Timestamp,
-    /// The caller's identity, or its address where it has none.
-    pub who: String,
-    /// The method.
-    pub call: String,
-    /// Its arguments, as text.
-    pub arguments: String,
-    /// `ok`, or the gRPC code with which it was refused.
-    pub outcome: String,
+/// Key of the record with this number in the audit's chain of a coordinator. Numbers sort as their texts do.
+#[must_use]
+pub fn audit_key(coordinator: &str, sequence: u64) -> String {
+    format!("{}{coordinator}#{sequence:020}", Entry::PREFIX)
 }
 
-impl Record for AuditRecord {
+impl Record for Entry {
     const PREFIX: &'static str = "audit#";
 
     fn id(&self) -> String {
-        self.id.clone()
+        format!("{}#{:020}", self.coordinator, self.sequence)
+    }
+}
+
+impl Record for Head {
+    const PREFIX: &'static str = "audit-head#";
+
+    fn id(&self) -> String {
+        self.coordinator.clone()
+    }
+}
+
+/// A certificate of a person, as it was handed out or first seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityRecord {
+    /// Its serial number, in hexadecimal.
+    pub serial: String,
+    /// Who it is.
+    pub name: Segment,
+    /// What it may do.
+    pub role: Role,
+    /// When it was handed out.
+    pub issued_at: Timestamp,
+    /// When it ends.
+    pub not_after: Timestamp,
+    /// Who handed it out.
+    pub issued_by: String,
+    /// That it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Revoked>,
+}
+
+impl Record for IdentityRecord {
+    const PREFIX: &'static str = "identity#";
+
+    fn id(&self) -> String {
+        self.serial.clone()
+    }
+}
+
+/// A refusal of certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// Since when.
+    pub at: Timestamp,
+    /// Who said so.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Every certificate of a person that was handed out until then is refused, also those that nobody here knows of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedPerson {
+    /// Who.
+    pub name: Segment,
+    /// That, and until when.
+    pub revoked: Revoked,
+}
+
+impl Record for RevokedPerson {
+    const PREFIX: &'static str = "revoked-person#";
+
+    fn id(&self) -> String {
+        self.name.to_string()
     }
 }

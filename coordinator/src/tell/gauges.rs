@@ -37,6 +37,7 @@ fn show(metrics: &Metrics, latest: &Latest) {
     let ready = latest.our_nodes().filter(|node| node.ready).count();
     metrics.set_nodes(count(ready), count(latest.our_nodes().count()));
     metrics.set_pending(latest.pending());
+    metrics.set_held(latest.plan.held_by.iter().map(ToString::to_string));
     let reading = latest.reading(latest.at);
     metrics.set_utilisation(
         reading.and_then(|reading| reading.cpu_percent),
@@ -74,6 +75,7 @@ mod tests {
             policy_toml: "".into(),
             decision: None,
             cost_change_per_hour: 0.0,
+            of_templates: Vec::new(),
             warnings: Vec::new(),
         }
     }

@@ -27,12 +27,15 @@ labels! {
     ByAction { action }
     ByReason { reason }
     ByErrorType { error_type }
-    ByKind { kind }
+    ByNotice { kind, source }
+    ByOutcome { outcome }
     ByOperation { kind, outcome }
     BySource { source }
+    ByStep { step }
     BySink { sink }
     ByDelivery { sink, outcome }
     ByState { state }
+    ByHold { hold }
 }
 
 type Decimal = Gauge<f64, AtomicU64>;
@@ -52,7 +55,9 @@ struct Inner {
     failures: Family<ByErrorType, Counter>,
     operations: Family<ByOperation, Counter>,
     joins: Histogram,
-    notices: Family<ByKind, Counter>,
+    join_steps: Family<ByStep, Histogram>,
+    notices: Family<ByNotice, Counter>,
+    queue_messages: Family<ByOutcome, Counter>,
     drained_pods: Family<ByState, Counter>,
     troubles: Family<ByErrorType, Counter>,
     leases: Counter,
@@ -60,6 +65,7 @@ struct Inner {
     notified: Family<ByDelivery, Counter>,
     nodes: Family<ByState, Gauge>,
     pending: Gauge,
+    held: Family<ByHold, Gauge>,
     agents: Gauge,
     leader: Gauge,
     cpu: Decimal,
@@ -78,6 +84,11 @@ impl Metrics {
         let joins = Histogram::new([
             5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0,
         ]);
+        let of_a_step = || {
+            Histogram::new([
+                0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0,
+            ])
+        };
         let decision_seconds =
             Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
         let mut inner = Inner {
@@ -89,7 +100,9 @@ impl Metrics {
             failures: Family::default(),
             operations: Family::default(),
             joins,
+            join_steps: Family::new_with_constructor(of_a_step),
             notices: Family::default(),
+            queue_messages: Family::default(),
             drained_pods: Family::default(),
             troubles: Family::default(),
             leases: Counter::default(),
@@ -97,6 +110,7 @@ impl Metrics {
             notified: Family::default(),
             nodes: Family::default(),
             pending: Gauge::default(),
+            held: Family::default(),
             agents: Gauge::default(),
             leader: Gauge::default(),
             cpu: Decimal::default(),
@@ -124,6 +138,16 @@ impl Metrics {
         text
     }
 
+    /// A message of the queue of notices was read, and this became of it.
+    pub fn count_queue_message(&self, outcome: &str) {
+        self.inner
+            .queue_messages
+            .get_or_create(&ByOutcome {
+                outcome: outcome.to_owned(),
+            })
+            .inc();
+    }
+
     /// Nodes of ours: how many are Ready, and how many are known in all.
     pub fn set_nodes(&self, ready: u32, total: u32) {
         let set = |state: &str, n: u32| {
@@ -146,6 +170,14 @@ impl Metrics {
     /// Pods that wait for a place.
     pub fn set_pending(&self, pods: usize) {
         self.inner.pending.set(i64::try_from(pods).unwrap_or(i64::MAX));
+    }
+
+    /// What holds the latest decision back, in the words of its record.
+    pub fn set_held(&self, holds: impl Iterator<Item = String>) {
+        self.inner.held.clear();
+        for hold in holds {
+            self.inner.held.get_or_create(&ByHold { hold }).set(1);
+        }
     }
 
     /// Agents with a session.
@@ -232,10 +264,24 @@ impl Metrics {
                 }
             }
             Event::Joined { seconds, .. } => inner.joins.observe(*seconds),
-            Event::Noticed { notice, .. } => {
+            Event::BootStep {
+                step,
+                outcome,
+                seconds,
+                ..
+            } => {
+                if outcome == "done" {
+                    let label = ByStep { step: step.clone() };
+                    inner.join_steps.get_or_create(&label).observe(*seconds);
+                }
+            }
+            Event::Noticed { notice, source, .. } => {
                 inner
                     .notices
-                    .get_or_create(&ByKind { kind: notice.clone() })
+                    .get_or_create(&ByNotice {
+                        kind: notice.clone(),
+                        source: source.clone(),
+                    })
                     .inc();
             }
             Event::Drain {
@@ -264,6 +310,7 @@ impl Metrics {
             | Event::Drain { .. }
             | Event::LeaseLost { .. }
             | Event::Source { .. }
+            | Event::Brake { .. }
             | Event::Agent { .. }
             | Event::Admin { .. } => {}
         }
@@ -336,10 +383,21 @@ impl Inner {
             Unit::Seconds,
             self.joins.clone(),
         );
+        r.register_with_unit(
+            "node_join_step",
+            "Steps of machines' boots that are done, each from its own beginning",
+            Unit::Seconds,
+            self.join_steps.clone(),
+        );
         r.register(
             "notices",
-            "Announcements of EC2 about instances, by kind",
+            "Announcements of EC2 about instances, by kind and by who said so",
             self.notices.clone(),
+        );
+        r.register(
+            "queue_messages",
+            "Messages of the queue of notices, by what became of them",
+            self.queue_messages.clone(),
         );
         r.register(
             "drained_pods",
@@ -368,6 +426,11 @@ impl Inner {
         );
         r.register("nodes", "Nodes of our pools, by state", self.nodes.clone());
         r.register("pending_pods", "Pods that wait for a place", self.pending.clone());
+        r.register(
+            "held",
+            "1 for each thing that holds the latest decision back",
+            self.held.clone(),
+        );
         r.register("agents", "Agents with a session", self.agents.clone());
         r.register("leader", "1 while this coordinator leads", self.leader.clone());
         r.register(

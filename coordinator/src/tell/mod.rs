@@ -133,6 +133,8 @@ pub enum Event {
         instance: InstanceId,
         /// `spot_interruption`, `rebalance` or `maintenance`.
         notice: String,
+        /// Who says so: `agent` or `queue`.
+        source: String,
     },
     /// A drain moved on at a pod.
     Drain {
@@ -147,7 +149,7 @@ pub enum Event {
     },
     /// A source stopped or began to answer.
     Source {
-        /// `kubernetes`, `prometheus`, `agents`, `fleet`, `store`.
+        /// `kubernetes`, `prometheus`, `agents`, `fleet`, `store`, `notices`.
         source: String,
         /// Whether it answers.
         fresh: bool,
@@ -156,8 +158,19 @@ pub enum Event {
     Agent {
         /// The machine.
         instance: InstanceId,
-        /// `enrolled`, `connected`, `disconnected`, `booting`.
+        /// `enrolled`, `connected`, `disconnected`.
         state: String,
+    },
+    /// A step of a machine's boot moved on.
+    BootStep {
+        /// The machine.
+        instance: InstanceId,
+        /// `identity`, `secrets`, `enrolment`, `kubelet` or `ready`.
+        step: String,
+        /// `running`, `retrying`, `done` or `failed`.
+        outcome: String,
+        /// Since it began, in seconds, by the machine's clock.
+        seconds: f64,
     },
     /// A person acted.
     Admin {
@@ -165,6 +178,13 @@ pub enum Event {
         who: String,
         /// What.
         call: String,
+    },
+    /// A brake of the policy began or ceased to hold something.
+    Brake {
+        /// `freeze`, `launch_rate` or `spending`.
+        brake: String,
+        /// Whether it holds.
+        holds: bool,
     },
     /// Something is wrong that fits nowhere else.
     Trouble {
@@ -187,7 +207,9 @@ impl Event {
             Self::Drain { .. } => "drain",
             Self::Source { .. } => "source",
             Self::Agent { .. } => "agent",
+            Self::BootStep { .. } => "boot_step",
             Self::Admin { .. } => "admin",
+            Self::Brake { .. } => "brake",
             Self::Trouble { .. } => "trouble",
         }
     }
@@ -203,9 +225,11 @@ impl Event {
             Self::Joined { instance, .. }
             | Self::Noticed { instance, .. }
             | Self::Drain { instance, .. }
-            | Self::Agent { instance, .. } => instance.to_string(),
+            | Self::Agent { instance, .. }
+            | Self::BootStep { instance, .. } => instance.to_string(),
             Self::Source { source, .. } => source.clone(),
             Self::Admin { who, .. } => who.clone(),
+            Self::Brake { brake, .. } => brake.clone(),
             Self::Trouble { .. } => String::new(),
         }
     }

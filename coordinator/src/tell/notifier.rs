@@ -87,8 +87,9 @@ impl Dedupe {
 fn sameness(happening: &Happening) -> Option<(String, String)> {
     Some(match &happening.event {
         Event::Source { source, fresh } => (format!("source/{source}"), fresh.to_string()),
+        Event::Brake { brake, holds } => (format!("brake/{brake}"), holds.to_string()),
         Event::Operation { operation, phase, .. } => (format!("operation/{operation}"), phase.clone()),
-        Event::Noticed { instance, notice } => (format!("notice/{instance}/{notice}"), String::new()),
+        Event::Noticed { instance, notice, .. } => (format!("notice/{instance}/{notice}"), String::new()),
         Event::Drain {
             instance,
             operation,
@@ -99,6 +100,12 @@ fn sameness(happening: &Happening) -> Option<(String, String)> {
             (format!("drain/{instance}/{operation}/{pod}"), state.clone())
         }
         Event::Agent { instance, state } => (format!("agent/{instance}"), state.clone()),
+        Event::BootStep {
+            instance,
+            step,
+            outcome,
+            ..
+        } => (format!("boot/{instance}/{step}"), outcome.clone()),
         Event::Trouble { error_type } => (
             format!("trouble/{error_type}/{}", happening.message),
             String::new(),

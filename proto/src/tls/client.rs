@@ -42,10 +42,10 @@ impl CoordinatorVerifier {
         let refused = || Error::InvalidCertificate(CertificateError::UnknownIssuer);
         match &self.anchors {
             Anchors::Certificates(certificates) => root_store(certificates).map_err(|_| refused()),
-            Anchors::Fingerprint(wanted) => {
+            Anchors::Fingerprints(wanted) => {
                 let pinned = presented
                     .iter()
-                    .find(|certificate| keys::fingerprint(certificate) == *wanted)
+                    .find(|certificate| wanted.contains(&keys::fingerprint(certificate)))
                     .ok_or_else(refused)?;
                 root_store(&[pinned.clone().into_owned()]).map_err(|_| refused())
             }

@@ -1,8 +1,11 @@
 //! Keys, requests for certificates, and their files.
 
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
+use rustls::pki_types::{
+    CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _,
+};
 use sha2::{Digest as _, Sha256};
+use x509_parser::prelude::FromDer as _;
 
 use super::TlsError;
 
@@ -13,11 +16,49 @@ use super::TlsError;
 /// [`TlsError::Key`] when the system gives no randomness.
 pub fn key_and_request() -> Result<(PrivateKeyDer<'static>, Vec<u8>), TlsError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(TlsError::Key)?;
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    Ok((der, request(&key)?))
+}
+
+/// A request (PKCS#10, DER) for a key that exists, as [`key_and_request`] makes one.
+///
+/// # Errors
+/// [`TlsError::Key`] when the key is of a kind that cannot sign.
+pub fn request_for(key: &PrivateKeyDer<'_>) -> Result<Vec<u8>, TlsError> {
+    request(&KeyPair::try_from(key).map_err(TlsError::Key)?)
+}
+
+/// The same for a key in PEM.
+///
+/// # Errors
+/// [`TlsError`] when the text holds no key that can sign.
+pub fn request_of(pem: &[u8]) -> Result<Vec<u8>, TlsError> {
+    request_for(&key_from_pem(pem)?)
+}
+
+fn request(key: &KeyPair) -> Result<Vec<u8>, TlsError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    let request = params.serialize_request(&key).map_err(TlsError::Key)?;
-    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    Ok((der, request.der().to_vec()))
+    let request = params.serialize_request(key).map_err(TlsError::Key)?;
+    Ok(request.der().to_vec())
+}
+
+/// Whether a certificate (DER) is for this key.
+#[must_use]
+pub fn belong(certificate: &[u8], key: &PrivateKeyDer<'_>) -> bool {
+    let own = KeyPair::try_from(key).map(|key| key.subject_public_key_info());
+    let read = x509_parser::certificate::X509Certificate::from_der(certificate);
+    own.is_ok_and(|own| read.is_ok_and(|(_, read)| read.public_key().raw == own))
+}
+
+/// The request (PKCS#10) of a PEM text, in DER.
+///
+/// # Errors
+/// [`TlsError::Pem`] when it does not parse or holds none.
+pub fn request_from_pem(pem: &[u8]) -> Result<Vec<u8>, TlsError> {
+    CertificateSigningRequestDer::from_pem_slice(pem)
+        .map(|request| request.to_vec())
+        .map_err(|error| TlsError::Pem(format!("there is no CERTIFICATE REQUEST block: {error}")))
 }
 
 /// SHA-256 of a certificate (DER): what `openssl x509 -fingerprint -sha256` prints.

@@ -10,6 +10,7 @@
 
 pub mod client;
 pub mod keys;
+pub mod places;
 pub mod server;
 
 use std::sync::Arc;
@@ -47,9 +48,9 @@ impl Clone for Credential {
 pub enum Anchors {
     /// These certificate authorities.
     Certificates(Vec<CertificateDer<'static>>),
-    /// The certificate authority whose certificate (DER) has this SHA-256 and which the server presents itself:
-    /// all that a machine needs to be told before its first contact.
-    Fingerprint([u8; 32]),
+    /// The certificate authority whose certificate (DER) has one of these SHA-256 and which the server presents itself:
+    /// all that a machine needs to be told before its first contact. Two are known while authorities change.
+    Fingerprints(Vec<[u8; 32]>),
 }
 
 /// What is wrong with TLS material.

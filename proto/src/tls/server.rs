@@ -4,22 +4,39 @@
 //! shown must be good, or the handshake ends. What the caller may do is decided per call
 //! ([`permission`](crate::permission)).
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Anchors, Credential, Rotating, TlsError, provider, root_store};
+use super::{
+    Anchors, Credential, Rotating, TlsError,
+    places::{Bounds, Full, Places},
+    provider, root_store,
+};
 
-/// Handshakes that may be under way at once; more wait in the kernel's queue.
-const HANDSHAKES: usize = 256;
+/// Handshakes that may be under way at once, in all and from one address. When all places are taken more wait in the
+/// kernel's queue, until one is done or is older than a handshake needs to be: slow ones do not keep quick ones out.
+const HANDSHAKES: Bounds = Bounds {
+    most: 1024,
+    each: 512,
+    grace: Duration::from_secs(1),
+    oldest_goes: true,
+};
 /// Time that a peer has for its handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// Between two looks for a place.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The server's configuration for the handshakes of this moment.
 ///
@@ -75,12 +92,9 @@ async fn accept(
     accepted: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
     on_failure: Arc<dyn Fn(FailedHandshake) + Send + Sync>,
 ) {
-    let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    let places = Places::<IpAddr>::new(HANDSHAKES);
     let mut changes = material.changes();
-    loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
+    'next: loop {
         let (socket, peer) = tokio::select! {
             () = accepted.closed() => return,
             connection = listener.accept() => match connection {
@@ -101,19 +115,40 @@ async fn accept(
                 }
             }
         }
+        let mut place = loop {
+            match places.take(&peer.ip()) {
+                Ok(place) => break place,
+                // Whoever else has called is not made to wait behind one address's crowd: it is turned away, and may come again.
+                Err(Full::Own) => {
+                    tracing::debug!(%peer, "turned away: its address has too many handshakes under way");
+                    continue 'next;
+                }
+                Err(Full::All) => tokio::time::sleep(LOOK).await,
+            }
+            if accepted.is_closed() {
+                return;
+            }
+        };
         let acceptor = TlsAcceptor::from(Arc::clone(&config));
         let accepted = accepted.clone();
         let on_failure = Arc::clone(&on_failure);
         tokio::spawn(async move {
-            let _slot = slot;
             let _ = socket.set_nodelay(true);
-            let reason = match tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(socket)).await {
-                Ok(Ok(stream)) => {
+            let handshake = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(socket));
+            let ended = tokio::select! {
+                ended = handshake => Some(ended),
+                () = place.gone() => None,
+            };
+            let reason = match ended {
+                Some(Ok(Ok(stream))) => {
+                    // It waits for whoever takes it, and not in a place of those that are under way.
+                    drop(place);
                     let _ = accepted.send(Ok(stream)).await;
                     return;
                 }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "the handshake took too long".to_owned(),
+                Some(Ok(Err(error))) => error.to_string(),
+                Some(Err(_)) => "the handshake took too long".to_owned(),
+                None => "the handshake was slow, and others waited".to_owned(),
             };
             on_failure(FailedHandshake { peer, reason });
         });

@@ -114,7 +114,7 @@ async fn a_caller_without_a_certificate_pins_the_authority_by_its_fingerprint() 
     let pinned = |print| Credential {
         chain: vec![],
         key: None,
-        anchors: Anchors::Fingerprint(print),
+        anchors: Anchors::Fingerprints(vec![[9; 32], print]),
     };
     let good = Rotating::new(pinned(keys::fingerprint(&ca.certificate)));
     let _ = Dialer::new(good, expected()).connect(&server.address).await;

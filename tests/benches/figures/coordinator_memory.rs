@@ -16,7 +16,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, api::PostParams};
 use smartscale_coordinator::{
     aws::fleet::tag,
-    serve::{authority::Names, init},
+    serve::{
+        authority::{Names, vault::NoVault},
+        init,
+    },
     state::{
         Condition, StateStore as _, Write,
         records::{NodeRecord, Record as _},
@@ -55,7 +58,8 @@ pub(crate) async fn take(agents: u32, window: Duration) -> anyhow::Result<Vec<Ro
         })
     };
     let door = free_door()?;
-    init::init(&home, names()?, vec![door.clone()], "bench".parse()?)?;
+    let (person, unsealed) = ("bench".parse()?, (&NoVault as _, None));
+    init::init(&home, names()?, vec![door.clone()], person, unsealed).await?;
     record(&home, &machines).await?;
     let limits = format!("[limits]\nmin_nodes = {agents}\nmax_nodes = {agents}\n");
     folder.write("coordinator/policy.toml", policy(&limits))?;
@@ -68,7 +72,7 @@ pub(crate) async fn take(agents: u32, window: Duration) -> anyhow::Result<Vec<Ro
     let coordinator = Process::spawn(program.env("AWS_ENDPOINT_URL_EC2", ec2.url()), &folder)?;
     let id = coordinator.id().context("the coordinator does not run")?;
 
-    let mut sessions = Sessions::begin(&home, names()?, &door, &machines)?;
+    let mut sessions = Sessions::begin(&home, names()?, &door, &machines).await?;
     sessions.welcomed(DEADLINE).await?;
     let (begun, before) = (Instant::now(), Usage::of(id)?);
     sessions.hold(window).await?;
@@ -170,7 +174,10 @@ async fn record(home: &Path, machines: &[String]) -> anyhow::Result<()> {
             enrolled_key: Some("00".repeat(32)),
             enrolled_at: Some(now),
             ready_at: Some(now),
+            binding_secret: None,
+            certified: None,
             revoked_at: None,
+            boot: Vec::new(),
         };
         let write = Write::Put {
             key: record.key(),

@@ -12,12 +12,14 @@ use crate::{Row, site, spread::spread};
 pub(crate) async fn take(rounds: u32) -> anyhow::Result<Vec<Row>> {
     let limits = format!("[limits]\nmin_nodes = 0\nmax_nodes = {}\n", 2 * rounds);
     let site = site::start("figures-loop", &policy(&limits)).await?;
-    let (mut launches, mut evictions) = (Vec::new(), Vec::new());
+    let (mut launches, mut cordons, mut evictions) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
         launches.push(launch(&site, &format!("round-{round}")).await?);
     }
     for round in 0..rounds {
-        evictions.push(eviction(&site, &format!("round-{round}")).await?);
+        let (cordon, eviction) = notice(&site, &format!("round-{round}")).await?;
+        cordons.push(cordon);
+        evictions.push(eviction);
     }
     Ok(vec![
         Row::new(
@@ -28,10 +30,17 @@ pub(crate) async fn take(rounds: u32) -> anyhow::Result<Vec<Row>> {
             ),
         ),
         Row::new(
+            "loop: spot notice to cordon",
+            spread(cordons)?,
+            format!(
+                "least / median / greatest of {rounds}; IMDS is asked every second, arrival by the API server's audit log"
+            ),
+        ),
+        Row::new(
             "loop: spot notice to first eviction",
             spread(evictions)?,
             format!(
-                "least / median / greatest of {rounds}; IMDS is asked every 2 s, arrival by the API server's audit log"
+                "least / median / greatest of {rounds}; IMDS is asked every second, arrival by the API server's audit log"
             ),
         ),
     ])
@@ -50,8 +59,8 @@ async fn launch(site: &Site, name: &str) -> anyhow::Result<SignedDuration> {
     Ok(call.context("no launch call came")?.at.duration_since(begun))
 }
 
-/// A spot notice for that pod's machine: until the pod's eviction is asked for.
-async fn eviction(site: &Site, name: &str) -> anyhow::Result<SignedDuration> {
+/// A spot notice for that pod's machine: until its Node is cordoned, and until the pod's eviction is asked for.
+async fn notice(site: &Site, name: &str) -> anyhow::Result<(SignedDuration, SignedDuration)> {
     let pods = site.running(name, 1).await?;
     let pod = pods.first().context("no pod")?;
     let node = node_of(pod).context("a pod without node")?.to_owned();
@@ -68,5 +77,10 @@ async fn eviction(site: &Site, name: &str) -> anyhow::Result<SignedDuration> {
             .find(|eviction| eviction.pod == pod && eviction.at >= begun))
     })
     .await?;
-    Ok(asked.at.duration_since(begun))
+    let changes = site.stack.cluster.node_changes()?;
+    let cordon = changes
+        .iter()
+        .find(|change| change.node == node && change.at >= begun)
+        .context("evicted without a cordon")?;
+    Ok((cordon.at.duration_since(begun), asked.at.duration_since(begun)))
 }

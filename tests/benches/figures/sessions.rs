@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
-use smartscale_coordinator::serve::authority::{Authority, Names};
+use smartscale_coordinator::serve::authority::{Authority, Names, vault::NoVault};
 use smartscale_proto::identity::Party;
 use smartscale_proto::time::to_wire;
 use smartscale_proto::tls::Rotating;
@@ -33,12 +33,17 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     /// Begins a session for each machine, with certificates of the authority in `home`.
-    pub(crate) fn begin(home: &Path, names: Names, door: &str, machines: &[String]) -> anyhow::Result<Self> {
+    pub(crate) async fn begin(
+        home: &Path,
+        names: Names,
+        door: &str,
+        machines: &[String],
+    ) -> anyhow::Result<Self> {
         let expected = Expected {
             trust: names.trust.clone(),
             cluster: names.cluster.clone(),
         };
-        let authority = Authority::load(names, &home.join("ca.crt"), &home.join("ca.key"))?;
+        let authority = Authority::load(names, &home.join("ca.crt"), &home.join("ca.key"), &NoVault).await?;
         let (count, welcomed) = watch::channel(0);
         let mut tasks = JoinSet::new();
         for machine in machines {
@@ -134,6 +139,7 @@ impl Line {
                 private_ip: "10.0.0.1".to_owned(),
             }),
             draining_operation: String::new(),
+            wants_join_token: false,
         }
     }
 }
@@ -170,5 +176,11 @@ fn health(turn: u32) -> Health {
         node_ready: Some(true),
         kubelet_healthy: Some(true),
         runtime_healthy: Some(true),
+        steal_percent: Some(0.0),
+        conntrack_percent: Some(1.0),
+        oom_kills: Some(0),
+        nic_errors: Some(0),
+        clock_skew_ms: Some(0),
+        ..Health::default()
     }
 }

@@ -7,12 +7,15 @@ usage: server.py PORT            (loopback; MOTO_… variables as for moto_serve
 - CreateFleet of type instant over several overrides: each offering (type, zone, market) has a capacity that the test
   sets; the fleet takes what there is, in the overrides' order, and reports an error for each offering that had too
   little, as EC2 does. (EC2 itself ignores the order.)
+- Spot prices that the test sets, in pages (moto's own are all 0.00001 and come in one), and AWS's price list, of which
+  GetProducts is answered for a few types, or those that the test sets.
 - Faults that the test sets: an error code before or after the call took effect, a lost answer, a delay.
 - A log of all calls.
 
-Control, JSON: PUT /_rig/offerings, PUT /_rig/faults, GET /_rig/calls, GET /_rig/health.
+Control, JSON: PUT /_rig/offerings, PUT /_rig/prices, PUT /_rig/faults, GET /_rig/calls, GET /_rig/health.
   offering: {"instance_type", "zone", "market": "spot"|"on-demand", "available": N, "code"?, "message"?}
             a missing key matches all; what no offering names is unlimited
+  prices:   {"spot": [{"instance_type", "zone", "price", "product", "at"}], "on_demand": {type: price}}, each optional
   fault:    {"action", "code"?, "message"?, "status"?, "when": "before"|"after", "drop"?: true, "delay_ms"?,
              "times"?: N, "matching"?: "text that the request's parameters must contain"}
 """
@@ -40,6 +43,8 @@ from werkzeug.serving import run_simple
 NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15"
 ElementTree.register_namespace("", NAMESPACE)
 REGION = "us-east-1"
+# On-demand prices, unless the test sets others: USD per hour.
+PRICE_LIST = {"t3.small": "0.0208000000", "t3.medium": "0.0416000000", "m5.large": "0.0960000000"}
 # Calls that take a ClientToken and make something.
 IDEMPOTENT = {"CreateFleet", "RunInstances", "CreateLaunchTemplate", "CreateLaunchTemplateVersion"}
 
@@ -85,6 +90,7 @@ class Rig:
         self.calls = []
         self.faults = []
         self.offerings = []
+        self.prices = {}
         self.tokens = {}
 
     def __call__(self, environ, start_response):
@@ -95,6 +101,8 @@ class Rig:
             return self.control(environ["REQUEST_METHOD"], path, body).start(start_response)
         parameters = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
         action = parameters.get("Action")
+        if environ.get("HTTP_X_AMZ_TARGET") == "AWSPriceListService.GetProducts":
+            return self.get_products(environ, json.loads(body)).start(start_response)
         if action is None:
             # Another service of moto's: passed through as it is.
             environ["wsgi.input"] = io.BytesIO(body)
@@ -121,6 +129,9 @@ class Rig:
             if path == "/_rig/offerings" and method == "PUT":
                 self.offerings = json.loads(body)
                 return as_json(self.offerings)
+            if path == "/_rig/prices" and method == "PUT":
+                self.prices = json.loads(body)
+                return as_json(self.prices)
             if path == "/_rig/faults" and method == "PUT":
                 self.faults = json.loads(body)
                 return as_json(self.faults)
@@ -129,21 +140,34 @@ class Rig:
     # One EC2 call: log, fault before, effect (with token), fault after. It meets the faults that were set when it came:
     # one that is slow does not use up what a test sets for a later call.
 
-    def call(self, environ, action, parameters):
-        now = datetime.now(timezone.utc).isoformat()
-        entry = {"at": now, "action": action, "client_token": parameters.get("ClientToken"), "parameters": parameters}
+    def log(self, environ, action, parameters):
+        """Takes a call into the log; its answer is added when there is one."""
+        signed = re.search(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
+        entry = {
+            "at": datetime.now(timezone.utc).isoformat(),
+            "key": signed[1] if signed else "",
+            "action": action,
+            "client_token": parameters.get("ClientToken"),
+            "parameters": parameters,
+        }
         with self.lock:
             self.calls.append(entry)
+        return entry
+
+    def call(self, environ, action, parameters):
+        entry = self.log(environ, action, parameters)
+        with self.lock:
             faults = self.faults
         before = self.take_fault(faults, action, parameters, "before")
         if before is not None:
             entry["answer"] = before.get("code") or "lost"
             return self.fail(before)
         answer = self.idempotent(environ, action, parameters)
-        entry["answer"] = answer.status
         if action in ("CreateFleet", "RunInstances"):
             found = dict.fromkeys(re.findall(rb">(i-[0-9a-f]{8,})<", answer.body))
             entry["instances"] = [instance.decode() for instance in found]
+        # What is answered has its instances.
+        entry["answer"] = answer.status
         after = self.take_fault(faults, action, parameters, "after")
         if after is not None:
             entry["answer"] += ", then " + (after.get("code") or "lost")
@@ -200,7 +224,24 @@ class Rig:
     def execute(self, environ, action, parameters):
         if action == "CreateFleet" and parameters.get("Type") == "instant":
             return self.create_fleet(environ, parameters)
+        if action == "DescribeSpotPriceHistory" and "spot" in self.prices:
+            return Answer("200 OK", spot_page(self.prices["spot"], parameters))
         return self.forward(environ, parameters)
+
+    # https://docs.aws.amazon.com/aws-cost-management/latest/APIReference/API_pricing_GetProducts.html, one type a page.
+
+    def get_products(self, environ, request):
+        self.log(environ, "GetProducts", {})["answer"] = "200 OK"
+        terms = {term["Field"]: term["Value"] for term in request.get("Filters", [])}
+        prices = self.prices.get("on_demand", PRICE_LIST)
+        if terms.get("operatingSystem") != "Linux" or terms.get("regionCode") != REGION:
+            prices = {}
+        found = sorted(name for name in prices if terms.get("instanceType", name) == name)
+        position = int(request.get("NextToken") or 0)
+        page = {"FormatVersion": "aws_v1", "PriceList": [product(name, prices[name]) for name in found[position : position + 1]]}
+        if position + 1 < len(found):
+            page["NextToken"] = str(position + 1)
+        return Answer("200 OK", json.dumps(page).encode(), [("Content-Type", "application/x-amz-json-1.1")])
 
     def forward(self, environ, parameters):
         body = urlencode(parameters).encode()
@@ -239,9 +280,34 @@ class Rig:
                 continue
             root = ElementTree.fromstring(answer.body)
             fleet_id = root.findtext(tag("fleetId")) or fleet_id
-            instances += root.findall(f"{tag('fleetInstanceSet')}/{tag('item')}")
+            brought = root.findall(f"{tag('fleetInstanceSet')}/{tag('item')}")
+            self.name_template(parameters, override["_config"], brought)
+            instances += brought
             wanted -= granted
         return Answer("200 OK", fleet_answer(fleet_id, instances, errors, market))
+
+    def name_template(self, parameters, config, brought):
+        """Tags the instances with their launch template and its version, as EC2 does and moto only without a fleet, and gives
+        them its profile."""
+        backend = get_backend("ec2")[DEFAULT_ACCOUNT_ID][REGION]
+        chosen = f"LaunchTemplateConfigs.{config}.LaunchTemplateSpecification."
+        by_id, name = (parameters.get(chosen + key) for key in ("LaunchTemplateId", "LaunchTemplateName"))
+        template = backend.get_launch_template(by_id) if by_id else backend.get_launch_template_by_name(name)
+        version = parameters.get(chosen + "Version", "$Default")
+        named = {"$Default": template.default_version_number, "$Latest": template.latest_version_number}
+        tags = {
+            "aws:ec2launchtemplate:id": template.id,
+            "aws:ec2launchtemplate:version": str(named.get(version, version)),
+        }
+        # Nor does moto give the instances of a fleet the template's profile.
+        data = template.get_version(int(tags["aws:ec2launchtemplate:version"])).data
+        profile = data.get("IamInstanceProfile", {})
+        arn = profile.get("Arn") or f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:instance-profile/{profile.get('Name')}"
+        for item in (item for one in brought for item in one.iterfind(".//{*}instanceIds/{*}item")):
+            instance = backend.get_instance(item.text)
+            instance.add_tags(tags)
+            if profile:
+                instance.iam_instance_profile = {"Arn": arn, "Id": "AIPARIG0000000000000"}
 
     def zone_of(self, override):
         if override.get("AvailabilityZone"):
@@ -270,6 +336,46 @@ class Rig:
                 )
                 return granted, {"code": code, "message": message}
         return wanted, None
+
+
+def product(name, price):
+    """A type in the price list, as far as anybody reads it."""
+    dimension = {"unit": "Hrs", "pricePerUnit": {"USD": price}, "description": f"${price} per On Demand Linux {name}"}
+    return json.dumps({
+        "product": {"productFamily": "Compute Instance", "attributes": {"instanceType": name}, "sku": name},
+        "serviceCode": "AmazonEC2",
+        "terms": {"OnDemand": {f"{name}.JRTCKXETXF": {"priceDimensions": {f"{name}.JRTCKXETXF.6YS6EN2CT7": dimension}}}},
+    })
+
+
+def spot_page(prices, parameters):
+    """Two of the spot prices that the request's filters match, and where to go on."""
+    wanted = {}
+    for key, value in parameters.items():
+        parts = key.split(".")
+        if parts[0] == "Filter" and parts[2] == "Value":
+            wanted.setdefault(parameters[f"Filter.{parts[1]}.Name"], set()).add(value)
+        if parts[0] == "ProductDescription":
+            wanted.setdefault("product-description", set()).add(value)
+    fields = {"instance-type": "instance_type", "availability-zone": "zone", "product-description": "product"}
+    found = [price for price in prices if all(price[fields[name]] in values for name, values in wanted.items())]
+    position = int(parameters.get("NextToken") or 0)
+    root = ElementTree.Element(tag("DescribeSpotPriceHistoryResponse"))
+    history = ElementTree.SubElement(root, tag("spotPriceHistorySet"))
+    names = {
+        "instance_type": "instanceType",
+        "zone": "availabilityZone",
+        "price": "spotPrice",
+        "product": "productDescription",
+        "at": "timestamp",
+    }
+    for price in found[position : position + 2]:
+        item = ElementTree.SubElement(history, tag("item"))
+        for key, name in names.items():
+            ElementTree.SubElement(item, tag(name)).text = price[key]
+    more = str(position + 2) if position + 2 < len(found) else ""
+    ElementTree.SubElement(root, tag("nextToken")).text = more
+    return ElementTree.tostring(root, xml_declaration=True, encoding="UTF-8")
 
 
 def overrides_of(parameters):

@@ -32,6 +32,15 @@ impl Key {
         }
     }
 
+    /// The key with which the rig itself speaks to EC2, which takes any.
+    #[must_use]
+    pub fn rig() -> Self {
+        Self {
+            id: "AKIARIGITSELF0000000".into(),
+            ..Self::root()
+        }
+    }
+
     /// The variables that make an AWS SDK use this key in [`REGION`].
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {

@@ -100,8 +100,14 @@ impl DynamoDb {
         }
     }
 
-    /// The process, to pause or kill it.
-    pub fn process(&mut self) -> &mut Process {
+    /// The process, to pause it.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The process, to kill it; it keeps nothing.
+    pub fn process_mut(&mut self) -> &mut Process {
         &mut self.process
     }
 }

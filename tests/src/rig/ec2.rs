@@ -1,13 +1,16 @@
-//! EC2: moto behind the rig's wrapper (`tests/rig/ec2/server.py`), which adds client tokens, partial fleets, faults and
-//! a log of calls.
+//! EC2: moto behind the rig's wrapper (`tests/rig/ec2/server.py`), which adds client tokens, partial fleets, prices, faults
+//! and a log of calls.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{
-    AttributeBooleanValue, InstanceType, LaunchTemplateIamInstanceProfileSpecificationRequest,
+    AttributeBooleanValue, InstanceType, LaunchTemplateBlockDeviceMappingRequest,
+    LaunchTemplateEbsBlockDeviceRequest, LaunchTemplateHttpTokensState,
+    LaunchTemplateIamInstanceProfileSpecificationRequest, LaunchTemplateInstanceMetadataOptionsRequest,
     RequestLaunchTemplateData,
 };
 use jiff::Timestamp;
@@ -41,6 +44,21 @@ pub struct Offering {
     /// The error code when there are too few; `InsufficientInstanceCapacity` if none is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+}
+
+/// A price in the history of spot prices.
+#[derive(Debug, Clone, Serialize)]
+pub struct SpotPrice {
+    /// Such as `m5.large`.
+    pub instance_type: String,
+    /// Such as `us-east-1a`.
+    pub zone: String,
+    /// As text: EC2 says so too.
+    pub price: String,
+    /// Such as `Linux/UNIX`.
+    pub product: String,
+    /// Since when it holds.
+    pub at: Timestamp,
 }
 
 /// When a fault strikes.
@@ -85,6 +103,8 @@ pub struct Fault {
 pub struct Call {
     /// When it arrived.
     pub at: Timestamp,
+    /// The id of the key that signed it.
+    pub key: String,
     /// Such as `CreateFleet`.
     pub action: String,
     /// Its client token.
@@ -138,20 +158,21 @@ impl Ec2 {
         Ok(Self { process, address })
     }
 
-    /// `http://127.0.0.1:PORT`, for `AWS_ENDPOINT_URL_EC2`.
+    /// `http://127.0.0.1:PORT`, for `AWS_ENDPOINT_URL_EC2` and `AWS_ENDPOINT_URL_PRICING`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// A client with the root key.
+    /// A client with the rig's own key, so that its calls are told apart from those of the programs.
     pub async fn client(&self) -> Client {
-        Client::new(&aws::config(&self.url(), &aws::Key::root()).await)
+        Client::new(&aws::config(&self.url(), &aws::Key::rig()).await)
     }
 
-    /// The process, to pause or kill it.
-    pub fn process(&mut self) -> &mut Process {
-        &mut self.process
+    /// The process, to pause it.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
     }
 
     /// Sets the capacities; what was set before is forgotten.
@@ -160,6 +181,19 @@ impl Ec2 {
     /// The wrapper does not answer.
     pub async fn set_offerings(&self, offerings: &[Offering]) -> anyhow::Result<()> {
         self.put("offerings", &serde_json::to_value(offerings)?).await
+    }
+
+    /// Sets the history of spot prices, and the price list's on-demand prices by type, as text.
+    ///
+    /// # Errors
+    /// The wrapper does not answer.
+    pub async fn set_prices(
+        &self,
+        spot: &[SpotPrice],
+        on_demand: &BTreeMap<&str, &str>,
+    ) -> anyhow::Result<()> {
+        let prices = serde_json::json!({ "spot": spot, "on_demand": on_demand });
+        self.put("prices", &prices).await
     }
 
     /// Sets the faults; what was set before is forgotten.
@@ -178,13 +212,29 @@ impl Ec2 {
         calls(&self.url()).await
     }
 
+    /// How often each action was called since `since` by the programs, which all have the root key.
+    ///
+    /// # Errors
+    /// The wrapper does not answer.
+    pub async fn programs_calls(&self, since: Timestamp) -> anyhow::Result<BTreeMap<String, usize>> {
+        let root = aws::Key::root().id;
+        let calls = self.calls().await?;
+        let theirs = calls
+            .into_iter()
+            .filter(|call| call.key == root && call.at >= since);
+        let mut counts = BTreeMap::new();
+        for call in theirs {
+            *counts.entry(call.action).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
     /// Makes a VPC with a subnet in each of three zones, and a launch template `name` with an image of moto's, the
     /// instance profile `profile` and `user_data` (plain text).
     ///
     /// # Errors
     /// EC2 refused.
     pub async fn create_world(&self, name: &str, profile: &str, user_data: &str) -> anyhow::Result<World> {
-        use base64::Engine as _;
         let client = self.client().await;
         let vpc = client
             .create_vpc()
@@ -228,16 +278,7 @@ impl Ec2 {
             .min()
             .context("moto has no x86_64 image")?
             .to_owned();
-        let data = RequestLaunchTemplateData::builder()
-            .image_id(&image)
-            .instance_type(InstanceType::M5Large)
-            .user_data(base64::engine::general_purpose::STANDARD.encode(user_data))
-            .iam_instance_profile(
-                LaunchTemplateIamInstanceProfileSpecificationRequest::builder()
-                    .name(profile)
-                    .build(),
-            )
-            .build();
+        let data = template_data(&image, profile, user_data);
         let template = client
             .create_launch_template()
             .launch_template_name(name)
@@ -255,6 +296,22 @@ impl Ec2 {
             launch_template: template.to_owned(),
             launch_template_name: name.to_owned(),
         })
+    }
+
+    /// Makes another version of a world's launch template that differs in its user-data.
+    ///
+    /// # Errors
+    /// EC2 refused.
+    pub async fn set_user_data(&self, world: &World, profile: &str, user_data: &str) -> anyhow::Result<()> {
+        self.client()
+            .await
+            .create_launch_template_version()
+            .launch_template_id(&world.launch_template)
+            .launch_template_data(template_data(&world.image, profile, user_data))
+            .send()
+            .await
+            .context("create another version of the launch template")?;
+        Ok(())
     }
 
     /// Protects an instance from termination, as a person in the console may.
@@ -290,4 +347,35 @@ impl Ec2 {
 pub(super) async fn calls(url: &str) -> anyhow::Result<Vec<Call>> {
     let answer = http::get(&format!("{url}/_rig/calls")).await?;
     serde_json::from_str(&answer.body).context("read the log of calls")
+}
+
+/// What the launch template of a world says.
+fn template_data(image: &str, profile: &str, user_data: &str) -> RequestLaunchTemplateData {
+    use base64::Engine as _;
+    RequestLaunchTemplateData::builder()
+        .image_id(image)
+        .instance_type(InstanceType::M5Large)
+        .user_data(base64::engine::general_purpose::STANDARD.encode(user_data))
+        .iam_instance_profile(
+            LaunchTemplateIamInstanceProfileSpecificationRequest::builder()
+                .name(profile)
+                .build(),
+        )
+        .metadata_options(
+            LaunchTemplateInstanceMetadataOptionsRequest::builder()
+                .http_tokens(LaunchTemplateHttpTokensState::Required)
+                .http_put_response_hop_limit(1)
+                .build(),
+        )
+        .block_device_mappings(
+            LaunchTemplateBlockDeviceMappingRequest::builder()
+                .device_name("/dev/sda1")
+                .ebs(
+                    LaunchTemplateEbsBlockDeviceRequest::builder()
+                        .encrypted(true)
+                        .build(),
+                )
+                .build(),
+        )
+        .build()
 }

@@ -42,6 +42,8 @@ pub struct Instance {
     pub user_data: String,
     /// The role of its instance profile and a key of that role's session.
     pub role: Option<(String, Key)>,
+    /// A key of its identity role, which EC2 gives to every instance.
+    pub identity: Option<Key>,
     /// Tags, when the instance may read them.
     pub tags: BTreeMap<String, String>,
 }
@@ -59,6 +61,7 @@ impl Instance {
             image: "ami-0123456789abcdef0".into(),
             user_data: String::new(),
             role: None,
+            identity: None,
             tags: BTreeMap::new(),
         }
     }
@@ -182,6 +185,11 @@ impl Imds {
         }
     }
 
+    /// Replaces the identity role's key.
+    pub fn rotate_identity(&self, key: Key) {
+        self.lock().instance.identity = Some(key);
+    }
+
     /// How many requests came without a valid token: an agent that falls back to version 1 is found by this.
     #[must_use]
     pub fn refused(&self) -> u32 {
@@ -290,6 +298,9 @@ impl Shared {
                 .to_string()
             }),
             "iam/security-credentials" | "iam/security-credentials/" => role.map(|(role, _)| role.clone()),
+            "identity-credentials/ec2/security-credentials/ec2-instance" => {
+                instance.identity.as_ref().map(credentials)
+            }
             "tags/instance" | "tags/instance/" if !instance.tags.is_empty() => {
                 Some(instance.tags.keys().cloned().collect::<Vec<_>>().join("\n"))
             }

@@ -1,4 +1,4 @@
-//! ministack: Secrets Manager, SNS, SQS, CloudWatch and STS behind one port. Signatures are verified and IAM policies
+//! ministack: Secrets Manager, SNS, SQS, CloudWatch, KMS and STS behind one port. Signatures are verified and IAM policies
 //! enforced (`AUTH=true`); the root key may do everything.
 
 use std::net::SocketAddr;
@@ -75,9 +75,10 @@ impl Ministack {
         aws::config(&self.url(), key).await
     }
 
-    /// The process, to pause or kill it.
-    pub fn process(&mut self) -> &mut Process {
-        &mut self.process
+    /// The process, to pause it.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
     }
 
     /// Creates a secret with a string value.
@@ -94,6 +95,73 @@ impl Ministack {
             .await
             .with_context(|| format!("create secret {name}"))?;
         Ok(())
+    }
+
+    /// Creates a symmetric key of KMS, and gives its ARN.
+    ///
+    /// # Errors
+    /// KMS refused.
+    pub async fn create_kms_key(&self) -> anyhow::Result<String> {
+        let client = aws_sdk_kms::Client::new(&self.config(&Key::root()).await);
+        let created = client.create_key().send().await.context("create a key of KMS")?;
+        let metadata = created.key_metadata().context("a key without metadata")?;
+        Ok(metadata.arn().context("a key without ARN")?.to_owned())
+    }
+
+    /// Creates a queue, and gives its URL.
+    ///
+    /// # Errors
+    /// SQS refused.
+    pub async fn create_queue(&self, name: &str) -> anyhow::Result<String> {
+        let sqs = aws_sdk_sqs::Client::new(&self.config(&Key::root()).await);
+        let queue = sqs
+            .create_queue()
+            .queue_name(name)
+            .send()
+            .await
+            .with_context(|| format!("create queue {name}"))?;
+        Ok(queue.queue_url().context("a queue without URL")?.to_owned())
+    }
+
+    /// Sends a message to a queue.
+    ///
+    /// # Errors
+    /// SQS refused.
+    pub async fn send_message(&self, queue_url: &str, body: &str) -> anyhow::Result<()> {
+        let sqs = aws_sdk_sqs::Client::new(&self.config(&Key::root()).await);
+        sqs.send_message()
+            .queue_url(queue_url)
+            .message_body(body)
+            .send()
+            .await
+            .context("send a message")?;
+        Ok(())
+    }
+
+    /// How many messages a queue has, those included that somebody has received and not deleted.
+    ///
+    /// # Errors
+    /// SQS refused.
+    pub async fn messages_in(&self, queue_url: &str) -> anyhow::Result<u32> {
+        use aws_sdk_sqs::types::QueueAttributeName::{
+            ApproximateNumberOfMessages as Visible, ApproximateNumberOfMessagesNotVisible as Hidden,
+        };
+        let sqs = aws_sdk_sqs::Client::new(&self.config(&Key::root()).await);
+        let answer = sqs
+            .get_queue_attributes()
+            .queue_url(queue_url)
+            .attribute_names(Visible)
+            .attribute_names(Hidden)
+            .send()
+            .await
+            .context("ask for a queue's attributes")?;
+        let attributes = answer.attributes().context("a queue without attributes")?;
+        let mut all = 0;
+        for name in [Visible, Hidden] {
+            let value = attributes.get(&name).with_context(|| format!("no {name}"))?;
+            all += value.parse::<u32>().with_context(|| format!("{name}"))?;
+        }
+        Ok(all)
     }
 
     /// Creates a topic and a queue subscribed to it (raw delivery).

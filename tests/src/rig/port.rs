@@ -9,7 +9,7 @@ use anyhow::Context as _;
 ///
 /// # Errors
 /// The machine has none left.
-pub(super) fn free() -> anyhow::Result<SocketAddr> {
+pub fn free() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
     listener.local_addr().context("read the free port")
 }

@@ -2,35 +2,59 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
 
 use super::ec2::World;
+use super::kubernetes::Timings;
 use super::machines::{self, BootWatcher, Settings};
 use super::ministack::Topic;
-use super::{DynamoDb, Ec2, Folder, Kubernetes, Ministack, Prometheus, aws, port};
+use super::worker::Workers;
+use super::worker::road::{self, Road};
+use super::{DynamoDb, Ec2, Folder, Kubernetes, Ministack, Prometheus, Sts, Supervisor, aws, port};
 
 /// The role that the instances' profile gives them.
 const ROLE: &str = "worker";
 /// The one table of the state store.
-const TABLE: &str = "smartscale";
-/// The cluster's name and the trust domain.
+pub const TABLE: &str = "smartscale";
+/// The name of the account's first cluster.
 const CLUSTER: &str = "rig";
+/// The tag that bears the cluster's name.
+pub const TAG: &str = "smartscale.io/cluster";
+/// The trust domain.
 const TRUST: &str = "smartscale";
+
+/// What an instance that EC2 launches is in the test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hardware {
+    /// The agent's process and a stand-in for the kubelet: [`BootWatcher`].
+    StandIns,
+    /// A worker machine: [`Workers`].
+    Workers,
+}
 
 /// All servers, a launch template, a topic, the secrets of the join, and machines that boot.
 pub struct Stack {
-    /// Ends first: machines before the servers that they talk to.
+    /// Ends first: machines before the servers that they talk to. Watches nothing where there are worker machines.
     pub machines: BootWatcher,
+    /// The worker machines, where instances are such.
+    pub workers: Option<Workers>,
     /// The control plane.
     pub cluster: Kubernetes,
+    /// What it says of itself to those who join.
+    pub supervisor: Supervisor,
     /// The state store.
-    pub dynamodb: DynamoDb,
+    pub dynamodb: Arc<DynamoDb>,
     /// The cloud.
-    pub ec2: Ec2,
+    pub ec2: Arc<Ec2>,
     /// Subnets and launch template.
     pub world: World,
     /// Secrets, notifications, metrics.
-    pub account: Ministack,
+    pub account: Arc<Ministack>,
+    /// Whose signature a request bears.
+    pub sts: Arc<Sts>,
     /// Where notifications go.
     pub topic: Topic,
     /// Utilisation.
@@ -39,6 +63,10 @@ pub struct Stack {
     pub doors: [SocketAddr; 2],
     /// The coordinators' folder (`ca.crt` must come to lie there before an agent can enrol).
     pub home: PathBuf,
+    /// The cluster's name.
+    pub id: String,
+    /// The agents' configuration.
+    agent: String,
     /// The coordinators' way into the cluster.
     kubeconfig: PathBuf,
     folder: Folder,
@@ -50,12 +78,16 @@ impl Stack {
     /// # Errors
     /// Something is not installed or not built, or does not come up.
     pub async fn start(folder: &Folder) -> anyhow::Result<Self> {
-        let home = folder.sub("coordinator")?;
-        let secrets = folder.sub("coordinator/secrets")?;
-        let doors = [port::free()?, port::free()?];
+        Self::start_with(folder, Hardware::StandIns, &Timings::default()).await
+    }
+
+    /// Starts all of it with the given machines and timings of the control plane.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); worker machines need root and a sandbox that allows namespaces.
+    pub async fn start_with(folder: &Folder, hardware: Hardware, timings: &Timings) -> anyhow::Result<Self> {
         // On two cores the control plane alone is as fast as all at once.
-        let cluster = Kubernetes::start(folder).await?;
-        let kubeconfig = cluster.coordinator_kubeconfig().await?;
+        let cluster = Kubernetes::start_with(folder, timings).await?;
         let (dynamodb, ec2, account, prometheus) = tokio::try_join!(
             DynamoDb::start(folder),
             Ec2::start(folder),
@@ -63,43 +95,102 @@ impl Stack {
             Prometheus::start(folder)
         )?;
         dynamodb.create_table(TABLE).await?;
-        let join_token = machines::join_token();
-        account.create_secret("k3s/join-token", &join_token).await?;
-        account.create_secret("k3s/master-ip", &cluster.url()).await?;
         let policy = serde_json::json!({"Version": "2012-10-17", "Statement": [{
             "Effect": "Allow",
             "Action": "secretsmanager:GetSecretValue",
             "Resource": format!("arn:aws:secretsmanager:{}:{}:secret:k3s/*", aws::REGION, aws::ACCOUNT),
         }]});
         account.create_instance_role(ROLE, &policy).await?;
-        let topic = account.create_topic(TABLE).await?;
-        let agent = format!(
-            "coordinators = [\"{}\", \"{}\"]\ntrust_domain = \"{TRUST}\"\ncluster = \"{CLUSTER}\"\nca_file = \"{}\"\n",
-            doors[0],
-            doors[1],
-            home.join("ca.crt").display()
+        let sts = Arc::new(Sts::start().await?);
+        let account = (Arc::new(dynamodb), Arc::new(ec2), Arc::new(account), sts);
+        Self::settle(folder, CLUSTER, account, (cluster, hardware), prometheus).await
+    }
+
+    /// Another cluster, with a control plane and machines of its own, in the same account and the same table.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn beside(&self, folder: &Folder, id: &str) -> anyhow::Result<Self> {
+        let cluster = Kubernetes::start(folder).await?;
+        let prometheus = Prometheus::start(folder).await?;
+        let account = (
+            Arc::clone(&self.dynamodb),
+            Arc::clone(&self.ec2),
+            Arc::clone(&self.account),
+            Arc::clone(&self.sts),
         );
-        let world = ec2.create_world("workers", ROLE, &agent).await?;
+        Self::settle(folder, id, account, (cluster, Hardware::StandIns), prometheus).await
+    }
+
+    /// Makes what a cluster has of its own in an account.
+    async fn settle(
+        folder: &Folder,
+        id: &str,
+        (dynamodb, ec2, account, sts): (Arc<DynamoDb>, Arc<Ec2>, Arc<Ministack>, Arc<Sts>),
+        (cluster, hardware): (Kubernetes, Hardware),
+        prometheus: Prometheus,
+    ) -> anyhow::Result<Self> {
+        let home = folder.sub("coordinator")?;
+        let secrets = folder.sub("coordinator/secrets")?;
+        let doors = [port::free()?, port::free()?];
+        let kubeconfig = cluster.coordinator_kubeconfig().await?;
+        let supervisor = Supervisor::start(cluster.authority()).await?;
+        let road = match hardware {
+            Hardware::StandIns => None,
+            Hardware::Workers => Some(Road::build(folder, &cluster, &account, doors).await?),
+        };
+        let (join_token, server) = match &road {
+            None => (supervisor.join_token(), supervisor.url()),
+            Some(road) => (road.server.token().to_owned(), road.server.address()),
+        };
+        let (token_secret, server_secret) = (format!("k3s/{id}/join-token"), format!("k3s/{id}/master-ip"));
+        account.create_secret(&token_secret, &join_token).await?;
+        account.create_secret(&server_secret, &server).await?;
+        let topic = account.create_topic(&format!("{TABLE}-{id}")).await?;
+        let agent = match &road {
+            None => agent_config(id, &doors, &home.join("ca.crt")),
+            Some(road) => {
+                let config = agent_config(id, &road.doors, Path::new("/etc/smartscale/ca.crt"));
+                format!("{config}endpoint = \"http://{}\"\n", road.secrets)
+            }
+        };
+        let world = ec2.create_world(&format!("workers-{id}"), ROLE, &agent).await?;
         let settings = Settings {
             role: Some(ROLE.to_owned()),
             secrets: Some(secrets),
+            sts: Some(sts.keys().clone()),
+            tag: Some((TAG.to_owned(), id.to_owned())),
             ..Settings::new(&join_token)?
         };
-        let machines = BootWatcher::start(folder, cluster.access(), &ec2, &account, settings).await?;
-        let folder = folder.clone();
+        let (machines, workers) = match road {
+            None => {
+                let watcher = BootWatcher::start(folder, cluster.access(), &ec2, &account, settings).await?;
+                (watcher, None)
+            }
+            Some(road) => {
+                let seen = machines::World::new(folder, cluster.access(), &ec2, &account, settings).await;
+                let workers = Workers::start(folder, seen, road.network, road.server)?;
+                (BootWatcher::none(), Some(workers))
+            }
+        };
         Ok(Self {
             machines,
+            workers,
             cluster,
+            supervisor,
             dynamodb,
             ec2,
             world,
             account,
+            sts,
             topic,
             prometheus,
             doors,
+            agent,
             home,
+            id: id.to_owned(),
             kubeconfig,
-            folder,
+            folder: folder.clone(),
         })
     }
 
@@ -107,6 +198,17 @@ impl Stack {
     #[must_use]
     pub fn folder(&self) -> &Folder {
         &self.folder
+    }
+
+    /// Makes the launch template say what a worker machine needs to know, once the coordinators have a CA.
+    ///
+    /// # Errors
+    /// There is no CA yet, or EC2 refused.
+    pub async fn give_user_data(&self) -> anyhow::Result<()> {
+        let path = self.home.join("ca.crt");
+        let ca = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let text = road::user_data(&ca, &self.agent);
+        self.ec2.set_user_data(&self.world, ROLE, &text).await
     }
 
     /// What `kubectl`, an AWS SDK and a coordinator need in their environment.
@@ -119,7 +221,9 @@ impl Stack {
                 self.cluster.admin_kubeconfig().display().to_string(),
             ),
             ("AWS_ENDPOINT_URL", self.account.url()),
+            ("AWS_ENDPOINT_URL_STS", self.sts.url()),
             ("AWS_ENDPOINT_URL_EC2", self.ec2.url()),
+            ("AWS_ENDPOINT_URL_PRICING", self.ec2.url()),
             ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb.url()),
         ];
         environment.extend(more.map(|(name, value)| (name.to_owned(), value)));
@@ -207,4 +311,15 @@ version = "$Latest"
         }
         text
     }
+}
+
+/// What an agent of the cluster is told; its last table is `secrets`.
+fn agent_config(id: &str, doors: &[impl std::fmt::Display], ca_file: &Path) -> String {
+    let doors: Vec<_> = doors.iter().map(|door| format!("\"{door}\"")).collect();
+    format!(
+        "coordinators = [{}]\ntrust_domain = \"{TRUST}\"\ncluster = \"{id}\"\nca_file = \"{}\"\n\
+         [secrets]\njoin_token = \"k3s/{id}/join-token\"\nserver = \"k3s/{id}/master-ip\"\n",
+        doors.join(", "),
+        ca_file.display(),
+    )
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use aws_sdk_ec2::types::{RequestLaunchTemplateData, ResourceType, Tag, TagSpecification};
 use smartscale_coordinator::act::fleet::{
-    Fleet as _, FleetError, Instance, InstanceState, LaunchRequest, Launched, RefusalCause,
+    Drift, Fleet as _, FleetError, Instance, LaunchRequest, Launched, RefusalCause,
 };
 use smartscale_coordinator::aws::fleet::{Ec2Fleet, PoolSettings, Settings, tag};
 use smartscale_coordinator::ids::InstanceId;
@@ -56,6 +57,10 @@ impl Account {
             secret_dir: Some(self.secrets()),
         };
         Ec2Fleet::new(&config, settings)
+    }
+
+    async fn client(&self) -> aws_sdk_ec2::Client {
+        aws_sdk_ec2::Client::new(&aws::config(&self.ec2.url(), &aws::Key::root()).await)
     }
 
     /// How often an action was called.
@@ -434,6 +439,12 @@ async fn terminating_may_be_repeated_and_none_holds_up_the_others() {
         "{protected:?}"
     );
     assert_eq!(states().await, [true, true, false, true]);
+    let looked = fleet.look(&ids[0]).await.unwrap().unwrap();
+    assert!(!looked.state.is_alive());
+    assert_eq!(
+        fleet.look(&"i-0123456789abcdef0".parse().unwrap()).await.unwrap(),
+        None
+    );
     let listed = fleet.list().await.unwrap();
     let alive: Vec<_> = listed
         .iter()
@@ -441,11 +452,6 @@ async fn terminating_may_be_repeated_and_none_holds_up_the_others() {
         .collect();
     assert_eq!(alive.len(), 1);
     assert_eq!(alive[0].id, ids[2]);
-    assert!(
-        listed
-            .iter()
-            .all(|instance| instance.state != InstanceState::Terminated)
-    );
 
     // The answer is lost: the same again is no error.
     let lost = Fault {
@@ -461,4 +467,66 @@ async fn terminating_may_be_repeated_and_none_holds_up_the_others() {
     assert!(matches!(&unknown, Err(FleetError::Unknown(_))), "{unknown:?}");
     account.ec2.set_faults(&[]).await.unwrap();
     fleet.terminate(&another).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_of_an_older_template_version_has_drifted_and_a_template_without_use_is_named() {
+    let account = Account::new("fleet-drift").await;
+    let fleet = account.fleet("demo").await;
+    let before = fleet.launch(&request("op-before", 1)).await.unwrap();
+    let of_another_cluster = account.fleet("other").await;
+    let other = LaunchRequest {
+        attempt: 2,
+        ..request("op-before", 1)
+    };
+    of_another_cluster.launch(&other).await.unwrap();
+    assert_eq!(fleet.drift().await.unwrap(), Drift::default());
+
+    let ec2 = account.client().await;
+    let name = &account.world.launch_template_name;
+    let image = RequestLaunchTemplateData::builder()
+        .image_id("ami-12c6146b")
+        .build();
+    let version = ec2
+        .create_launch_template_version()
+        .launch_template_name(name)
+        .launch_template_data(image)
+        .send();
+    version.await.unwrap();
+    // The pool launches the default version: nothing has changed yet.
+    assert_eq!(fleet.drift().await.unwrap(), Drift::default());
+    let default = ec2.modify_launch_template().launch_template_name(name);
+    default.default_version("2").send().await.unwrap();
+    let tag = Tag::builder().key(tag::CLUSTER).value("demo").build();
+    let tags = TagSpecification::builder()
+        .resource_type(ResourceType::LaunchTemplate)
+        .tags(tag)
+        .build();
+    let left_behind = ec2
+        .create_launch_template()
+        .launch_template_name("left-behind")
+        .launch_template_data(RequestLaunchTemplateData::builder().build())
+        .tag_specifications(tags);
+    left_behind.send().await.unwrap();
+
+    let after = fleet.launch(&request("op-after", 1)).await.unwrap();
+    let drift = fleet.drift().await.unwrap();
+    let drifted: BTreeSet<_> = drift.machines.keys().cloned().collect();
+    assert_eq!(drifted, ids(&before.instances));
+    assert!(drifted.is_disjoint(&ids(&after.instances)));
+    let how = drift.machines.values().next().unwrap();
+    assert!(
+        how.starts_with("it was launched from version 1 of template lt-"),
+        "{how}"
+    );
+    assert!(how.ends_with("launches use version 2"), "{how}");
+    assert_eq!(drift.unused.len(), 1);
+    assert!(drift.unused[0].starts_with("left-behind (lt-"), "{drift:?}");
+    // The new version says nothing of its own of metadata and volumes.
+    assert_eq!(drift.unsound.len(), 2, "{drift:?}");
+    assert!(
+        drift.unsound[0].starts_with("pool workers, version 2 of template lt-"),
+        "{drift:?}"
+    );
+    assert!(drift.unsound[0].contains("IMDSv1"), "{drift:?}");
 }

@@ -8,4 +8,6 @@ mod contention;
 mod fleet;
 mod kubernetes;
 mod large_items;
+mod market;
+mod queue;
 mod store;

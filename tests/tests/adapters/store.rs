@@ -85,7 +85,7 @@ async fn a_store_that_cannot_be_reached_says_whether_a_write_may_have_taken_plac
     server.process().resume().unwrap();
 
     // Nobody listens: nothing was sent.
-    server.process().kill();
+    server.process_mut().kill();
     unavailable(store.append(&put("op#1", 1.into())).await);
     unavailable(
         store

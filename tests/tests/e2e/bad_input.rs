@@ -175,7 +175,7 @@ async fn absurd_figures_and_malformed_messages_of_an_agent_end_nothing_but_its_o
     smartscale_proto::tls::install_provider();
     let site = Site::start("bad-agent", &policy(ONE)).await.unwrap();
     let nodes = site.ready_nodes(1).await.unwrap();
-    let ours = authority(&site, "rig");
+    let ours = authority(&site, "rig").await;
     // Somebody who took the real agent's key.
     let channel = || async {
         let credential = ours.client(agent(&nodes[0]), HOUR).unwrap().0;
@@ -249,8 +249,13 @@ async fn a_node_without_labels_and_a_pod_that_no_machine_could_hold_leave_the_ot
 
     site.running("one", 1).await.unwrap();
     site.running("two", 1).await.unwrap();
-    let status = site.ask(&["status"]).await.unwrap();
-    assert_eq!(status["nodes_total"], 2, "{status:#}");
+    // The pods run before the next decision says so.
+    let status = wait::until("a decision that sees both nodes", DEADLINE, || async {
+        let status = site.ask(&["status"]).await?;
+        Ok((status["nodes_total"] == 2).then_some(status))
+    })
+    .await
+    .unwrap();
     // What cannot be counted is named, and nobody launches for it.
     let warnings = status["warnings"].to_string();
     for words in ["default/monster", "requests.cpu", "too large"] {

@@ -1,5 +1,5 @@
-//! Wrong certificates of eight kinds at the door of a running coordinator: each is refused in its way, and the audit
-//! log has each.
+//! Wrong certificates of eight kinds, and one that was revoked, at the door of a running coordinator: each is refused in its
+//! way, and the audit's chain has each.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -101,7 +101,7 @@ async fn wrong_certificates_of_eight_kinds_are_refused_and_the_audit_log_has_eac
         .await
         .unwrap();
     let nodes = site.ready_nodes(2).await.unwrap();
-    let ours = authority(&site, "rig");
+    let ours = authority(&site, "rig").await;
     let issue = |party: Party| ours.client(party, HOUR).unwrap().0;
     // With the right ones, first: what follows is refused for what is wrong with it, and nothing else.
     status(&site, issue(person(Role::Viewer))).await.unwrap();
@@ -110,7 +110,7 @@ async fn wrong_certificates_of_eight_kinds_are_refused_and_the_audit_log_has_eac
     let nobody = Credential {
         chain: Vec::new(),
         key: None,
-        anchors: Anchors::Certificates(ours.anchors().to_vec()),
+        anchors: Anchors::Certificates(ours.anchors()),
     };
     assert_eq!(
         status(&site, nobody).await.unwrap_err().code(),
@@ -121,13 +121,15 @@ async fn wrong_certificates_of_eight_kinds_are_refused_and_the_audit_log_has_eac
     // 2. Of another authority: the handshake ends.
     let (other, _) = Authority::create(names("rig")).unwrap();
     let mut credential = other.client(person(Role::Admin), HOUR).unwrap().0;
-    credential.anchors = Anchors::Certificates(ours.anchors().to_vec());
+    credential.anchors = Anchors::Certificates(ours.anchors());
     status(&site, credential).await.unwrap_err();
     let why = audited(&site, "127.0.0.1", "handshake", "unauthenticated").await;
     assert!(why.contains("certificate"), "{why}");
 
     // 3. Expired: the handshake ends.
-    let former = authority(&site, "rig").with_clock(std::sync::Arc::new(TwoHoursAgo));
+    let former = authority(&site, "rig")
+        .await
+        .with_clock(std::sync::Arc::new(TwoHoursAgo));
     status(&site, former.client(person(Role::Admin), HOUR).unwrap().0)
         .await
         .unwrap_err();
@@ -139,6 +141,7 @@ async fn wrong_certificates_of_eight_kinds_are_refused_and_the_audit_log_has_eac
 
     // 4. Of another cluster under the same authority.
     let credential = authority(&site, "other")
+        .await
         .client(person(Role::Admin), HOUR)
         .unwrap()
         .0;
@@ -194,6 +197,22 @@ async fn wrong_certificates_of_eight_kinds_are_refused_and_the_audit_log_has_eac
     })
     .await
     .unwrap();
+
+    // And a person who was revoked, by name: this certificate was handed out before.
+    let credential = issue(person(Role::Viewer));
+    status(&site, credential.clone()).await.unwrap();
+    let said = site
+        .order(&["identity", "revoke", "mallory", "--reason", "stolen"])
+        .await
+        .unwrap();
+    assert!(said.contains("mallory is refused"), "{said}");
+    let refused = status(&site, credential).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    audited(&site, "admin/viewer/mallory", "Admin/Status", "permission_denied").await;
+
+    // All of that is in one chain, as it was written.
+    let said = site.order(&["audit", "verify"]).await.unwrap();
+    assert!(said.contains("whole, sealed"), "{said}");
 }
 
 /// Writes that this machine is trusted no more into its record.

@@ -1,11 +1,11 @@
-//! Two coordinators on one table: one acts; killed in whatever phase, the other goes on where it stood.
+//! Two coordinators on one table: one acts; killed in the middle of something that lasts, the other goes on where it
+//! stood. At which calls it may be killed besides is the list of [`steps`](super::steps).
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::ListParams;
 use serde_json::Value;
 use smartscale_tests::rig::ec2::{Fault, When};
 use smartscale_tests::rig::kubernetes::{budget, deployment, pod};
@@ -32,18 +32,6 @@ async fn two_coordinators(name: &str, min_nodes: usize) -> Site {
     site.start_coordinator(1).unwrap();
     assert_eq!(site.leader().await.unwrap(), 0);
     site
-}
-
-/// An answer of EC2 that comes late, once.
-async fn delay(site: &Site, action: &str, when: When) {
-    let fault = Fault {
-        action: action.into(),
-        when,
-        delay_ms: 12_000,
-        times: Some(1),
-        ..Fault::default()
-    };
-    site.stack.ec2.set_faults(&[fault]).await.unwrap();
 }
 
 /// Waits for an operation of this kind in this phase.
@@ -74,11 +62,6 @@ async fn workload(site: &Site, name: &str) {
     site.create(&deployment(name, 1, big)).await.unwrap();
 }
 
-async fn delete_workload(site: &Site, name: &str) {
-    let workloads: Api<Deployment> = Api::default_namespaced(site.stack.cluster.client());
-    workloads.delete(name, &DeleteParams::background()).await.unwrap();
-}
-
 /// The nodes are the machines, and nothing was ever launched beside them.
 async fn books_are_right(site: &Site, nodes: usize, launched: usize) {
     let ready = site.ready_nodes(nodes).await.unwrap();
@@ -92,128 +75,30 @@ async fn books_are_right(site: &Site, nodes: usize, launched: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_killed_in_any_phase_of_a_scale_up_is_followed_by_one_that_ends_it() {
-    let mut site = two_coordinators("failover-up", 0).await;
-    let mut leader = 0;
-
-    // The call was sent and takes effect only after its sender is dead.
-    delay(&site, "CreateFleet", When::Before).await;
-    workload(&site, "one").await;
-    let launch = reached(&site, "launch", "requesting").await;
-    leader = site.fail_over(leader).await.unwrap();
-    taken_over(&site, &launch).await;
-    site.running("one", 1).await.unwrap();
-    site.start_coordinator(1 - leader).unwrap();
-    books_are_right(&site, 1, 1).await;
-
-    // The call took effect; its answer never arrives.
-    delay(&site, "CreateFleet", When::After).await;
-    workload(&site, "two").await;
-    let launch = reached(&site, "launch", "requesting").await;
-    wait::until_true("the call's effect", DEADLINE, || async {
-        Ok(site.launched().await?.len() == 2)
-    })
-    .await
-    .unwrap();
-    leader = site.fail_over(leader).await.unwrap();
-    taken_over(&site, &launch).await;
-    site.running("two", 1).await.unwrap();
-    site.start_coordinator(1 - leader).unwrap();
-    books_are_right(&site, 2, 2).await;
-
-    // The machine boots; its agent waits for the secrets of the join.
-    site.stack.account.process().pause().unwrap();
-    workload(&site, "three").await;
-    let launch = reached(&site, "launch", "joining").await;
-    leader = site.fail_over(leader).await.unwrap();
-    site.stack.account.process().resume().unwrap();
-    taken_over(&site, &launch).await;
-    site.running("three", 1).await.unwrap();
-    site.start_coordinator(1 - leader).unwrap();
-    books_are_right(&site, 3, 3).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_leader_killed_at_the_first_word_of_a_launch_is_followed_by_one_that_carries_it_out_once() {
-    let mut site = two_coordinators("failover-planned", 0).await;
-    workload(&site, "one").await;
-    // The next phase is a write away: no period to look in.
-    let planned = async {
-        while !site.logged(0, &["launch planned"]).unwrap() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, planned).await.unwrap();
-    site.fail_over(0).await.unwrap();
-    let launch = site
-        .operation("the launch in its second term", |operation| {
-            operation["kind"] == "launch"
-        })
-        .await
-        .unwrap();
-    taken_over(&site, &launch).await;
-    site.running("one", 1).await.unwrap();
-    books_are_right(&site, 1, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_leader_killed_in_any_phase_of_a_scale_down_is_followed_by_one_that_ends_it() {
-    let mut site = two_coordinators("failover-down", 0).await;
-    let mut leader = 0;
-    for name in ["one", "two", "three", "stays"] {
-        workload(&site, name).await;
-    }
-    books_are_right(&site, 4, 4).await;
-    for name in ["one", "two", "three", "stays"] {
-        site.running(name, 1).await.unwrap();
-    }
-
-    // The kubelet is being stopped, slowly.
-    for id in site.stack.machines.ids() {
-        let home = site
-            .stack
-            .machines
-            .with(&id, |machine| machine.home().to_owned())
-            .unwrap();
-        let path = home.join("bin/systemctl");
-        let script = std::fs::read_to_string(&path).unwrap();
-        let slow = script.replace("    stop)\n", "    stop)\n        sleep 6\n");
-        assert_ne!(slow, script);
-        std::fs::write(&path, slow).unwrap();
-    }
-    delete_workload(&site, "one").await;
-    let removal = reached(&site, "remove", "stopping").await;
-    leader = site.fail_over(leader).await.unwrap();
-    taken_over(&site, &removal).await;
-    site.start_coordinator(1 - leader).unwrap();
-    books_are_right(&site, 3, 4).await;
-
-    // The machine is being terminated; the answer is late.
-    delay(&site, "TerminateInstances", When::Before).await;
-    delete_workload(&site, "two").await;
-    let removal = reached(&site, "remove", "terminating").await;
-    leader = site.fail_over(leader).await.unwrap();
-    taken_over(&site, &removal).await;
-    site.start_coordinator(1 - leader).unwrap();
-    books_are_right(&site, 2, 4).await;
-
-    // The Node is to be deleted; the API server hangs.
-    let fault = Fault {
-        action: "TerminateInstances".into(),
-        when: When::After,
-        delay_ms: 8_000,
+async fn a_launch_call_that_takes_effect_only_after_its_sender_is_dead_launches_once() {
+    let mut site = two_coordinators("failover-late", 0).await;
+    // It arrives, and takes effect after a while.
+    let late = Fault {
+        action: "CreateFleet".into(),
+        when: When::Before,
+        delay_ms: 12_000,
         times: Some(1),
         ..Fault::default()
     };
-    site.stack.ec2.set_faults(&[fault]).await.unwrap();
-    delete_workload(&site, "three").await;
-    reached(&site, "remove", "terminating").await;
-    site.stack.cluster.api_server().pause().unwrap();
-    let removal = reached(&site, "remove", "forgetting").await;
-    site.fail_over(leader).await.unwrap();
-    site.stack.cluster.api_server().resume().unwrap();
-    taken_over(&site, &removal).await;
-    books_are_right(&site, 1, 4).await;
+    site.stack.ec2.set_faults(&[late]).await.unwrap();
+    workload(&site, "one").await;
+    let launch = reached(&site, "launch", "requesting").await;
+    site.fail_over(0).await.unwrap();
+    taken_over(&site, &launch).await;
+    site.running("one", 1).await.unwrap();
+    wait::until_true("the late call's effect", DEADLINE, || async {
+        let calls = site.stack.ec2.calls().await?;
+        let launches: Vec<_> = calls.iter().filter(|call| call.action == "CreateFleet").collect();
+        Ok(launches.len() == 2 && launches.iter().all(|call| call.answer.is_some()))
+    })
+    .await
+    .unwrap();
+    books_are_right(&site, 1, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,11 +5,19 @@
 )]
 
 mod agents;
+mod attestation;
+mod authorities;
 mod bad_input;
 mod certificates;
+mod clusters;
 mod failover;
+mod hand_over;
+mod interruptions;
 mod metrics;
+mod notices;
+mod outages;
 mod papers;
 mod refusals;
 mod scale_down;
 mod scale_up;
+mod steps;

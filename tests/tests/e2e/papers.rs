@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use smartscale_coordinator::serve::authority::vault::NoVault;
 use smartscale_coordinator::serve::authority::{Authority, Names};
 use smartscale_proto::identity::{Party, Role};
 use smartscale_proto::tls::client::{Dialer, Expected};
@@ -17,9 +18,12 @@ pub(crate) fn names(cluster: &str) -> Names {
 }
 
 /// The site's own authority, as somebody who stole its key would have it, with names of that cluster.
-pub(crate) fn authority(site: &Site, cluster: &str) -> Authority {
+pub(crate) async fn authority(site: &Site, cluster: &str) -> Authority {
     let home = &site.stack.home;
-    Authority::load(names(cluster), &home.join("ca.crt"), &home.join("ca.key")).unwrap()
+    let (certificates, key) = (home.join("ca.crt"), home.join("ca.key"));
+    Authority::load(names(cluster), &certificates, &key, &NoVault)
+        .await
+        .unwrap()
 }
 
 pub(crate) fn person(role: Role) -> Party {

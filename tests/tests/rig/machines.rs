@@ -10,7 +10,7 @@ use serde_json::json;
 use smartscale_tests::rig::aws::{ACCOUNT, REGION};
 use smartscale_tests::rig::kubernetes::{Timings, pod};
 use smartscale_tests::rig::machines::{self, BootWatcher, ENDS_AFTER, Settings};
-use smartscale_tests::rig::{Ec2, Folder, Kubernetes, Ministack, is_ready, wait};
+use smartscale_tests::rig::{Ec2, Folder, Kubernetes, Ministack, Supervisor, is_ready, wait};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -68,6 +68,7 @@ async fn an_instance_becomes_a_node_whose_pods_run_and_end_gracefully_and_its_en
         .unwrap();
     std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
     let settings = Settings {
+        sts: None,
         agent,
         agent_config: String::new(),
         join_token,
@@ -75,6 +76,7 @@ async fn an_instance_becomes_a_node_whose_pods_run_and_end_gracefully_and_its_en
         secrets: None,
         boot: Duration::ZERO,
         pod_end: Duration::from_millis(100),
+        tag: None,
     };
     let watcher = BootWatcher::start(&folder, cluster.access(), &ec2, &account, settings)
         .await
@@ -157,12 +159,16 @@ async fn the_real_agent_reads_its_secrets_with_the_instances_role_and_knocks_at_
     let cluster = Kubernetes::start(&folder).await.unwrap();
     let ec2 = Ec2::start(&folder).await.unwrap();
     let account = Ministack::start(&folder).await.unwrap();
-    let mut settings = Settings::new(&machines::join_token()).unwrap();
+    let supervisor = Supervisor::start(cluster.authority()).await.unwrap();
+    let mut settings = Settings::new(&supervisor.join_token()).unwrap();
     account
         .create_secret("k3s/join-token", &settings.join_token)
         .await
         .unwrap();
-    account.create_secret("k3s/master-ip", "127.0.0.1").await.unwrap();
+    account
+        .create_secret("k3s/master-ip", &supervisor.url())
+        .await
+        .unwrap();
     let policy = json!({"Version": "2012-10-17", "Statement": [{
         "Effect": "Allow",
         "Action": "secretsmanager:GetSecretValue",

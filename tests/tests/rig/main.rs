@@ -5,9 +5,11 @@
 )]
 
 mod ec2;
+mod faults;
 mod imds;
 mod kubernetes;
 mod machines;
 mod ministack;
 mod process;
 mod servers;
+mod sts;

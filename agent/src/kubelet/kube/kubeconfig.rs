@@ -130,7 +130,7 @@ fn text_of<'a>(holder: &'a Value, key: &str) -> Option<&'a str> {
 }
 
 /// Cluster and user of the current context.
-fn choose(text: &[u8]) -> Result<(Value, Value), KubeconfigError> {
+pub(super) fn choose(text: &[u8]) -> Result<(Value, Value), KubeconfigError> {
     let text = std::str::from_utf8(text).map_err(|error| KubeconfigError::Text(error.to_string()))?;
     let all = yaml::read(text).map_err(KubeconfigError::Text)?;
     // Contexts, clusters and users are lists of `{name: NAME, KIND: {…}}`.
@@ -160,7 +160,11 @@ fn choose(text: &[u8]) -> Result<(Value, Value), KubeconfigError> {
     ))
 }
 
-fn client_config(authority: &[u8], certificate: &[u8], key: &[u8]) -> Result<ClientConfig, KubeconfigError> {
+pub(super) fn client_config(
+    authority: &[u8],
+    certificate: &[u8],
+    key: &[u8],
+) -> Result<ClientConfig, KubeconfigError> {
     let mut roots = RootCertStore::empty();
     for root in keys::certificates_from_pem(authority).map_err(unusable("certificate-authority"))? {
         roots.add(root).map_err(unusable("certificate-authority"))?;

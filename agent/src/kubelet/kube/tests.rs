@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
+mod fuzz;
 mod server;
 
 use super::*;

@@ -23,8 +23,12 @@ struct Service {
     values: BTreeMap<&'static str, &'static str>,
     /// Tokens handed out; the last one is good.
     tokens: AtomicU32,
+    /// Connections taken.
+    connections: AtomicU32,
     /// No version 2.
     only_v1: bool,
+    /// One question a connection.
+    closes: bool,
 }
 
 impl Service {
@@ -84,12 +88,18 @@ async fn serve(service: Service) -> (Imds, Arc<Service>) {
         loop {
             let (socket, _) = listener.accept().await.unwrap();
             let served = Arc::clone(&served);
+            served.connections.fetch_add(1, Ordering::SeqCst);
+            let keep_alive = !served.closes;
             let respond = service_fn(move |request: Request<Incoming>| {
                 let (status, body) = served.answer(&request);
                 let body = Full::new(Bytes::from(body));
                 async move { Ok::<_, hyper::Error>(Response::builder().status(status).body(body).unwrap()) }
             });
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), respond));
+            let mut http = http1::Builder::new();
+            let conversation = http
+                .keep_alive(keep_alive)
+                .serve_connection(TokioIo::new(socket), respond);
+            tokio::spawn(conversation);
         }
     });
     (Imds::new(&endpoint, 1, Arc::new(SystemClock)).unwrap(), service)
@@ -185,6 +195,18 @@ async fn notices_stand_while_imds_says_them() {
         .map(|notice| notice.kind)
         .collect();
     assert_eq!(kinds, [NoticeKind::SpotInterruption, NoticeKind::Rebalance]);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_kept_open_is_used_again_and_one_that_is_not_is_replaced() {
+    for (closes, connections) in [(false, 1), (true, 13)] {
+        let (imds, service) = serve(Service { closes, ..instance() }).await;
+        for _ in 0..4 {
+            assert_eq!(imds.standing().await.unwrap(), []);
+        }
+        // Three questions each time, and one token.
+        assert_eq!(service.connections.load(Ordering::SeqCst), connections);
+    }
 }
 
 #[tokio::test]

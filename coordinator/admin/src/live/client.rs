@@ -9,8 +9,11 @@ use jiff::{Timestamp, Unit};
 use smartscale_proto::{
     credentials::{Credentials, CredentialsError},
     files::FileError,
-    tls::{Rotating, client::Dialer},
-    v1::{self, admin_client::AdminClient},
+    tls::{
+        Anchors, Rotating,
+        client::{Dialer, Expected},
+    },
+    v1::{self, admin_client::AdminClient, audit_client::AuditClient, identities_client::IdentitiesClient},
 };
 use tonic::{Code, Request, Response, Status, Streaming, transport::Channel};
 
@@ -25,28 +28,32 @@ const ANSWER: usize = 256 << 20;
 /// A client of the coordinators of one cluster.
 pub(crate) struct Client {
     dialer: Dialer,
+    expected: Expected,
     /// As the person or the credentials name them.
     given: Vec<String>,
     /// The same, or the leader's as a follower named them.
     endpoints: Vec<String>,
-    open: Option<AdminClient<Channel>>,
+    open: Option<Channel>,
+    /// Whom the credentials trust, in DER.
+    anchors: Vec<Vec<u8>>,
 }
 
 type Answered<T> = Result<Response<T>, Status>;
 
 macro_rules! calls {
-    ($($name:ident: $method:ident($request:ident) -> $answer:ty),+ $(,)?) => {$(
-        pub(super) async fn $name(
-            mut admin: AdminClient<Channel>,
-            request: Request<v1::$request>,
-        ) -> Answered<$answer> {
-            admin.$method(request).await
+    ($service:ident: $($name:ident: $method:ident($request:ident) -> $answer:ty),+ $(,)?) => {$(
+        pub(super) async fn $name(channel: Channel, request: Request<v1::$request>) -> Answered<$answer> {
+            $service::new(channel)
+                .max_decoding_message_size(ANSWER)
+                .$method(request)
+                .await
         }
     )+};
 }
 
 impl Client {
     calls! {
+        AdminClient:
         status: status(StatusRequest) -> v1::StatusResponse,
         nodes: list_nodes(ListNodesRequest) -> v1::ListNodesResponse,
         pods: list_pods(ListPodsRequest) -> v1::ListPodsResponse,
@@ -65,6 +72,19 @@ impl Client {
         scale: scale(ScaleRequest) -> v1::ScaleResponse,
     }
 
+    calls! {
+        IdentitiesClient:
+        issue_identity: issue_identity(IssueIdentityRequest) -> v1::IssueIdentityResponse,
+        identities: list_identities(ListIdentitiesRequest) -> v1::ListIdentitiesResponse,
+        revoke_identity: revoke_identity(RevokeIdentityRequest) -> v1::RevokeIdentityResponse,
+    }
+
+    calls! {
+        AuditClient:
+        audit: list_audit(ListAuditRequest) -> v1::ListAuditResponse,
+        export_audit: export_audit(ExportAuditRequest) -> Streaming<v1::ExportAuditResponse>,
+    }
+
     /// Reads the credentials; connects with the first call.
     pub(super) fn open(connection: &Connection) -> Result<Self, Failure> {
         let path = credentials_path(connection)?;
@@ -78,8 +98,8 @@ impl Client {
             });
             let who = credentials.identity().map_err(bad)?;
             return Err(Failure::Failed(format!(
-                "the credentials in {} ended {} ago ({end:.0}); they are those of {who}\n  An administrator hands out \
-                 new ones with `smartscale-coordinator credentials` on the coordinator's machine.",
+                "the credentials in {} ended {} ago ({end:.0}); they are those of {who}\n  `smartscale login --request \
+                 FILE` makes a request that an administrator answers with `smartscale identity issue`.",
                 path.display(),
                 ago.map_or_else(|_| "some time".to_owned(), |ago| format!("{ago:#}"))
             )));
@@ -95,9 +115,16 @@ impl Client {
                 path.display()
             )));
         }
-        let material = Rotating::new(credentials.credential().map_err(bad)?);
+        let credential = credentials.credential().map_err(bad)?;
+        let anchors = match &credential.anchors {
+            Anchors::Certificates(anchors) => anchors.iter().map(|anchor| anchor.to_vec()).collect(),
+            Anchors::Fingerprints(_) => Vec::new(),
+        };
+        let expected = credentials.expected();
         Ok(Self {
-            dialer: Dialer::new(material, credentials.expected()),
+            anchors,
+            expected: expected.clone(),
+            dialer: Dialer::new(Rotating::new(credential), expected),
             given: endpoints.clone(),
             endpoints,
             open: None,
@@ -108,14 +135,14 @@ impl Client {
     pub(super) async fn ask<Q, A, F>(
         &mut self,
         request: Q,
-        call: impl Fn(AdminClient<Channel>, Request<Q>) -> F,
+        call: impl Fn(Channel, Request<Q>) -> F,
     ) -> Result<A, Failure>
     where
         Q: Clone,
         F: Future<Output = Answered<A>>,
     {
-        let admin = self.admin().await?;
-        let status = match call(admin, Request::new(request.clone())).await {
+        let channel = self.channel().await?;
+        let status = match call(channel, Request::new(request.clone())).await {
             Ok(answer) => return Ok(answer.into_inner()),
             Err(status) => status,
         };
@@ -135,8 +162,8 @@ impl Client {
         }
         self.endpoints = elsewhere;
         self.open = None;
-        let admin = self.admin().await?;
-        let answer = call(admin, Request::new(request))
+        let channel = self.channel().await?;
+        let answer = call(channel, Request::new(request))
             .await
             .map_err(|status| Failure::of(&status))?;
         Ok(answer.into_inner())
@@ -148,17 +175,26 @@ impl Client {
         self.endpoints.clone_from(&self.given);
     }
 
-    async fn admin(&mut self) -> Result<AdminClient<Channel>, Failure> {
-        if let Some(admin) = &self.open {
-            return Ok(admin.clone());
+    /// Whom the credentials trust, in DER.
+    pub(super) fn anchors(&self) -> impl Iterator<Item = &[u8]> {
+        self.anchors.iter().map(Vec::as_slice)
+    }
+
+    /// The credentials' names of the cluster.
+    pub(super) fn expected(&self) -> &Expected {
+        &self.expected
+    }
+
+    async fn channel(&mut self) -> Result<Channel, Failure> {
+        if let Some(channel) = &self.open {
+            return Ok(channel.clone());
         }
         let mut tried = Vec::new();
         for endpoint in &self.endpoints {
             match self.dialer.connect(endpoint).await {
                 Ok(channel) => {
-                    let admin = AdminClient::new(channel).max_decoding_message_size(ANSWER);
-                    self.open = Some(admin.clone());
-                    return Ok(admin);
+                    self.open = Some(channel.clone());
+                    return Ok(channel);
                 }
                 Err(error) => tried.push(chain(&error)),
             }
@@ -175,7 +211,8 @@ impl Client {
     }
 }
 
-fn credentials_path(connection: &Connection) -> Result<PathBuf, Failure> {
+/// Where a person's credentials are, or are to be.
+pub(crate) fn credentials_path(connection: &Connection) -> Result<PathBuf, Failure> {
     if let Some(path) = &connection.credentials {
         return Ok(path.clone());
     }
@@ -197,7 +234,7 @@ fn unusable(path: &Path, error: &CredentialsError) -> Failure {
             Failure::Usage(format!(
                 "there are no credentials at {0}\n  `smartscale-coordinator init` writes the first ones \
                  (credentials.toml): copy that file to {0}, or name it\n  with --credentials FILE or \
-                 SMARTSCALE_CREDENTIALS.",
+                 SMARTSCALE_CREDENTIALS. Others get theirs with `smartscale login`.",
                 path.display()
             ))
         }

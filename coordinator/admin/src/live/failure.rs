@@ -20,8 +20,8 @@ impl Failure {
         match status.code() {
             Code::InvalidArgument | Code::OutOfRange => Self::Usage(said.to_owned()),
             Code::PermissionDenied => Self::Failed(format!(
-                "refused: {said}\n  Your credentials do not allow this; `operator` may act, `viewer` may only read.\n  \
-                 An administrator hands out others with `smartscale-coordinator credentials`."
+                "refused: {said}\n  Your credentials do not allow this; `operator` may act, `viewer` may only read, `admin` \
+                 may hand out identities.\n  An administrator hands out others with `smartscale identity issue`."
             )),
             Code::Unauthenticated => Self::Failed(format!(
                 "refused: {said}\n  The credentials were not accepted: they may belong to another cluster."
@@ -37,7 +37,7 @@ impl Failure {
     }
 
     /// Tells the person and gives the exit code.
-    pub(super) fn report(&self) -> ExitCode {
+    pub(crate) fn report(&self) -> ExitCode {
         let (Self::Usage(message) | Self::Failed(message)) = self;
         eprintln!("error: {message}");
         match self {
@@ -48,7 +48,7 @@ impl Failure {
 }
 
 /// An error with all that caused it.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

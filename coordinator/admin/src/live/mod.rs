@@ -5,8 +5,10 @@
 //!                       └─ Failure ─▶ stderr, with the way out; exit code 1 or 2
 //! ```
 
+mod audit;
 mod client;
 mod failure;
+mod identity;
 mod render;
 mod show;
 mod snapshot;
@@ -14,10 +16,18 @@ mod table;
 
 use std::{io::Write as _, process::ExitCode, time::Duration};
 
-use smartscale_proto::{time::duration_to_wire, v1};
+use smartscale_proto::{
+    time::{duration_to_wire, from_wire},
+    v1,
+};
 use tonic::{Code, Status, Streaming};
 
-use self::{client::Client, failure::Failure, render::Answer};
+use self::{client::Client, render::Answer};
+pub(crate) use self::{
+    client::credentials_path,
+    failure::{Failure, chain},
+    identity::read_text,
+};
 use crate::{
     cli::{Connection, Format, Live, OnTimeout},
     plan::Output,
@@ -82,6 +92,8 @@ async fn execute(connection: &Connection, command: Live) -> Result<(), Failure> 
             &client.ask(v1::ListBlockersRequest {}, Client::blockers).await?,
         ),
         Live::Watch(format) => watch(&mut client, format).await,
+        Live::Identity(command) => identity::execute(&mut client, command).await,
+        Live::Audit(command) => audit::execute(&mut client, command).await,
         Live::Snapshot { folder } => {
             let files = client.ask(v1::SnapshotRequest {}, Client::snapshot).await?;
             say(&snapshot::write(&folder, &files)?)
@@ -91,6 +103,7 @@ async fn execute(connection: &Connection, command: Live) -> Result<(), Failure> 
             timeout,
             on_timeout,
             reason,
+            cancel,
             format,
         } => {
             let on_timeout = match on_timeout {
@@ -104,6 +117,7 @@ async fn execute(connection: &Connection, command: Live) -> Result<(), Failure> 
                 timeout,
                 on_timeout: on_timeout.into(),
                 reason,
+                cancel,
             };
             print(format, &client.ask(request, Client::drain).await?)
         }
@@ -136,9 +150,18 @@ async fn execute(connection: &Connection, command: Live) -> Result<(), Failure> 
             };
             print(format, &client.ask(request, Client::pause).await?)
         }
-        Live::Resume => {
-            client.ask(v1::ResumeRequest {}, Client::resume).await?;
-            say("scaling goes on")
+        Live::Resume { lift_brakes } => {
+            let request = v1::ResumeRequest {
+                lift_brakes: wire(lift_brakes),
+            };
+            let response = client.ask(request, Client::resume).await?;
+            match response
+                .brakes_lifted_until
+                .and_then(|until| from_wire(&until).ok())
+            {
+                Some(until) => say(&format!("scaling goes on; brakes are lifted until {until:.0}")),
+                None => say("scaling goes on"),
+            }
         }
         Live::Scale {
             to,
@@ -229,7 +252,7 @@ fn print<A: Answer>(format: Format, answer: &A) -> Result<(), Failure> {
 }
 
 /// Prints to stdout. A reader that has left (`| head`) is no failure.
-fn say(text: &str) -> Result<(), Failure> {
+pub(crate) fn say(text: &str) -> Result<(), Failure> {
     match writeln!(std::io::stdout().lock(), "{text}") {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => Err(Failure::Failed(format!("stdout cannot be written: {error}"))),

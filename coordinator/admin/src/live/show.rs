@@ -15,9 +15,9 @@ use super::{
     table::{WIDTH, table, wrapped, wrapped_within},
 };
 
-type Time = Option<prost_types::Timestamp>;
+pub(super) type Time = Option<prost_types::Timestamp>;
 
-fn read(time: &Time) -> Option<Timestamp> {
+pub(super) fn read(time: &Time) -> Option<Timestamp> {
     time.as_ref().and_then(|time| from_wire(time).ok())
 }
 
@@ -27,7 +27,7 @@ fn ago(time: &Time) -> String {
 }
 
 /// How long until then, in one unit.
-fn left(time: Timestamp) -> String {
+pub(super) fn left(time: Timestamp) -> String {
     span(age(Timestamp::now(), time))
 }
 
@@ -44,7 +44,7 @@ fn percent(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}%"))
 }
 
-fn or_dash(text: &str) -> String {
+pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() {
         "-".to_owned()
     } else {
@@ -172,12 +172,23 @@ impl Answer for ListNodesResponse {
 
     fn table(&self) -> String {
         let rows: Vec<_> = self.nodes.iter().map(node_row).collect();
-        table(
+        let mut whole = table(
             &[
                 "NODE", "POOL", "TYPE", "STATE", "AGE", "PODS", "CPU", "MEM", "KEPT BY",
             ],
             &rows,
-        )
+        );
+        let drifted = self.nodes.iter().filter(|node| !node.drift.is_empty());
+        let drifted = drifted.map(|node| format!("{} has drifted: {}", node.name, node.drift));
+        let notes: Vec<String> = drifted.chain(self.notes.iter().cloned()).collect();
+        if !notes.is_empty() {
+            whole.push('\n');
+        }
+        for note in notes {
+            whole.push('\n');
+            whole.push_str(&hanging(&note, 0));
+        }
+        whole
     }
 }
 
@@ -185,6 +196,13 @@ fn node_row(node: &NodeView) -> Vec<String> {
     let mut state = node.state.clone();
     if node.cordoned && state == "ready" {
         state = "cordoned".to_owned();
+    }
+    // While it is at work, what EC2 announced of it is the news.
+    if let Some(notice) = node.notices.first().filter(|_| state == "ready") {
+        state = match notice.kind.as_str() {
+            "spot_interruption" => "interrupted".to_owned(),
+            other => other.to_owned(),
+        };
     }
     let spot = if node.market == "spot" { "*" } else { "" };
     vec![
@@ -399,7 +417,7 @@ pub(super) fn event(event: &WatchResponse) -> String {
 
 #[cfg(test)]
 mod tests {
-    use smartscale_proto::v1::{BlockerView, SourceState};
+    use smartscale_proto::v1::{BlockerView, NoticeView, SourceState};
 
     use super::*;
 
@@ -445,11 +463,37 @@ mod tests {
                 code: "NotUnneededLongEnough".to_owned(),
                 ..Blocker::default()
             }],
+            drift: "it was launched from version 3 of template lt-0123456789abcdef0, and launches use \
+                    version 4"
+                .to_owned(),
             ..NodeView::default()
         };
-        let nodes = ListNodesResponse { nodes: vec![node] };
+        let announced = |kind: &str| NodeView {
+            state: "ready".to_owned(),
+            notices: vec![NoticeView {
+                kind: kind.to_owned(),
+                ..NoticeView::default()
+            }],
+            ..node.clone()
+        };
+        let announced = ["spot_interruption", "rebalance", "maintenance"].map(announced);
+        let unused = "launch template old-workers (lt-0fedcba9876543210): no pool and no node uses it";
+        let nodes = ListNodesResponse {
+            nodes: [vec![node], announced.to_vec()].concat(),
+            notes: vec![unused.to_owned()],
+        };
+        for word in ["terminating", "interrupted", "rebalance", "maintenance"] {
+            assert!(nodes.table().contains(word), "{}", nodes.table());
+        }
         for text in [blockers.table(), nodes.table()] {
             assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         }
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let shown = words(&nodes.table());
+        assert!(
+            shown.contains("i-0123456789abcdef0 has drifted: it was"),
+            "{shown}"
+        );
+        assert!(shown.contains(&words(unused)), "{shown}");
     }
 }

@@ -332,6 +332,7 @@ fn node(page: &mut Page, answer: &NodeAnswer) {
         let how = match how {
             RemovalReason::Empty => "go as empty",
             RemovalReason::Underutilised => "be drained",
+            RemovalReason::Replaced if answer.due.is_some() => "be replaced by another",
             RemovalReason::Replaced => "be replaced by a cheaper one",
         };
         page.line(

@@ -144,7 +144,7 @@ fn removals(page: &mut Page, removals: &[Removal]) {
             &format!(
                 "{}: {}, {} an hour, {moves} to move",
                 removal.node,
-                word(removal.reason),
+                word(removal),
                 hourly(removal.saves_per_hour)
             ),
         );
@@ -168,15 +168,24 @@ fn net(page: &mut Page, plan: &Plan) {
     }
     let costs: f64 = plan.launch.iter().map(|launch| launch.price_per_hour).sum();
     let saves: f64 = plan.remove.iter().map(|removal| removal.saves_per_hour).sum();
-    page.heading(&format!("Together that saves {}", money(saves - costs)));
+    if saves < costs {
+        page.heading(&format!("Together that costs {}", money(costs - saves)));
+    } else {
+        page.heading(&format!("Together that saves {}", money(saves - costs)));
+    }
 }
 
 /// What is done with a node, as people say it.
-fn word(reason: RemovalReason) -> &'static str {
-    match reason {
+fn word(removal: &Removal) -> String {
+    let word = match removal.reason {
         RemovalReason::Empty => "empty",
         RemovalReason::Underutilised => "its pods fit elsewhere",
+        RemovalReason::Replaced if removal.due.is_some() => "replaced by another",
         RemovalReason::Replaced => "replaced by a cheaper one",
+    };
+    match removal.due {
+        Some(due) => format!("{}, {word}", due.clause()),
+        None => word.to_owned(),
     }
 }
 
@@ -204,7 +213,7 @@ fn pending(page: &mut Page, plan: &Plan) {
 
 fn holds(page: &mut Page, plan: &Plan) {
     // Beside a launch only its own limit is news: that nothing goes at the same time goes without saying.
-    let news = |hold: &&Hold| plan.launch.is_empty() || **hold == Hold::AtMax;
+    let news = |hold: &&Hold| plan.launch.is_empty() || hold.bounds_launches();
     let holds: Vec<&Hold> = plan.held_by.iter().filter(news).collect();
     if holds.is_empty() {
         return;
@@ -227,6 +236,9 @@ pub(super) fn hold_words(hold: Hold) -> &'static str {
         Hold::OperationInProgress => "an operation is under way, so nothing else is begun",
         Hold::Paused => "scaling is paused",
         Hold::PendingPods => "pods wait that some node can take, so nothing is removed",
+        Hold::Freeze => "a freeze window of the policy stops something ([[freeze]])",
+        Hold::LaunchRate => "the launches of an hour are used up (limits.max_launches_per_hour)",
+        Hold::Spending => "what nodes may cost in an hour is used up (limits.max_usd_per_hour)",
     }
 }
 

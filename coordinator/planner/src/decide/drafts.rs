@@ -21,7 +21,7 @@ use super::{
 use crate::{
     Policy,
     model::{Market, Resources},
-    placement::{Host, Profile, QuickMap, World},
+    placement::{Host, Profile, QuickMap, QuickSet, World},
 };
 
 /// A node to be launched: so many pods of each lot.
@@ -260,7 +260,8 @@ impl<'d, 'o, 'a> Drafting<'d, 'o, 'a> {
         Some((seed, pods as f64))
     }
 
-    /// The best node around the seed, over pools, and in each the zone with the fewest nodes.
+    /// The best node around the seed, over pools, and in each over the zones with the fewest nodes of those that cost the
+    /// same.
     fn best(
         &mut self,
         seed: usize,
@@ -282,28 +283,31 @@ impl<'d, 'o, 'a> Drafting<'d, 'o, 'a> {
                 let zone = &self.offerings[self.lots.cells[cell].offerings[0]].zone;
                 count.zones.get(zone).copied().unwrap_or(0)
             };
-            let cell = (0..self.lots.cells.len())
+            let mut cells: Vec<usize> = (0..self.lots.cells.len())
                 .filter(|cell| self.lots.cells[*cell].pool == index && may_go(lot, *cell))
-                .min_by_key(|cell| nodes(*cell));
-            let Some(cell) = cell else { continue };
+                .collect();
+            cells.sort_by_key(|cell| nodes(*cell));
+            let mut seen = QuickSet::default();
+            cells.retain(|cell| seen.insert(self.lots.cells[*cell].prices));
             for market in count.markets(pool) {
-                let candidates = self.candidates(seed, cell, market, most, worth);
                 let mut found = false;
-                for offering in candidates {
-                    let Some(filled) = self.fill(cell, offering, seed, style.balance) else {
-                        continue;
-                    };
-                    found = true;
-                    let ratio = (self.offerings[filled.offering].price + style.per_node) / filled.worth;
-                    let better = best.as_ref().is_none_or(|(_, other, least)| {
-                        if (ratio - least).abs() > 1e-9 * least.abs() {
-                            ratio < *least
-                        } else {
-                            filled.worth > other.worth
+                for cell in &cells {
+                    for offering in self.candidates(seed, *cell, market, most, worth) {
+                        let Some(filled) = self.fill(*cell, offering, seed, style.balance) else {
+                            continue;
+                        };
+                        found = true;
+                        let ratio = (self.offerings[filled.offering].price + style.per_node) / filled.worth;
+                        let better = best.as_ref().is_none_or(|(_, other, least)| {
+                            if (ratio - least).abs() > 1e-9 * least.abs() {
+                                ratio < *least
+                            } else {
+                                filled.worth > other.worth
+                            }
+                        });
+                        if better {
+                            best = Some((*cell, filled, ratio));
                         }
-                    });
-                    if better {
-                        best = Some((cell, filled, ratio));
                     }
                 }
                 // Without an offering of the wanted market the other allowed one is used.

@@ -7,7 +7,7 @@
 use super::{
     Context,
     removals::Left,
-    replacements::{Leaver, Replacement},
+    replacements::{Leaver, Replacement, Terms},
     verdicts::{Verdict, try_all},
 };
 use crate::{
@@ -47,7 +47,9 @@ impl<'a> Context<'a> {
         verdicts: &mut [Verdict<'a>],
         left: &Left,
     ) -> Option<Joint<'a>> {
-        let goes = |verdict: &Verdict<'_>| verdict.unneeded && verdict.replacement.is_none();
+        let goes = |verdict: &Verdict<'_>| {
+            verdict.unneeded && (verdict.replacement.is_none() || verdict.due.is_some())
+        };
         if left.drains < 2 || verdicts.iter().any(goes) {
             return None;
         }
@@ -120,7 +122,7 @@ impl<'a> Context<'a> {
         let hosts: Vec<usize> = leavers.iter().map(|leaver| leaver.host).collect();
         let movers: Vec<&'a Pod> = leavers.iter().flat_map(|leaver| leaver.movers).copied().collect();
         let (_, stuck) = try_all(world, &hosts, &movers);
-        let replacement = self.replacement(world, &leavers, &stuck)?;
+        let replacement = self.replacement(world, &leavers, &stuck, Terms::Saving)?;
         let price: f64 = leavers
             .iter()
             .filter_map(|leaver| self.policy.price_of(leaver.node))

@@ -13,7 +13,7 @@ use crate::{
     Destination, Hold, Launch, Placement,
     model::{InstanceType, Pod},
     placement::{Host, Place, World},
-    policy::TypeSpec,
+    policy::{Price, TypeSpec},
 };
 
 /// `instance_types` of a launch holds no more.
@@ -28,8 +28,10 @@ pub(crate) struct Outcome<'a> {
     pub(crate) held: Vec<&'a Pod>,
     /// Pods without any.
     pub(crate) left: Vec<&'a Pod>,
-    /// `max_step` is used up.
+    /// `max_step` or the launches of an hour are used up.
     pub(crate) out_of_steps: bool,
+    /// What may be spent in an hour is.
+    pub(crate) too_dear: bool,
     /// Counts with the launches.
     pub(crate) room: Room,
 }
@@ -49,6 +51,7 @@ impl<'a> Context<'a> {
             0 => usize::MAX,
             step => step as usize,
         };
+        let step = step.min(self.brakes.nodes);
         let mut room = Room {
             nodes: below_max.min(step),
             pools: self.counts.clone(),
@@ -58,6 +61,7 @@ impl<'a> Context<'a> {
         } else {
             packing::best(world, &self.offerings, self.policy, unplaced, &room)
         };
+        let (packing, mut too_dear) = self.affordable(world, packing, unplaced, &room);
         let Packing {
             nodes,
             elsewhere,
@@ -74,7 +78,7 @@ impl<'a> Context<'a> {
             nodes: Vec::new(),
         };
         let mut held = Vec::new();
-        if self.frozen {
+        if self.brakes.launches {
             // Those that would go to older nodes could do so only because of others on new ones.
             held.extend(order.iter().map(|(pod, _)| *pod));
         } else {
@@ -84,7 +88,7 @@ impl<'a> Context<'a> {
             }
         }
         let first = world.hosts.len();
-        for (node, types) in nodes.iter().zip(types).filter(|_| !self.frozen) {
+        for (node, types) in nodes.iter().zip(types).filter(|_| !self.brakes.launches) {
             let offering = &self.offerings[node.offering];
             self.count(&mut room, offering);
             let mut host = super::offerings::named(&offering.host, &format!("launch[{}]", launches.len()));
@@ -99,15 +103,11 @@ impl<'a> Context<'a> {
             launches.push(self.element(offering, types.iter(), &node.pods));
         }
         let for_pods = launches.len();
-        if !self.frozen {
-            self.keep_headroom(world, &mut room, &mut launches);
-        }
         let mut out_of_steps = nodes.len() >= step;
-        if !self.frozen {
-            let mut limited = Limits {
-                at_max: false,
-                out_of_steps: false,
-            };
+        let mut rated = out_of_steps && !left.is_empty();
+        if !self.brakes.launches {
+            self.keep_headroom(world, &mut room, &mut launches);
+            let mut limited = Limits::default();
             self.fill_minimums(world, &mut room, &mut launches, &mut limited);
             if for_pods == 0 && self.averages.up() {
                 if self.cooldown_up {
@@ -120,6 +120,14 @@ impl<'a> Context<'a> {
                 holds.insert(Hold::AtMax);
             }
             out_of_steps |= limited.out_of_steps;
+            rated |= limited.out_of_steps;
+            too_dear |= limited.too_dear;
+        }
+        if rated && self.brakes.rate_is_least(&self.policy.scale_up) {
+            holds.insert(Hold::LaunchRate);
+        }
+        if too_dear {
+            holds.insert(Hold::Spending);
         }
         if self.honour(world, &mut room, &mut places) {
             // Where some have gone there may be room for others.
@@ -139,8 +147,40 @@ impl<'a> Context<'a> {
             held,
             left,
             out_of_steps,
+            too_dear,
             room,
         }
+    }
+
+    /// The packing, or one of fewer nodes that `limits.max_usd_per_hour` allows; whether that bound was met.
+    fn affordable(
+        &self,
+        world: &mut World<'a>,
+        mut packing: Packing<'a>,
+        pods: &[&'a Pod],
+        room: &Room,
+    ) -> (Packing<'a>, bool) {
+        let mut room = room.clone();
+        let mut too_dear = false;
+        loop {
+            let mut spent = 0.0;
+            let affords = |node: &&PackedNode<'a>| {
+                spent += node.price;
+                spent <= self.brakes.usd + 1e-9
+            };
+            room.nodes = packing.nodes.iter().take_while(affords).count();
+            if room.nodes == packing.nodes.len() {
+                return (packing, too_dear);
+            }
+            too_dear = true;
+            packing = packing::best(world, &self.offerings, self.policy, pods, &room);
+        }
+    }
+
+    /// Whether `limits.max_usd_per_hour` leaves room for a node of the offering beside these launches.
+    pub(super) fn affords(&self, launches: &[Launch], offering: &Offering<'_>) -> bool {
+        let spent: f64 = launches.iter().map(|launch| launch.price_per_hour).sum();
+        spent + offering.price <= self.brakes.usd + 1e-9
     }
 
     /// Places those of the pods that some node takes now, again until none is placed: nodes launched for a minimum or for
@@ -223,6 +263,9 @@ impl<'a> Context<'a> {
         let packing = packing::best(world, &self.offerings, self.policy, &unplaced, room);
         for node in &packing.nodes {
             let offering = &self.offerings[node.offering];
+            if !self.affords(launches, offering) {
+                break;
+            }
             let types = self.types_for(world, node);
             self.count(room, offering);
             let mut host = super::offerings::named(&offering.host, &format!("launch[{}]", launches.len()));
@@ -248,12 +291,10 @@ impl<'a> Context<'a> {
         types: impl Iterator<Item = &'t InstanceType>,
         pods: &[&Pod],
     ) -> Launch {
-        let instance_types: Vec<InstanceType> = types.take(MOST_TYPES).cloned().collect();
+        let mut instance_types: Vec<InstanceType> = types.take(MOST_TYPES).cloned().collect();
+        self.sort_by_quote(offering, &mut instance_types);
         let pool = &self.policy.pools[offering.pool];
-        let first = instance_types
-            .first()
-            .and_then(|name| self.policy.types.get(name));
-        let price = first.and_then(|spec| pool.price(spec, &offering.zone, offering.market));
+        let quote = self.quote_for(offering, instance_types.first());
         let mut pods: Vec<_> = pods.iter().map(|pod| pod.key.clone()).collect();
         pods.sort();
         Launch {
@@ -261,9 +302,28 @@ impl<'a> Context<'a> {
             zone: offering.zone.clone(),
             market: offering.market,
             instance_types,
-            price_per_hour: price.unwrap_or(offering.price),
+            price_per_hour: quote.per_hour,
+            price_source: Some(quote.source),
+            price_age_seconds: quote.age_seconds(self.now),
             pods,
         }
+    }
+
+    /// Cheapest first by what they really cost where the offering is: they came in the order of what they are compared by.
+    pub(super) fn sort_by_quote(&self, offering: &Offering<'_>, types: &mut [InstanceType]) {
+        if offering.spec.differs_by_zone(offering.market) {
+            let price = |name: &InstanceType| self.quote_for(offering, Some(name)).per_hour;
+            types.sort_by(|a, b| price(a).total_cmp(&price(b)));
+        }
+    }
+
+    /// What a type costs where the offering is; without one, what the offering does.
+    pub(super) fn quote_for(&self, offering: &Offering<'_>, first: Option<&InstanceType>) -> Price {
+        let pool = &self.policy.pools[offering.pool];
+        let quote = first
+            .and_then(|name| self.policy.types.get(name))
+            .and_then(|spec| pool.quote(spec, &offering.zone, offering.market));
+        *quote.unwrap_or(&offering.quote)
     }
 
     pub(super) fn count(&self, room: &mut Room, offering: &Offering<'_>) {

@@ -4,6 +4,8 @@
 //! any node is thought of: every pod that they concern is given its cell, one after another, as if it were placed there.
 //! After that nodes can be filled without asking what is in other zones.
 
+use std::collections::BTreeMap;
+
 use super::{bound, offerings::Offering};
 use crate::{
     model::{Pod, Resources},
@@ -18,6 +20,8 @@ pub(super) struct Cell<'o, 'a> {
     pub(super) offerings: Vec<usize>,
     /// Any of their nodes, for what all have alike.
     sample: &'o Host<'a>,
+    /// A number that cells of the same pool share in which all that has a price for each zone costs the same.
+    pub(super) prices: usize,
     /// All of its nodes are of one kind and carry the same DaemonSets' pods: a lot that one may take, all may.
     pub(super) uniform: bool,
 }
@@ -210,6 +214,7 @@ fn cells<'o, 'a>(offerings: &'o [Offering<'a>], usable: &[usize]) -> Vec<Cell<'o
             None => cells.push(Cell {
                 pool: offering.pool,
                 offerings: vec![*index],
+                prices: 0,
                 sample: &offering.host,
                 uniform: true,
             }),
@@ -220,5 +225,19 @@ fn cells<'o, 'a>(offerings: &'o [Offering<'a>], usable: &[usize]) -> Vec<Cell<'o
         let zone = |cell: &Cell<'_, '_>| &offerings[cell.offerings[0]].zone;
         a.pool.cmp(&b.pool).then_with(|| zone(a).cmp(zone(b)))
     });
+    let costs = |cell: &Cell<'_, '_>| {
+        let of_cell = cell.offerings.iter().map(|index| &offerings[*index]);
+        let mut costs: Vec<(&str, u64)> = of_cell
+            .filter(|offering| offering.spec.differs_by_zone(offering.market))
+            .map(|offering| (offering.spec.name.as_str(), offering.price.to_bits()))
+            .collect();
+        costs.sort_unstable();
+        (cell.pool, costs)
+    };
+    let mut known = BTreeMap::new();
+    for cell in &mut cells {
+        let next = known.len();
+        cell.prices = *known.entry(costs(cell)).or_insert(next);
+    }
     cells
 }

@@ -7,9 +7,11 @@
 //! ```
 
 mod bound;
+mod brakes;
 mod budgets;
 mod company;
 mod drafts;
+mod due;
 mod headroom;
 mod honour;
 mod joint;
@@ -23,6 +25,7 @@ mod podless;
 mod preemption;
 mod removals;
 mod replacements;
+mod reserved;
 mod rules;
 mod summary;
 mod verdicts;
@@ -36,9 +39,10 @@ use crate::{
     Action, Hold, Plan, Pods, Policy, Rule, RuleName, Snapshot,
     model::{Pod, PoolName, SETTLING},
     placement::{Host, Known, QuickMap, World},
-    policy::{BurstableCpu, TypeSpec},
+    policy::{BurstableCpu, PriceSource, TypeSpec},
     snapshot::{Launching, State},
 };
+pub(crate) use brakes::{Brakes, launched};
 use budgets::Covering;
 pub(crate) use headroom::is_headroom;
 pub(crate) use launches::Outcome;
@@ -58,8 +62,7 @@ pub(crate) struct Context<'a> {
     counts: BTreeMap<PoolName, PoolCount>,
     covering: Covering,
     pub(crate) averages: Averages,
-    /// Nothing at all is done: an operation runs, or somebody paused.
-    pub(crate) frozen: bool,
+    pub(crate) brakes: Brakes,
     pub(crate) cooldown_up: bool,
     pub(crate) cooldown_down: bool,
 }
@@ -145,6 +148,7 @@ fn decide(
             world.push(host);
         }
     }
+    due::close(&mut world, policy, state, now);
     let context = Context {
         snapshot,
         policy,
@@ -154,7 +158,7 @@ fn decide(
         counts: offerings::counts(&world, policy, &launching),
         covering: Covering::new(&snapshot.cluster, &world.classes),
         averages: Averages::of(&snapshot.metrics, policy, now),
-        frozen: state.paused || state.scaling_in_progress,
+        brakes: Brakes::new(snapshot, policy, &launching, now),
         cooldown_up: state.last_scale_action == Some(Action::ScaleUp)
             && recent(state, policy.scale_up.cooldown, now),
         cooldown_down: state
@@ -198,6 +202,7 @@ impl<'a> Context<'a> {
             holds.insert(Hold::OperationInProgress);
         }
         holds.extend(self.averages.holds(self.asks_averages_below()));
+        holds.extend(self.brakes.holds());
 
         let waiting = self.waiting_pods(world);
         let mut others = waiting.clone();
@@ -308,7 +313,6 @@ impl<'a> Context<'a> {
         let mut assumptions = Vec::new();
         let assumed =
             |name: &crate::model::InstanceType| self.policy.types.get(name).is_some_and(|spec| spec.built_in);
-        let of_catalogue = |launch: &&crate::Launch| launch.instance_types.first().is_some_and(assumed);
         if plan
             .launch
             .iter()
@@ -319,12 +323,9 @@ impl<'a> Context<'a> {
                     .to_owned(),
             );
         }
-        if plan
-            .launch
-            .iter()
-            .filter(of_catalogue)
-            .any(|launch| launch.market == crate::model::Market::Spot)
-        {
+        if plan.launch.iter().any(|launch| {
+            launch.market == crate::model::Market::Spot && launch.price_source == Some(PriceSource::Catalogue)
+        }) {
             assumptions.push(
                 "spot prices of the built-in catalogue are assumed to be 35 % of the on-demand price"
                     .to_owned(),
@@ -350,10 +351,7 @@ impl<'a> Context<'a> {
                 types.extend(spec.map(AsRef::as_ref));
             }
         }
-        types.sort_by(|a, b| {
-            let price = a.on_demand_price.total_cmp(&b.on_demand_price);
-            price.then_with(|| a.name.cmp(&b.name))
-        });
+        types.sort_by(|a, b| a.by_price(b));
         types.dedup_by(|a, b| a.name == b.name);
         let counted = |spec: &&TypeSpec| {
             format!(

@@ -11,7 +11,7 @@ use crate::{
     Policy,
     model::{Labels, Market, Pod, PoolName, Resources, Taint, Zone, keys},
     placement::{DomainGroup, Host, Place, World},
-    policy::{Pool, TypeSpec},
+    policy::{Pool, Price, TypeSpec},
     snapshot::{Backoff, Launching, State},
 };
 
@@ -23,8 +23,10 @@ pub(crate) struct Offering<'a> {
     pub(crate) spec: Arc<TypeSpec>,
     pub(crate) zone: Zone,
     pub(crate) market: Market,
-    /// USD per hour.
+    /// USD per hour, as it is compared with others ([`even`]).
     pub(crate) price: f64,
+    /// What it really costs.
+    pub(crate) quote: Price,
     /// It failed lately, or its pool is stopped.
     pub(crate) backed_off: bool,
     /// A number that those of the same pool, zone and market share.
@@ -56,7 +58,7 @@ pub(super) fn all<'a>(
                 group += 1;
                 let of_group = Template::new(pool, zone, *market);
                 for spec in &pool.types {
-                    let Some(price) = pool.price(spec, zone, *market) else {
+                    let Some(quote) = pool.quote(spec, zone, *market) else {
                         continue;
                     };
                     let failed = |b: &Backoff| {
@@ -72,7 +74,8 @@ pub(super) fn all<'a>(
                         spec: Arc::clone(spec),
                         zone: zone.clone(),
                         market: *market,
-                        price,
+                        price: even(pool, spec, *market, quote),
+                        quote: *quote,
                         backed_off,
                         group,
                         siblings: Arc::default(),
@@ -94,6 +97,31 @@ pub(super) fn all<'a>(
     introduce_siblings(&mut offerings, group);
     mark_dominated(&mut offerings);
     offerings
+}
+
+/// Zones in which a type costs so much more than in its cheapest one count as equally cheap.
+const NEAR: f64 = 0.05;
+
+/// A price as it is compared: where the market has a price for each zone, those near the lowest are all taken as the
+/// dearest of them. Otherwise a price that moved by a thousandth would bring all nodes of a pool into one zone.
+fn even(pool: &Pool, spec: &TypeSpec, market: Market, quote: &Price) -> f64 {
+    if !spec.differs_by_zone(market) {
+        return quote.per_hour;
+    }
+    let in_zones = || {
+        let quotes = pool
+            .zones
+            .iter()
+            .filter_map(|zone| pool.quote(spec, zone, market));
+        quotes.map(|quote| quote.per_hour)
+    };
+    let near = in_zones().fold(f64::INFINITY, f64::min) * (1.0 + NEAR);
+    if quote.per_hour > near {
+        return quote.per_hour;
+    }
+    in_zones()
+        .filter(|price| *price <= near)
+        .fold(quote.per_hour, f64::max)
 }
 
 /// Tells each offering which others are of its group; groups are numbered up to `last`.

@@ -89,6 +89,12 @@ impl<'a> Context<'a> {
         full || nodes >= self.policy.limits.max_nodes as usize || !outcome.held.is_empty()
     }
 
+    /// Until when a freeze, and nothing else, stops launches.
+    fn launches_frozen(&self) -> Option<jiff::Timestamp> {
+        let freeze = self.brakes.launches && !self.brakes.stopped;
+        self.brakes.frozen_until.filter(|_| freeze)
+    }
+
     fn entry(&self, pod: &Pod, code: PendingCode) -> PendingPod {
         PendingPod {
             pod: pod.key.clone(),
@@ -134,6 +140,13 @@ impl<'a> Context<'a> {
             PendingCode::BackedOff => {
                 "every offering that could hold it failed lately and is not tried again yet".to_owned()
             }
+            PendingCode::MaxStep if self.brakes.rate_is_least(&self.policy.scale_up) => {
+                format!(
+                    "limits.max_launches_per_hour = {}, and within the last hour {} were launched",
+                    limits.max_launches_per_hour,
+                    super::launched(&self.snapshot.state, self.now)
+                )
+            }
             PendingCode::MaxStep => {
                 format!(
                     "this decision already launches scale_up.max_step = {} nodes",
@@ -146,7 +159,18 @@ impl<'a> Context<'a> {
                     limits.max_nodes
                 )
             }
-            PendingCode::Held => "a node would be launched for it, but nothing is launched now".to_owned(),
+            PendingCode::Held => match self.launches_frozen() {
+                Some(until) => {
+                    format!("a node would be launched for it, but a freeze holds until {until:.0}")
+                }
+                None if self.brakes.launches => {
+                    "a node would be launched for it, but nothing is launched now".to_owned()
+                }
+                None => format!(
+                    "a node would be launched for it, but limits.max_usd_per_hour = {} is used up",
+                    limits.max_usd_per_hour
+                ),
+            },
         }
     }
 

@@ -16,9 +16,11 @@ use crate::{
 type Amount = fn(&Resources) -> f64;
 
 /// Which limits were met.
+#[derive(Default)]
 pub(super) struct Limits {
     pub(super) at_max: bool,
     pub(super) out_of_steps: bool,
+    pub(super) too_dear: bool,
 }
 
 impl<'a> Context<'a> {
@@ -213,6 +215,10 @@ impl<'a> Context<'a> {
             return false;
         }
         let offering = &self.offerings[index];
+        if !self.affords(launches, offering) {
+            limited.too_dear = true;
+            return false;
+        }
         let allowed = |name: &InstanceType| {
             self.offerings.iter().any(|o| {
                 o.pool == offering.pool

@@ -14,8 +14,8 @@ use super::{
     verdicts::{BudgetsLeft, Verdict, move_all, no_place},
 };
 use crate::{
-    Blocker, BlockerCode, Destination, Hold, Launch, Move, NodeVerdict, Placement, Removal, RemovalReason,
-    drainability,
+    Blocker, BlockerCode, Destination, Due, Hold, Launch, Move, NodeVerdict, Placement, Removal,
+    RemovalReason, drainability,
     model::{Market, Node, NodeName, Pod, PoolName},
     placement::World,
     policy::Pool,
@@ -41,10 +41,41 @@ pub(super) struct Left {
     pub(super) pools: BTreeMap<PoolName, PoolLeft>,
     /// Our nodes that are not being deleted.
     pub(super) nodes: usize,
+    /// Our nodes that are.
+    leaving: usize,
     /// Allocatable of the Ready nodes that stay: CPU and memory.
     pub(super) capacity: (f64, f64),
     /// What is used of it, from the averages.
     used: Option<(f64, f64)>,
+}
+
+/// What may be removed in this decision.
+#[derive(Clone, Copy, Debug, Default)]
+struct Allowed {
+    /// What is not needed.
+    scale_down: bool,
+    /// What is to go although it is needed: neither averages nor a cooldown is asked.
+    due: bool,
+    /// What EC2 takes away soon: no freeze is asked either.
+    maintenance: bool,
+}
+
+impl Allowed {
+    fn braked(self, frozen: bool) -> Self {
+        Self {
+            scale_down: self.scale_down && !frozen,
+            due: self.due && !frozen,
+            ..self
+        }
+    }
+
+    fn remove(self, verdict: &Verdict<'_>) -> bool {
+        match verdict.due {
+            None => self.scale_down,
+            Some(Due::Maintenance) => self.maintenance,
+            Some(_) => self.due,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -62,8 +93,14 @@ impl<'a> Context<'a> {
         somebody_could: bool,
         holds: &mut BTreeSet<Hold>,
     ) -> Removals {
+        let mut destinations = self.reserve(world);
         let mut verdicts = self.verdicts(world);
+        // A place that somebody is on the way to stays.
+        for verdict in verdicts.iter_mut().filter(|v| destinations.contains(&v.host)) {
+            verdict.blockers.push(Blocker::of_node(BlockerCode::Budget));
+        }
         let mut left = self.left(&verdicts);
+        self.provide_for_due(world, &mut verdicts, &left);
         let joint = self.joint(world, &mut verdicts, &left);
         let unneeded_since: BTreeMap<NodeName, Timestamp> = verdicts
             .iter()
@@ -71,7 +108,8 @@ impl<'a> Context<'a> {
             .collect();
         let sustained =
             SignedDuration::try_from(self.policy.scale_down.sustained).unwrap_or(SignedDuration::MAX);
-        for verdict in verdicts.iter_mut().filter(|verdict| verdict.unneeded) {
+        let must_wait = |verdict: &&mut Verdict<'_>| verdict.unneeded && verdict.due.is_none();
+        for verdict in verdicts.iter_mut().filter(must_wait) {
             let since = unneeded_since
                 .get(&verdict.node.name)
                 .copied()
@@ -83,11 +121,11 @@ impl<'a> Context<'a> {
             }
         }
 
-        let allowed = self.may_remove(launches, somebody_could, holds);
+        let may = self.may_remove(launches, somebody_could, holds);
+        let may_remove = may.braked(self.brakes.removals);
         let order = self.order(world, &verdicts, &left);
         let mut remove = Vec::new();
         let mut placements = Vec::new();
-        let mut destinations: BTreeSet<usize> = BTreeSet::new();
         // Nodes that something of their own keeps still show what the minimum says to them.
         for verdict in verdicts.iter_mut().filter(|v| {
             v.pool.is_some() && !v.blockers.is_empty() && !v.node.being_deleted && v.replacement.is_none()
@@ -98,6 +136,7 @@ impl<'a> Context<'a> {
         }
         for index in order {
             let verdict = &verdicts[index];
+            let allowed = may_remove.remove(verdict);
             let mut blockers: Vec<Blocker> = self
                 .limits(verdict, &left)
                 .into_iter()
@@ -145,12 +184,22 @@ impl<'a> Context<'a> {
             placements.extend(self.placements(world, &moves, world.hosts.len()));
         }
         let joint = joint.as_ref();
+        let mut may_replace = may.braked(self.brakes.replacements);
+        if self.brakes.nodes == 0 {
+            let waits = |verdict: &Verdict<'_>| {
+                verdict.replacement.is_some() && verdict.blockers.is_empty() && may_replace.remove(verdict)
+            };
+            if verdicts.iter().any(waits) {
+                holds.insert(Hold::LaunchRate);
+            }
+            may_replace = Allowed::default();
+        }
         let launch = self.replace(
             world,
             &mut verdicts,
             joint,
             &left,
-            allowed,
+            may_replace,
             &mut remove,
             &mut placements,
         );
@@ -183,11 +232,11 @@ impl<'a> Context<'a> {
         verdicts: &mut [Verdict<'a>],
         joint: Option<&Joint<'a>>,
         left: &Left,
-        allowed: bool,
+        may: Allowed,
         remove: &mut Vec<Removal>,
         placements: &mut Vec<Placement>,
     ) -> Vec<Launch> {
-        let mut order: Vec<(f64, usize)> = Vec::new();
+        let mut order: Vec<(bool, f64, usize)> = Vec::new();
         for (index, verdict) in verdicts
             .iter()
             .enumerate()
@@ -200,24 +249,26 @@ impl<'a> Context<'a> {
             let moved = verdict.movers.len().max(1) as f64;
             let price = self.policy.price_of(verdict.node).unwrap_or(0.0);
             order.push((
+                verdict.due.is_some(),
                 (price - self.replaced(verdict, replacement).0.price_per_hour) / moved,
                 index,
             ));
         }
         order.sort_by(|a, b| {
-            b.0.total_cmp(&a.0)
-                .then_with(|| verdicts[a.1].node.name.cmp(&verdicts[b.1].node.name))
+            b.0.cmp(&a.0)
+                .then_with(|| b.1.total_cmp(&a.1))
+                .then_with(|| verdicts[a.2].node.name.cmp(&verdicts[b.2].node.name))
         });
         let mut launch = Vec::new();
         if let Some(joint) = joint.filter(|_| remove.is_empty()) {
-            let alone = order.first().map_or(0.0, |(saves, _)| *saves);
+            let alone = order.first().map_or(0.0, |(_, saves, _)| *saves);
             let ready = joint
                 .members
                 .iter()
                 .all(|index| verdicts[*index].blockers.is_empty());
             let limit = self.joint_limits(world, verdicts, joint, &mut left.clone());
             let comes_first = joint.saves_per_pod() > alone;
-            if allowed && ready && limit.is_none() && comes_first {
+            if may.scale_down && ready && limit.is_none() && comes_first {
                 for index in &joint.members {
                     let (launched, removal) = self.replaced(&verdicts[*index], &joint.replacement);
                     remove.push(removal);
@@ -236,9 +287,10 @@ impl<'a> Context<'a> {
             }
         }
         let gone: BTreeSet<NodeName> = remove.iter().map(|removal| removal.node.clone()).collect();
-        order.retain(|(_, index)| !gone.contains(&verdicts[*index].node.name));
-        for (_, index) in order {
+        order.retain(|(.., index)| !gone.contains(&verdicts[*index].node.name));
+        for (.., index) in order {
             let verdict = &verdicts[index];
+            let allowed = may.remove(verdict);
             let Some(replacement) = &verdict.replacement else {
                 continue;
             };
@@ -264,9 +316,9 @@ impl<'a> Context<'a> {
         launch
     }
 
-    /// Whether anything may be removed at all now; what holds it is said.
-    fn may_remove(&self, launches: &[Launch], somebody_could: bool, holds: &mut BTreeSet<Hold>) -> bool {
-        let mut held = self.frozen || self.averages.newest.is_none() || !launches.is_empty();
+    /// What may be removed now, freezes aside; what holds it is said.
+    fn may_remove(&self, launches: &[Launch], somebody_could: bool, holds: &mut BTreeSet<Hold>) -> Allowed {
+        let mut held = self.brakes.stopped || self.averages.newest.is_none() || !launches.is_empty();
         if somebody_could {
             holds.insert(Hold::PendingPods);
             held = true;
@@ -275,7 +327,11 @@ impl<'a> Context<'a> {
         if averages_allow && self.cooldown_down {
             holds.insert(Hold::CooldownDown);
         }
-        !held && averages_allow && !self.cooldown_down
+        Allowed {
+            scale_down: !held && averages_allow && !self.cooldown_down,
+            due: !held,
+            maintenance: !held,
+        }
     }
 
     fn left(&self, verdicts: &[Verdict<'a>]) -> Left {
@@ -315,6 +371,10 @@ impl<'a> Context<'a> {
             drains: policy.scale_down.max_parallel_drains as usize,
             empty: policy.scale_down.max_parallel_empty as usize,
             budgets: self.budgets_left(),
+            leaving: verdicts
+                .iter()
+                .filter(|verdict| verdict.pool.is_some() && verdict.node.being_deleted)
+                .count(),
             pools,
             nodes,
             capacity,
@@ -322,8 +382,8 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Unblocked nodes: empty first, then those within the disruption budgets, then by money per moved pod, then the
-    /// fuller zone, then by name.
+    /// Unblocked nodes: those that are due to go, then empty ones, then those within the disruption budgets, then by
+    /// money per moved pod, then the fuller zone, then by name.
     fn order(&self, world: &World<'a>, verdicts: &[Verdict<'a>], left: &Left) -> Vec<usize> {
         let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
         let zone = |verdict: &Verdict<'a>| verdict.node.label(crate::model::keys::ZONE).unwrap_or_default();
@@ -343,7 +403,7 @@ impl<'a> Context<'a> {
                 .iter()
                 .any(|(b, n)| left.budgets.get(b).is_some_and(|left| left < n));
             (
-                !verdict.movers.is_empty(),
+                (verdict.due.is_none(), !verdict.movers.is_empty()),
                 short,
                 per_pod,
                 zones.get(zone(verdict)).copied().unwrap_or(0),
@@ -418,10 +478,11 @@ impl<'a> Context<'a> {
         {
             codes.push(BlockerCode::AtMinNodes);
         }
-        let parallel = if verdict.movers.is_empty() {
-            left.empty
-        } else {
-            left.drains
+        let parallel = match verdict.due {
+            _ if verdict.movers.is_empty() => left.empty,
+            None => left.drains,
+            // No cooldown spaces these drains: those under way count.
+            Some(_) => left.drains.saturating_sub(left.leaving),
         };
         if parallel == 0 || of_pool.disruptions == 0 {
             codes.push(BlockerCode::Budget);
@@ -430,7 +491,7 @@ impl<'a> Context<'a> {
     }
 
     /// Whether what is used now would push those that stay above a scale-up threshold.
-    fn overloads(&self, verdict: &Verdict<'a>, left: &Left, comes: (f64, f64)) -> bool {
+    pub(super) fn overloads(&self, verdict: &Verdict<'a>, left: &Left, comes: (f64, f64)) -> bool {
         let (have_cpu, have_memory) = staying_capacity(verdict, left);
         // The last node's own daemons end with it: there is no work that anybody would have to take over.
         if verdict.movers.is_empty() && (have_cpu + comes.0).abs() < 1e-9 {
@@ -484,12 +545,21 @@ impl<'a> Context<'a> {
         } else {
             RemovalReason::Underutilised
         };
-        let saves_per_hour = self.policy.price_of(verdict.node).unwrap_or(0.0);
+        self.leaves(verdict, reason, moves)
+    }
+
+    /// The node goes, and with it what it costs.
+    pub(super) fn leaves(&self, verdict: &Verdict<'a>, reason: RemovalReason, moves: Vec<Move>) -> Removal {
+        let node = verdict.node;
+        let quote = self.policy.quote_of(node);
         Removal {
-            node: verdict.node.name.clone(),
+            node: node.name.clone(),
             reason,
             moves,
-            saves_per_hour,
+            saves_per_hour: quote.map_or(0.0, |price| price.per_hour),
+            saves_source: quote.map(|price| price.source),
+            saves_age_seconds: quote.and_then(|price| price.age_seconds(self.now)),
+            due: verdict.due,
         }
     }
 }

@@ -44,6 +44,15 @@ impl Replacement<'_> {
     }
 }
 
+/// What is asked of a replacement beside room for the pods.
+#[derive(Clone, Copy)]
+pub(super) enum Terms<'t> {
+    /// It saves `scale_down.min_saving_percent`.
+    Saving,
+    /// The node goes whatever it costs; `bears` says whether so much CPU and memory is enough for what is used.
+    AnyPrice { bears: &'t dyn Fn((f64, f64)) -> bool },
+}
+
 /// A node that is to be replaced.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Leaver<'n, 'a> {
@@ -61,6 +70,7 @@ impl<'a> Context<'a> {
         world: &mut World<'a>,
         leavers: &[Leaver<'_, 'a>],
         stuck: &[&'a Pod],
+        terms: Terms<'_>,
     ) -> Option<Replacement<'a>> {
         let policy = self.policy;
         let pool = policy.pool_of(leavers.first()?.node)?;
@@ -74,9 +84,16 @@ impl<'a> Context<'a> {
             .iter()
             .map(|leaver| policy.price_of(leaver.node))
             .collect();
-        let price: f64 = prices?.into_iter().sum();
+        let price: f64 = match prices {
+            Some(prices) => prices.into_iter().sum(),
+            None if matches!(terms, Terms::AnyPrice { .. }) => 0.0,
+            None => return None,
+        };
         let most = price * (1.0 - policy.scale_down.min_saving_percent.fraction());
-        let saves = |offered: f64| offered <= most + 1e-12 && offered < price - 1e-12;
+        let saves = |offered: f64| match terms {
+            Terms::Saving => offered <= most + 1e-12 && offered < price - 1e-12,
+            Terms::AnyPrice { .. } => true,
+        };
         for Leaver { node, .. } in leavers {
             count.nodes = count.nodes.saturating_sub(1);
             if node.market() != Some(Market::Spot) {
@@ -114,6 +131,10 @@ impl<'a> Context<'a> {
         stuck.iter().for_each(|pod| asked.add(&pod.requests));
         for offering in candidates {
             let new = &self.offerings[offering].host;
+            let room = (new.allocatable.cpu.as_f64(), new.allocatable.memory.as_f64());
+            if matches!(terms, Terms::AnyPrice { bears } if !bears(room)) {
+                continue;
+            }
             if new.allocatable.fits(&new.used, &asked).is_err()
                 || stuck.iter().any(|pod| world.check_alone(pod, new).is_err())
             {
@@ -167,18 +188,22 @@ impl<'a> Context<'a> {
     /// The launch and the removal.
     pub(crate) fn replaced(&self, verdict: &Verdict<'a>, replacement: &Replacement<'a>) -> (Launch, Removal) {
         let offering = &self.offerings[replacement.offering];
-        let names: Vec<InstanceType> = replacement
+        let mut names: Vec<InstanceType> = replacement
             .types
             .iter()
             .map(|(spec, _)| spec.name.clone())
             .take(super::launches::MOST_TYPES)
             .collect();
+        self.sort_by_quote(offering, &mut names);
+        let quote = self.quote_for(offering, names.first());
         let launch = Launch {
             pool: self.policy.pools[offering.pool].name.clone(),
             zone: offering.zone.clone(),
             market: offering.market,
             instance_types: names,
-            price_per_hour: self.price_of(replacement),
+            price_per_hour: quote.per_hour,
+            price_source: Some(quote.source),
+            price_age_seconds: quote.age_seconds(self.now),
             pods: Vec::new(),
         };
         let own = |pod: &PodKey| verdict.movers.iter().any(|mover| mover.key == *pod);
@@ -188,12 +213,6 @@ impl<'a> Context<'a> {
             .map(|Placement { pod, to }| Move { pod, to })
             .collect();
         moves.sort_by(|a, b| a.pod.cmp(&b.pod));
-        let removal = Removal {
-            node: verdict.node.name.clone(),
-            reason: RemovalReason::Replaced,
-            moves,
-            saves_per_hour: self.policy.price_of(verdict.node).unwrap_or(0.0),
-        };
-        (launch, removal)
+        (launch, self.leaves(verdict, RemovalReason::Replaced, moves))
     }
 }

@@ -20,6 +20,8 @@ pub(super) fn of(plan: &Plan) -> String {
                 value(rule.value),
                 rule.threshold
             )
+        } else if let Some(due) = plan.remove.iter().find_map(|removal| removal.due) {
+            format!(" in the place of one that {}", due.words())
         } else if plan.action == crate::Action::Replace {
             match plan.remove.len() {
                 0 | 1 => " in the place of a dearer one".to_owned(),
@@ -41,8 +43,22 @@ pub(super) fn of(plan: &Plan) -> String {
         } else {
             String::new()
         };
+        let due: Vec<_> = plan.remove.iter().filter_map(|removal| removal.due).collect();
+        let due = match due.first() {
+            Some(first) if plan.launch.is_empty() && due.iter().all(|one| one == first) => {
+                let of_all = due.len() == plan.remove.len();
+                let number = if of_all {
+                    String::new()
+                } else {
+                    format!(", {} of them", due.len())
+                };
+                format!("{number} that {}", first.words())
+            }
+            Some(_) if plan.launch.is_empty() => format!(" ({} of them due)", due.len()),
+            _ => String::new(),
+        };
         parts.push(format!(
-            "remove {}{moved} (saves {saves:.4} USD an hour)",
+            "remove {}{due}{moved} (saves {saves:.4} USD an hour)",
             count(plan.remove.len(), "node")
         ));
     }
@@ -59,7 +75,7 @@ pub(super) fn of(plan: &Plan) -> String {
     let holds: Vec<_> = plan
         .held_by
         .iter()
-        .filter(|h| plan.launch.is_empty() || **h == Hold::AtMax)
+        .filter(|hold| plan.launch.is_empty() || hold.bounds_launches())
         .collect();
     if !holds.is_empty() {
         let holds: Vec<_> = holds.into_iter().map(|hold| words(*hold)).collect();
@@ -89,5 +105,8 @@ fn words(hold: Hold) -> &'static str {
         Hold::OperationInProgress => "an operation in progress",
         Hold::Paused => "a pause",
         Hold::PendingPods => "pods that wait for a place",
+        Hold::Freeze => "a freeze",
+        Hold::LaunchRate => "the most launches of an hour",
+        Hold::Spending => "the most dollars of an hour",
     }
 }

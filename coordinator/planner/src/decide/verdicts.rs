@@ -7,11 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     Context,
     headroom::is_headroom,
-    replacements::{Leaver, Replacement},
+    replacements::{Leaver, Replacement, Terms},
     rules::node_usage,
 };
 use crate::{
-    Blocker, BlockerCode,
+    Blocker, BlockerCode, Due,
     drainability::{self, Evictability},
     model::{DisruptionBudget, Node, Pod},
     placement::{ClassId, Place, Refuge, Refuges, World},
@@ -34,6 +34,8 @@ pub(crate) struct Verdict<'a> {
     pub(crate) unneeded: bool,
     /// Its pods fit nowhere else, but on a cheaper node.
     pub(crate) replacement: Option<Replacement<'a>>,
+    /// Why it is to go, needed or not.
+    pub(crate) due: Option<Due>,
     /// It can go together with others, for which one node is launched ([`Joint`](super::joint::Joint)).
     pub(crate) goes_jointly: bool,
 }
@@ -148,8 +150,10 @@ impl<'a> Context<'a> {
         of_node(BlockerCode::BeingDeleted, node.being_deleted);
         let mut unneeded = false;
         let mut replacement = None;
+        let due = pool.and_then(|pool| self.due(node, &policy.pools[pool]));
         if ours {
-            of_node(BlockerCode::Utilised, self.is_utilised(world, host, node));
+            let is_utilised = due.is_none() && self.is_utilised(world, host, node);
+            of_node(BlockerCode::Utilised, is_utilised);
             if !node.being_deleted {
                 let stuck = without_place(world, refuges, host, &movers, &classes);
                 if !stuck.is_empty() && blockers.is_empty() {
@@ -158,7 +162,11 @@ impl<'a> Context<'a> {
                         node,
                         movers: &movers,
                     };
-                    replacement = self.replacement(world, &[leaver], &stuck);
+                    let terms = match due {
+                        None => Terms::Saving,
+                        Some(_) => Terms::AnyPrice { bears: &|_| true },
+                    };
+                    replacement = self.replacement(world, &[leaver], &stuck, terms);
                 }
                 if replacement.is_none() {
                     let stuck = stuck.into_iter().map(no_place);
@@ -167,10 +175,11 @@ impl<'a> Context<'a> {
             }
             unneeded = blockers.is_empty();
             let min_age = SignedDuration::try_from(policy.scale_down.min_age).unwrap_or(SignedDuration::MAX);
-            if node_usage(&self.snapshot.metrics, node.name.as_str(), now).is_none() {
+            let usage = node_usage(&self.snapshot.metrics, node.name.as_str(), now);
+            if due.is_none() && usage.is_none() {
                 blockers.push(Blocker::of_node(BlockerCode::UnknownUsage));
             }
-            if node.is_younger_than(min_age, now) {
+            if due.is_none() && node.is_younger_than(min_age, now) {
                 blockers.push(Blocker::of_node(BlockerCode::TooYoung));
             }
         }
@@ -183,6 +192,7 @@ impl<'a> Context<'a> {
             evicted,
             unneeded,
             replacement,
+            due,
             goes_jointly: false,
         }
     }

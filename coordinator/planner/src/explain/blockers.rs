@@ -343,7 +343,10 @@ impl<'a> Seen<'_, 'a> {
                 ));
             }
         }
-        if parts.is_empty() {
+        let mut nodes = self.context.snapshot.cluster.nodes.iter();
+        if parts.is_empty() && nodes.any(|node| node.being_deleted) {
+            "it has room that the pods of a node that goes already need".to_owned()
+        } else if parts.is_empty() {
             "a limit on disruption at once is used up".to_owned()
         } else {
             and(&parts)

@@ -120,11 +120,18 @@ pub struct RuleDifference {
 impl Difference {
     /// What is different in `new`. Ages and sources of figures, and the numbers of launches, are not looked at.
     pub fn of(old: &Plan, new: &Plan) -> Self {
-        let (removals_dropped, removals_added, removals_changed) =
-            by_key(&old.remove, &new.remove, |removal| removal.node.clone());
-        let (dropped, added, changed) = by_key(&old.pods.pending, &new.pods.pending, |pending| {
-            pending.pod.clone()
-        });
+        let (removals_dropped, removals_added, removals_changed) = by_key(
+            &old.remove,
+            &new.remove,
+            |removal| removal.node.clone(),
+            is_same_removal,
+        );
+        let (dropped, added, changed) = by_key(
+            &old.pods.pending,
+            &new.pods.pending,
+            |pending| pending.pod.clone(),
+            PartialEq::eq,
+        );
         let cost = |plan: &Plan| {
             let launches: f64 = plan.launch.iter().map(|launch| launch.price_per_hour).sum();
             let saves: f64 = plan.remove.iter().map(|removal| removal.saves_per_hour).sum();
@@ -166,14 +173,61 @@ impl Difference {
 /// Dropped, added and changed elements of two lists without doubles.
 type Sides<T> = (Vec<T>, Vec<T>, Vec<Change<T>>);
 
-fn by_key<T: Clone + PartialEq, K: Ord>(old: &[T], new: &[T], key: impl Fn(&T) -> K) -> Sides<T> {
+/// Whether two launches are the same, whoever said their price and when.
+fn is_same_launch(one: &Launch, other: &Launch) -> bool {
+    let Launch {
+        pool,
+        zone,
+        market,
+        instance_types,
+        price_per_hour,
+        price_source: _,
+        price_age_seconds: _,
+        pods,
+    } = one;
+    *pool == other.pool
+        && *zone == other.zone
+        && *market == other.market
+        && *instance_types == other.instance_types
+        && price_per_hour.to_bits() == other.price_per_hour.to_bits()
+        && *pods == other.pods
+}
+
+/// The same of removals.
+fn is_same_removal(one: &Removal, other: &Removal) -> bool {
+    let Removal {
+        node,
+        reason,
+        moves,
+        saves_per_hour,
+        saves_source: _,
+        saves_age_seconds: _,
+        due,
+    } = one;
+    *node == other.node
+        && *reason == other.reason
+        && *moves == other.moves
+        && saves_per_hour.to_bits() == other.saves_per_hour.to_bits()
+        && *due == other.due
+}
+
+fn by_key<T: Clone, K: Ord>(
+    old: &[T],
+    new: &[T],
+    key: impl Fn(&T) -> K,
+    is_same: impl Fn(&T, &T) -> bool,
+) -> Sides<T> {
     let known: BTreeMap<K, &T> = new.iter().map(|one| (key(one), one)).collect();
     let before: BTreeSet<K> = old.iter().map(&key).collect();
     let mut sides: Sides<T> = (Vec::new(), Vec::new(), Vec::new());
     for one in old {
         match known.get(&key(one)) {
             None => sides.0.push(one.clone()),
-            Some(now) => sides.2.extend(Change::of(one, now)),
+            Some(now) if is_same(one, now) => {}
+            Some(now) => sides.2.push(Change {
+                old: one.clone(),
+                new: (*now).clone(),
+            }),
         }
     }
     sides.1 = new
@@ -197,13 +251,15 @@ fn launches(old: &[Launch], new: &[Launch]) -> Launches {
     let mut left: Vec<&Launch> = new.iter().collect();
     let unmatched: Vec<&Launch> = old
         .iter()
-        .filter(|launch| match left.iter().position(|other| other == launch) {
-            Some(index) => {
-                left.remove(index);
-                false
-            }
-            None => true,
-        })
+        .filter(
+            |launch| match left.iter().position(|other| is_same_launch(other, launch)) {
+                Some(index) => {
+                    left.remove(index);
+                    false
+                }
+                None => true,
+            },
+        )
         .collect();
     let mut launches = Launches::default();
     for launch in unmatched {
@@ -292,6 +348,7 @@ mod tests {
     use crate::{
         PendingCode,
         model::{Market, PodKey},
+        policy::PriceSource,
     };
 
     fn launch(pods: &[&str]) -> Launch {
@@ -301,6 +358,8 @@ mod tests {
             market: Market::Spot,
             instance_types: vec!["t3.small".into()],
             price_per_hour: 0.01,
+            price_source: Some(PriceSource::Catalogue),
+            price_age_seconds: Some(60),
             pods: pods.iter().map(|name| PodKey::new("default", *name)).collect(),
         }
     }
@@ -320,6 +379,20 @@ mod tests {
             ..Plan::default()
         };
         assert!(Difference::of(&plan, &plan).same);
+    }
+
+    #[test]
+    fn a_price_that_another_said_or_that_is_older_makes_no_difference() {
+        let old = Plan {
+            launch: vec![launch(&["a"])],
+            ..Plan::default()
+        };
+        let mut new = old.clone();
+        new.launch[0].price_source = Some(PriceSource::SpotPriceHistory);
+        new.launch[0].price_age_seconds = Some(3);
+        assert!(Difference::of(&old, &new).same);
+        new.launch[0].price_per_hour = 0.02;
+        assert_eq!(Difference::of(&old, &new).launch.changed.len(), 1);
     }
 
     #[test]

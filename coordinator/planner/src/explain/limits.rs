@@ -6,7 +6,7 @@ use super::{
     Seen,
     words::{count, moment, span},
 };
-use crate::{PendingCode, model::Pod};
+use crate::{PendingCode, decide::launched, model::Pod};
 
 /// A limit on launches.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -113,12 +113,37 @@ impl Seen<'_, '_> {
                 format!("{ago}it does not apply to pods that no node under way can take"),
             );
         }
-        if context.frozen {
+        let of_all = &policy.limits;
+        if of_all.max_launches_per_hour > 0 {
             limit(
-                if context.snapshot.state.paused {
-                    "paused"
-                } else {
-                    "scaling_in_progress"
+                "limits.max_launches_per_hour",
+                is(PendingCode::MaxStep) && context.brakes.rate_is_least(&policy.scale_up),
+                format!(
+                    "{} of {} were launched within the last hour, {} by this plan",
+                    launched(&context.snapshot.state, context.now),
+                    of_all.max_launches_per_hour,
+                    self.outcome.launches.len()
+                ),
+            );
+        }
+        if of_all.max_usd_per_hour > 0.0 {
+            let spent = of_all.max_usd_per_hour - context.brakes.usd;
+            limit(
+                "limits.max_usd_per_hour",
+                is(PendingCode::Held) && self.outcome.too_dear,
+                format!(
+                    "nodes cost {spent:.4} of {} USD an hour before this plan",
+                    of_all.max_usd_per_hour
+                ),
+            );
+        }
+        if context.brakes.launches {
+            let state = &context.snapshot.state;
+            limit(
+                match () {
+                    () if state.paused => "paused",
+                    () if state.scaling_in_progress => "scaling_in_progress",
+                    () => "freeze",
                 },
                 is(PendingCode::Held),
                 "nothing is launched now".to_owned(),

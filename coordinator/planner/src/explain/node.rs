@@ -9,7 +9,7 @@ use super::{
     words::{self, count, dollars, moment, span},
 };
 use crate::{
-    Destination, Hold, RemovalReason,
+    Destination, Due, Hold, RemovalReason,
     decide::{Verdict, is_headroom, move_all, node_usage},
     model::{InstanceType, Market, NodeName, Pod, PodKey, PoolName, Zone},
     placement::{Place, World},
@@ -44,6 +44,9 @@ pub struct NodeAnswer {
     pub answer: String,
     /// What the plan does with it.
     pub fate: Fate,
+    /// Why it is to go, needed or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due: Option<Due>,
     /// How it would go, were nothing in the way; `None` where some pod has no place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub would_be: Option<RemovalReason>,
@@ -159,6 +162,8 @@ impl<'a> Seen<'_, 'a> {
                     .filter(|_| would_be == Some(RemovalReason::Replaced))
                     .unwrap_or(0.0)
         });
+        // Where it is due the saving is not what it is about, and there may be none.
+        let would_save_per_hour = would_save_per_hour.filter(|saves| verdict.due.is_none() || *saves > 0.0);
         let held = if fate == Fate::NotOurs || fate == Fate::Goes {
             Vec::new()
         } else {
@@ -181,6 +186,7 @@ impl<'a> Seen<'_, 'a> {
             }),
             answer: String::new(),
             fate,
+            due: verdict.due,
             would_be,
             would_save_per_hour,
             blockers,
@@ -243,6 +249,7 @@ impl<'a> Seen<'_, 'a> {
                     let new = matches!(to, Destination::Launch(_));
                     entry.detail = match removal {
                         Some(_) => format!("moves to {to}"),
+                        None if new && verdict.due.is_some() => "would move to a new node".to_owned(),
                         None if new => "would move to a new, cheaper node".to_owned(),
                         None => format!("would move to {to}"),
                     };
@@ -269,6 +276,20 @@ impl<'a> Seen<'_, 'a> {
         }
         all.sort_by(|a, b| a.pod.cmp(&b.pod));
         all
+    }
+
+    /// What a freeze keeps from being done to nodes.
+    fn frozen(&self) -> Option<String> {
+        let brakes = &self.context.brakes;
+        let until = moment(brakes.frozen_until?);
+        match (brakes.removals, brakes.replacements) {
+            (true, true) => Some(format!("a freeze holds until {until}")),
+            (true, false) => Some(format!(
+                "a freeze holds until {until}: nothing goes without a replacement"
+            )),
+            (false, true) => Some(format!("a freeze holds until {until}: nothing is replaced")),
+            (false, false) => None,
+        }
     }
 
     /// What holds every removal in this plan.
@@ -306,8 +327,17 @@ impl<'a> Seen<'_, 'a> {
                     plan.pods.placed,
                     plan.pods.pending.len()
                 ),
+                Hold::Freeze => match self.frozen() {
+                    Some(freeze) => freeze,
+                    None => continue,
+                },
                 // Said with the averages below, or of single nodes, or only about launches.
-                Hold::NotSustained | Hold::CooldownUp | Hold::AtMax | Hold::AtMin => continue,
+                Hold::NotSustained
+                | Hold::CooldownUp
+                | Hold::AtMax
+                | Hold::AtMin
+                | Hold::LaunchRate
+                | Hold::Spending => continue,
             };
             held.push(text);
         }
@@ -371,8 +401,13 @@ fn sentence(answer: &NodeAnswer) -> String {
     let how = match answer.would_be {
         Some(RemovalReason::Empty) => "empty",
         Some(RemovalReason::Underutilised) => "drained",
+        Some(RemovalReason::Replaced) if answer.due.is_some() => "replaced by another",
         Some(RemovalReason::Replaced) => "replaced by a cheaper one",
         None => "removed",
+    };
+    let how = match answer.due {
+        Some(due) => format!("{how}: {}", due.clause()),
+        None => how.to_owned(),
     };
     match answer.fate {
         Fate::NotOurs => "it is not ours: it takes pods and is never removed".to_owned(),

@@ -216,7 +216,7 @@ impl<'a> Seen<'_, 'a> {
                 instance_type: offering.spec.name.clone(),
                 zone: offering.zone.clone(),
                 market: offering.market,
-                price_per_hour: offering.price,
+                price_per_hour: offering.quote.per_hour,
             };
             asked.push((offer, answer));
         }

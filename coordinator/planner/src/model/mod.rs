@@ -40,9 +40,16 @@ pub mod keys {
     pub const MARKET: &str = "smartscale.io/market";
     /// The taint that a node carries until the coordinator has verified it.
     pub const UNVERIFIED: &str = "smartscale.io/unverified";
+    /// Annotation with which a node's own kubelet proves that it is on the machine that the node is named after.
+    pub const NONCE: &str = "smartscale.io/nonce";
     /// Annotation by which a drain, the agent's or the coordinator's, marks a cordon as its own; the value is its operation. A
     /// cordon without it is a person's, and is never lifted. Set and removed together with `spec.unschedulable`.
     pub const DRAINING: &str = "smartscale.io/draining";
+    /// Label of a Deployment that has more replicas than its users want, so that pods of a node that goes have their successors
+    /// first; the value is the operation.
+    pub const HANDING_OVER: &str = "smartscale.io/handing-over";
+    /// Annotation beside it: the replicas that are wanted, and how many were added (`4+1`).
+    pub const HANDED_REPLICAS: &str = "smartscale.io/handed-replicas";
     /// Keeps external load balancers from a node (KEP-1143); its presence counts, not its value, which is our operation.
     pub const NO_BALANCERS: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
     /// Taint of a node that is down for good: its pods are deleted and its volumes detached at once (KEP-2268).

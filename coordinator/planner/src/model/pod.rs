@@ -132,6 +132,8 @@ pub enum Phase {
 pub struct Deletion {
     /// When its grace ends (`metadata.deletionTimestamp`).
     pub at: Timestamp,
+    /// When it was told to go: that less the grace (`metadata.deletionGracePeriodSeconds`), where it is said.
+    pub since: Option<Timestamp>,
 }
 
 /// The controller that owns a pod.

@@ -256,6 +256,11 @@ impl<'a> World<'a> {
         dropped
     }
 
+    /// No pod is moved to this host.
+    pub(crate) fn close(&mut self, host: usize) {
+        self.hosts[host].is_destination = false;
+    }
+
     /// Thinks a host away with everything on it, or back.
     pub(crate) fn set_gone(&mut self, host: usize, gone: bool) {
         let host = &mut self.hosts[host];

@@ -8,13 +8,17 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::TypeSpec;
+use jiff::Timestamp;
+
+use super::{Price, PriceSource, SpotPrice, TypeSpec};
 use crate::model::{Bytes, MilliCpu, Percent};
 
 /// Of the nominal memory, a node reports this much as capacity.
-const MEMORY_FACTOR: f64 = 0.925;
+pub(super) const MEMORY_FACTOR: f64 = 0.925;
 /// Spot is assumed to cost this much of on demand.
 const SPOT_FACTOR: f64 = 0.35;
+/// When its prices were true: 2026-07-20 (`data/README.md`).
+const AS_OF: Timestamp = Timestamp::constant(1_784_505_600, 0);
 
 static TYPES: OnceLock<BTreeMap<&'static str, Arc<TypeSpec>>> = OnceLock::new();
 
@@ -34,6 +38,13 @@ pub(super) fn types() -> &'static BTreeMap<&'static str, Arc<TypeSpec>> {
             })
             .collect()
     })
+}
+
+/// What a node reports as capacity of such a nominal memory.
+pub(super) fn capacity(nominal: Bytes) -> Bytes {
+    #[allow(clippy::cast_possible_truncation, reason = "the memory of a machine")]
+    let bytes = (nominal.as_f64() * MEMORY_FACTOR).floor() as i64;
+    Bytes(bytes)
 }
 
 /// One row. Columns: name, vcpus, memory_mib, arch, gpus, gpu_name, local_storage_gb, current_generation, burstable,
@@ -58,13 +69,17 @@ fn parse(line: &str) -> Option<TypeSpec> {
         return None;
     };
     let gpus: i64 = gpus.parse().ok()?;
-    let on_demand_price: f64 = price.parse().ok()?;
-    #[allow(clippy::cast_possible_truncation, reason = "mebibytes of a machine")]
-    let memory = Bytes((memory.parse::<f64>().ok()? * MEMORY_FACTOR * f64::from(1 << 20)).floor() as i64);
+    let price_of = |per_hour| Price {
+        per_hour,
+        source: PriceSource::Catalogue,
+        at: Some(AS_OF),
+    };
+    let on_demand: f64 = price.parse().ok()?;
+    let nominal = Bytes(memory.parse::<i64>().ok()?.checked_mul(1 << 20)?);
     Some(TypeSpec {
         name: (*name).into(),
         cpu: MilliCpu(vcpus.parse::<i64>().ok()? * 1000),
-        memory,
+        memory: capacity(nominal),
         max_pods: None,
         arch: (*arch).into(),
         ephemeral_storage: None,
@@ -73,8 +88,12 @@ fn parse(line: &str) -> Option<TypeSpec> {
         } else {
             BTreeMap::new()
         },
-        on_demand_price,
-        spot_price: (*spot == "true").then_some((on_demand_price * SPOT_FACTOR * 1e6).round() / 1e6),
+        on_demand: price_of(on_demand),
+        spot: if *spot == "true" {
+            SpotPrice::Everywhere(price_of((on_demand * SPOT_FACTOR * 1e6).round() / 1e6))
+        } else {
+            SpotPrice::None
+        },
         zones: None,
         baseline_percent: Percent(baseline.parse().ok()?),
         built_in: true,
@@ -98,11 +117,18 @@ mod tests {
     fn a_small_burstable_type_is_as_published() {
         let spec = find("t3.small").unwrap();
         assert_eq!(
-            (spec.cpu, spec.on_demand_price, spec.baseline_percent),
+            (spec.cpu, spec.on_demand.per_hour, spec.baseline_percent),
             (MilliCpu(2000), 0.0208, Percent(20.0))
         );
         assert_eq!(spec.memory, Bytes(1_986_422_374));
-        assert_eq!(spec.spot_price, Some(0.00728));
-        assert!(find("t2.nano").unwrap().spot_price.is_none());
+        assert!(matches!(spec.spot, SpotPrice::Everywhere(price) if price.per_hour == 0.00728));
+        assert_eq!(find("t2.nano").unwrap().spot, SpotPrice::None);
+    }
+
+    #[test]
+    fn its_prices_are_of_the_day_that_the_files_description_names() {
+        let day = AS_OF.to_string();
+        let day = day.split('T').next().unwrap();
+        assert!(include_str!("../../data/README.md").contains(day), "{day}");
     }
 }

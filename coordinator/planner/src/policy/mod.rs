@@ -2,18 +2,29 @@
 //!
 //! ```text
 //! text ─▶ raw (serde, unknown keys fail) ─▶ validate ─▶ Policy
-//!                                              ▲
-//!                              catalogue (built-in EC2 types)
+//!                                              ▲            │ with_offers (what a cloud says)
+//!                              catalogue (built-in EC2 types) ▼
+//!                                                           Policy
 //! ```
 //!
 //! Every default of FORMATS §1 stands in `raw` as a value, with its unit in its type.
 
 mod catalogue;
+mod freeze;
+mod offers;
+mod price;
 mod raw;
+mod spec;
 mod validate;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+pub use self::{
+    freeze::{Freeze, Stop},
+    offers::{Nominal, Offers, Undescribed},
+    price::{Price, PriceSource, SpotPrice},
+    spec::TypeSpec,
+};
 use crate::{
     drainability::Strictness,
     model::{
@@ -37,6 +48,8 @@ pub struct Policy {
     pub drain: Drain,
     /// The forecast of demand.
     pub forecast: Forecast,
+    /// When something is not done.
+    pub freezes: Vec<Freeze>,
     /// Where nodes come from, in the order of the file.
     pub pools: Vec<Pool>,
     /// Prices and sizes of every type that a pool may use or the file describes.
@@ -44,12 +57,17 @@ pub struct Policy {
 }
 
 /// Bounds on the number of nodes of pools, launching ones included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Never fewer.
     pub min_nodes: u32,
     /// Never more.
     pub max_nodes: u32,
+    /// Most nodes launched within any hour, whatever for; 0 is no bound.
+    pub max_launches_per_hour: u32,
+    /// What the nodes may cost together, in USD per hour, each at the price of its type (a new one at that of the
+    /// cheapest that would do); 0 is no bound.
+    pub max_usd_per_hour: f64,
 }
 
 /// When nodes are added.
@@ -213,6 +231,37 @@ pub struct Pool {
     pub burstable_cpu: BurstableCpu,
     /// Room kept free in the pool.
     pub headroom: Headroom,
+    /// What is done about a node for which EC2 recommends to rebalance.
+    pub rebalance: OnNotice,
+    /// What is done about a node for which EC2 has scheduled maintenance.
+    pub maintenance: OnNotice,
+    /// A node is replaced from so long before its maintenance begins.
+    pub maintenance_lead: Duration,
+    /// What is done about a node that is not what a launch would be now.
+    pub drift: OnDrift,
+    /// What is done about a burstable node that is out of CPU credits.
+    pub throttled: OnDrift,
+    /// Older nodes are replaced; `None`: they may grow as old as they like.
+    pub max_age: Option<Duration>,
+}
+
+/// What is done about a node of another template, version or image than the pool launches now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDrift {
+    /// It is shown and nothing is done.
+    Report,
+    /// It is replaced, under the limits on disruption.
+    Replace,
+}
+
+/// What is done about a node that EC2 gave notice of. A spot interruption is not asked: its node goes in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnNotice {
+    /// The notice is shown and nothing is done.
+    Ignore,
+    /// The node is drained and replaced, under the limits on disruption.
+    Drain,
 }
 
 /// What the system keeps of a node for itself.
@@ -269,55 +318,6 @@ impl Kept {
     }
 }
 
-/// An instance type: what it has and what it costs.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TypeSpec {
-    /// Its name.
-    pub name: InstanceType,
-    /// What such a node reports as capacity.
-    pub cpu: MilliCpu,
-    /// What such a node reports as capacity.
-    pub memory: Bytes,
-    /// Its own bound on pods.
-    pub max_pods: Option<u32>,
-    /// `amd64` or `arm64`.
-    pub arch: Arc<str>,
-    /// Disk; `None` is not checked.
-    pub ephemeral_storage: Option<Bytes>,
-    /// Extended resources.
-    pub extended: BTreeMap<Arc<str>, i64>,
-    /// USD per hour.
-    pub on_demand_price: f64,
-    /// USD per hour; `None` is not offered as spot.
-    pub spot_price: Option<f64>,
-    /// Where it is offered; `None` is everywhere.
-    pub zones: Option<Vec<Zone>>,
-    /// What a burstable type may use of its CPU for ever; 100 elsewhere.
-    pub baseline_percent: Percent,
-    /// It comes from the built-in catalogue: its memory and spot price are assumptions.
-    pub built_in: bool,
-}
-
-impl TypeSpec {
-    /// Its price in a market; `None` where it is not offered.
-    pub fn price(&self, market: Market) -> Option<f64> {
-        match market {
-            Market::OnDemand => Some(self.on_demand_price),
-            Market::Spot => self.spot_price,
-        }
-    }
-
-    /// Whether its CPU cannot be used in full for ever.
-    pub fn is_burstable(&self) -> bool {
-        self.baseline_percent.0 < 100.0
-    }
-
-    /// Whether it can be bought in this zone at all.
-    pub fn is_offered_in(&self, zone: &Zone) -> bool {
-        self.zones.as_ref().is_none_or(|zones| zones.contains(zone))
-    }
-}
-
 impl Pool {
     /// What a node of this type offers to pods in this pool.
     pub fn allocatable(&self, spec: &TypeSpec) -> Resources {
@@ -338,14 +338,19 @@ impl Pool {
         }
     }
 
-    /// What a type costs here in a market, if it can be bought: the market must be allowed, the type offered, and spot
-    /// not dearer than on demand where both are allowed.
+    /// What a type costs here in a market, in USD per hour, if it can be bought: the market must be allowed, the type
+    /// offered, and spot not dearer than on demand where both are allowed.
     pub fn price(&self, spec: &TypeSpec, zone: &Zone, market: Market) -> Option<f64> {
+        self.quote(spec, zone, market).map(|price| price.per_hour)
+    }
+
+    /// The same with who said so.
+    pub fn quote<'s>(&self, spec: &'s TypeSpec, zone: &Zone, market: Market) -> Option<&'s Price> {
         if !self.markets.contains(&market) || !self.zones.contains(zone) || !spec.is_offered_in(zone) {
             return None;
         }
-        let price = spec.price(market)?;
-        let too_dear = market == Market::Spot && price > spec.on_demand_price;
+        let price = spec.price(zone, market)?;
+        let too_dear = market == Market::Spot && price.per_hour > spec.on_demand.per_hour;
         (!too_dear).then_some(price)
     }
 
@@ -424,13 +429,20 @@ impl Policy {
             .filter(|_| !node.is_control_plane())
     }
 
-    /// What a node costs per hour, if its type is known. A node without a market label counts as on demand.
+    /// What a node costs per hour, in USD, if its type is known. A node without a market label counts as on demand.
     pub fn price_of(&self, node: &Node) -> Option<f64> {
+        self.quote_of(node).map(|price| price.per_hour)
+    }
+
+    /// The same with who said so.
+    pub fn quote_of(&self, node: &Node) -> Option<&Price> {
         let name = node.label(crate::model::keys::INSTANCE_TYPE)?;
-        let market = node.market().unwrap_or(Market::OnDemand);
-        match self.types.get(name) {
-            Some(spec) => spec.price(market).or(Some(spec.on_demand_price)),
-            None => catalogue::find(name).and_then(|spec| spec.price(market).or(Some(spec.on_demand_price))),
-        }
+        let spec = self.types.get(name).or_else(|| catalogue::find(name))?;
+        let spot = match (node.market(), &spec.spot) {
+            (Some(Market::Spot), SpotPrice::Everywhere(price)) => Some(price),
+            (Some(Market::Spot), spot) => node.zone().and_then(|zone| spot.in_zone(&zone)),
+            _ => None,
+        };
+        Some(spot.unwrap_or(&spec.on_demand))
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Policy {
     #[serde(default)]
     pub(super) forecast: Forecast,
     #[serde(default)]
+    pub(super) freeze: Vec<Freeze>,
+    #[serde(default)]
     pub(super) pool: Vec<Pool>,
     #[serde(default)]
     pub(super) instance_type: Vec<InstanceType>,
@@ -37,6 +39,8 @@ pub(super) struct Cluster {
 pub(super) struct Limits {
     pub(super) min_nodes: u32,
     pub(super) max_nodes: u32,
+    pub(super) max_launches_per_hour: u32,
+    pub(super) max_usd_per_hour: f64,
 }
 
 impl Default for Limits {
@@ -44,6 +48,8 @@ impl Default for Limits {
         Self {
             min_nodes: 2,
             max_nodes: 10,
+            max_launches_per_hour: 0,
+            max_usd_per_hour: 0.0,
         }
     }
 }
@@ -173,6 +179,26 @@ impl Default for Forecast {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Freeze {
+    pub(super) cron: String,
+    pub(super) duration: String,
+    #[serde(default = "utc")]
+    pub(super) time_zone: String,
+    #[serde(default = "disruptions")]
+    pub(super) stops: Vec<super::Stop>,
+}
+
+fn utc() -> String {
+    "UTC".into()
+}
+
+/// Pods that wait still get their nodes.
+fn disruptions() -> Vec<super::Stop> {
+    vec![super::Stop::ScaleDown, super::Stop::Replace]
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Pool {
     pub(super) name: String,
     #[serde(default)]
@@ -198,6 +224,40 @@ pub(super) struct Pool {
     pub(super) burstable_cpu: BurstableCpu,
     #[serde(default)]
     pub(super) headroom: Headroom,
+    #[serde(default = "ignore")]
+    pub(super) rebalance: OnNotice,
+    #[serde(default = "drain")]
+    pub(super) maintenance: OnNotice,
+    #[serde(default = "default_maintenance_lead")]
+    pub(super) maintenance_lead: String,
+    #[serde(default = "report")]
+    pub(super) drift: super::OnDrift,
+    #[serde(default = "report")]
+    pub(super) throttled: super::OnDrift,
+    pub(super) max_age: Option<String>,
+}
+
+fn report() -> super::OnDrift {
+    super::OnDrift::Report
+}
+
+fn ignore() -> OnNotice {
+    OnNotice::Ignore
+}
+
+fn drain() -> OnNotice {
+    OnNotice::Drain
+}
+
+fn default_maintenance_lead() -> String {
+    "24h".into()
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OnNotice {
+    Ignore,
+    Drain,
 }
 
 fn default_max_pods() -> u32 {

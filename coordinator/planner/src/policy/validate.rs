@@ -6,9 +6,13 @@ use std::{
     time::Duration,
 };
 
+use jiff::SignedDuration;
+
 use super::{
-    Budget, BurstableCpu, Drain, Forecast, Headroom, Kept, Limits, OnTimeout, Policy, PolicyError, Pool,
-    Reserved, ScaleDown, ScaleDownWhen, ScaleUp, TypeSpec, Warning, catalogue,
+    Budget, BurstableCpu, Drain, Forecast, Freeze, Headroom, Kept, Limits, OnNotice, OnTimeout, Policy,
+    PolicyError, Pool, Price, PriceSource, Reserved, ScaleDown, ScaleDownWhen, ScaleUp, SpotPrice, TypeSpec,
+    Warning, catalogue,
+    freeze::Invalid,
     raw::{self, Scalar},
 };
 use crate::{
@@ -44,6 +48,9 @@ pub(super) fn policy(raw: raw::Policy) -> Result<(Policy, Vec<Warning>)> {
         },
     };
     let forecast = forecast(&raw.forecast)?;
+    let freezes = raw.freeze.into_iter().enumerate();
+    let freezes = freezes.map(|(index, raw)| freeze(&format!("freeze[{index}]"), raw));
+    let freezes = freezes.collect::<Result<Vec<_>>>()?;
     let described = described_types(raw.instance_type)?;
     if raw.pool.is_empty() {
         return error(
@@ -67,15 +74,7 @@ pub(super) fn policy(raw: raw::Policy) -> Result<(Policy, Vec<Warning>)> {
                 .iter()
                 .map(|spec| (spec.name.clone(), Arc::clone(spec))),
         );
-        if !can_be_bought(&pool) {
-            warnings.push(Warning {
-                path,
-                message: format!(
-                    "no type of pool `{}` can be bought in its zones and markets",
-                    pool.name
-                ),
-            });
-        }
+        warnings.extend(nothing_to_buy(&path, &pool));
         pools.push(pool);
     }
     let minimums: u64 = pools.iter().map(|pool| u64::from(pool.min_nodes)).sum();
@@ -107,6 +106,7 @@ pub(super) fn policy(raw: raw::Policy) -> Result<(Policy, Vec<Warning>)> {
             scale_down,
             drain,
             forecast,
+            freezes,
             pools,
             types,
         },
@@ -139,7 +139,32 @@ fn limits(raw: &raw::Limits) -> Result<Limits> {
     Ok(Limits {
         min_nodes: at_most("limits.min_nodes", raw.min_nodes, MOST_MINIMUM)?,
         max_nodes: raw.max_nodes,
+        max_launches_per_hour: raw.max_launches_per_hour,
+        max_usd_per_hour: usd("limits.max_usd_per_hour", raw.max_usd_per_hour)?,
     })
+}
+
+/// A longer freeze is no window any more.
+const LONGEST_FREEZE: Duration = Duration::from_secs(366 * 24 * 3600);
+
+fn freeze(path: &str, raw: raw::Freeze) -> Result<Freeze> {
+    let at = |key: &str| format!("{path}.{key}");
+    let duration = positive_duration(&at("duration"), &raw.duration)?;
+    if duration > LONGEST_FREEZE {
+        return error(at("duration"), format!("{} is longer than a year", raw.duration));
+    }
+    if raw.stops.is_empty() {
+        return error(
+            at("stops"),
+            "is empty: expected \"scale_up\", \"scale_down\", \"replace\" or several of them",
+        );
+    }
+    let duration = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+    match Freeze::new(&raw.cron, &raw.time_zone, duration, raw.stops) {
+        Ok(freeze) => Ok(freeze),
+        Err(Invalid::Cron(message)) => error(at("cron"), message),
+        Err(Invalid::TimeZone(message)) => error(at("time_zone"), message),
+    }
 }
 
 fn scale_up(raw: &raw::ScaleUp) -> Result<ScaleUp> {
@@ -260,10 +285,10 @@ fn instance_type(path: &str, raw: raw::InstanceType) -> Result<TypeSpec> {
             None => None,
         },
         extended,
-        on_demand_price: price(&at("on_demand_price"), raw.on_demand_price)?,
-        spot_price: match raw.spot_price {
-            Some(spot) => Some(price(&at("spot_price"), spot)?),
-            None => None,
+        on_demand: price(&at("on_demand_price"), raw.on_demand_price)?,
+        spot: match raw.spot_price {
+            Some(spot) => SpotPrice::Everywhere(price(&at("spot_price"), spot)?),
+            None => SpotPrice::None,
         },
         zones: match raw.zones {
             Some(zones) => Some(self::zones(&at("zones"), zones)?),
@@ -336,11 +361,7 @@ fn pool(
         (Some(names), None) => named_types(&at("instance_types"), &names, described)?,
         (None, Some(requirements)) => required_types(&at("requirements"), &requirements, described)?,
     };
-    types.sort_by(|a, b| {
-        a.on_demand_price
-            .total_cmp(&b.on_demand_price)
-            .then_with(|| a.name.cmp(&b.name))
-    });
+    types.sort_by(|a, b| a.by_price(b));
     let taints = raw
         .taints
         .into_iter()
@@ -391,7 +412,34 @@ fn pool(
             memory: kept(&at("headroom.memory"), &raw.headroom.memory, units)?,
             pods: at_most(at("headroom.pods"), raw.headroom.pods, MOST_HEADROOM)?,
         },
+        rebalance: on_notice(raw.rebalance),
+        maintenance: on_notice(raw.maintenance),
+        maintenance_lead: duration(&at("maintenance_lead"), &raw.maintenance_lead)?,
+        drift: raw.drift,
+        throttled: raw.throttled,
+        max_age: match &raw.max_age {
+            Some(most) => Some(max_age(&at("max_age"), most)?),
+            None => None,
+        },
     })
+}
+
+/// Nodes that have to go sooner than this would be replaced all the time.
+const LEAST_MAX_AGE: Duration = Duration::from_secs(3600);
+
+fn max_age(path: &str, text: &str) -> Result<Duration> {
+    let most = duration(path, text)?;
+    if most < LEAST_MAX_AGE {
+        return error(path, format!("{text} is too short: expected at least 1h"));
+    }
+    Ok(most)
+}
+
+fn on_notice(raw: raw::OnNotice) -> OnNotice {
+    match raw {
+        raw::OnNotice::Ignore => OnNotice::Ignore,
+        raw::OnNotice::Drain => OnNotice::Drain,
+    }
 }
 
 /// Types by name: the file's own first, then the built-in catalogue's.
@@ -450,7 +498,7 @@ fn required_types(
     let wanted = |spec: &&Arc<TypeSpec>| {
         // The built-in memory is an estimate below the nominal; a requirement speaks of the nominal.
         let nominal = if spec.built_in {
-            spec.memory.as_f64() / 0.925
+            spec.memory.as_f64() / catalogue::MEMORY_FACTOR
         } else {
             spec.memory.as_f64()
         };
@@ -518,13 +566,21 @@ fn zones(path: &str, raw: Vec<String>) -> Result<Vec<Zone>> {
     Ok(zones.into_iter().collect())
 }
 
-fn can_be_bought(pool: &Pool) -> bool {
-    pool.types.iter().any(|spec| {
+/// The warning where nothing of the pool at `path` can be bought.
+pub(super) fn nothing_to_buy(path: &str, pool: &Pool) -> Option<Warning> {
+    let can_be_bought = pool.types.iter().any(|spec| {
         pool.zones.iter().any(|zone| {
             pool.markets
                 .iter()
                 .any(|market| pool.price(spec, zone, *market).is_some())
         })
+    });
+    (!can_be_bought).then(|| Warning {
+        path: path.to_owned(),
+        message: format!(
+            "no type of pool `{}` can be bought in its zones and markets",
+            pool.name
+        ),
     })
 }
 
@@ -549,7 +605,15 @@ fn below(path: &str, value: f64, up_path: &str, up: Percent) -> Result<Percent> 
     Ok(value)
 }
 
-fn price(path: &str, value: f64) -> Result<f64> {
+fn price(path: &str, value: f64) -> Result<Price> {
+    Ok(Price {
+        per_hour: usd(path, value)?,
+        source: PriceSource::Policy,
+        at: None,
+    })
+}
+
+fn usd(path: &str, value: f64) -> Result<f64> {
     if !value.is_finite() || value < 0.0 {
         return error(
             path,

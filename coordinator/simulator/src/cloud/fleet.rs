@@ -107,11 +107,13 @@ impl Fleet for Cloud {
 
     async fn list(&self) -> Result<Vec<Instance>, FleetError> {
         let state = self.state();
-        let there = state
-            .instances
-            .values()
-            .filter(|entry| entry.instance.state != InstanceState::Terminated);
-        Ok(there.map(|entry| entry.instance.clone()).collect())
+        let all = state.instances.values();
+        Ok(all.map(|entry| entry.instance.clone()).collect())
+    }
+
+    async fn look(&self, instance: &InstanceId) -> Result<Option<Instance>, FleetError> {
+        let state = self.state();
+        Ok(state.instances.get(instance).map(|entry| entry.instance.clone()))
     }
 
     async fn terminate(&self, instances: &[InstanceId]) -> Result<(), FleetError> {

@@ -102,11 +102,9 @@ async fn a_machine_boots_is_billed_and_ends() {
     assert!(matches!(machines.try_recv().unwrap(), Machine::Off(off) if off == id));
     clock.advance(Duration::from_secs(600)).await;
     cloud.step();
-    assert!(cloud.list().await.unwrap().is_empty());
-    assert_eq!(
-        cloud.find(&"op-1".parse().unwrap()).await.unwrap()[0].state,
-        InstanceState::Terminated
-    );
+    let gone = cloud.look(&id).await.unwrap().unwrap();
+    assert_eq!(gone.state, InstanceState::Terminated);
+    assert_eq!(cloud.list().await.unwrap(), [gone]);
     let bill = cloud.bill(from);
     assert!((bill.node_hours - 1.0).abs() < 1e-9, "{bill:?}");
     assert!((bill.cost_usd - 0.0208).abs() < 1e-9, "{bill:?}");

@@ -6,12 +6,16 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Value, from_value};
 use smartscale_coordinator::{
-    act::nodes::{Eviction, Nodes, NodesError, PodOnNode},
+    act::{
+        binding::{Binding, Verified},
+        nodes::{Eviction, Nodes, NodesError, PodOnNode},
+    },
     ids::OperationId,
     observe::{ClusterView, Observed},
 };
 use smartscale_manifests::{Object, Objects};
 use smartscale_planner::{
+    BlockerCode,
     drainability::{Evictability, Strictness, Tier, classify},
     model::{NodeName, keys},
 };
@@ -121,7 +125,12 @@ fn tier(tier: Tier) -> i32 {
 
 fn on_node(entry: &super::PodEntry, now: Timestamp) -> PodOnNode {
     let pod = &entry.pod;
-    let (must_leave, rank) = match classify(pod, Strictness::default(), None, now) {
+    let fate = classify(pod, Strictness::default(), None, now);
+    let local_storage = matches!(
+        &fate,
+        Evictability::Block(blockers, _) if blockers.contains(&BlockerCode::LocalStorage)
+    );
+    let (must_leave, rank) = match fate {
         Evictability::Skip(_) => (false, 0),
         Evictability::Leaving { .. } => (true, tier(Tier::of(pod.priority))),
         Evictability::Evict(rank) | Evictability::Block(_, rank) => (true, tier(rank)),
@@ -130,6 +139,7 @@ fn on_node(entry: &super::PodEntry, now: Timestamp) -> PodOnNode {
         key: pod.key.clone(),
         uid: pod.uid.to_string(),
         must_leave,
+        local_storage,
         terminating: pod.is_terminating(),
         tier: rank,
     }
@@ -210,11 +220,15 @@ impl Nodes for Cluster {
         Ok(())
     }
 
-    async fn verify(&self, node: &NodeName) -> Result<(), NodesError> {
+    async fn verify(&self, node: &NodeName, binding: &Binding) -> Result<Verified, NodesError> {
         self.change(|state, _, _| {
             let entry = node_mut(state, node)?;
+            let (uid, carried) = (entry.uid(), entry.node.annotations.get(keys::NONCE));
+            if !binding.is_proven(&uid, carried.map(|nonce| &**nonce)) {
+                return Ok(Verified::Unproven { uid });
+            }
             entry.node.taints.retain(|taint| &*taint.key != keys::UNVERIFIED);
-            Ok(())
+            Ok(Verified::Lifted)
         })
     }
 

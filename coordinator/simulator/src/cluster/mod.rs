@@ -54,6 +54,14 @@ pub(crate) struct NodeEntry {
     pub(crate) ready_from: Timestamp,
 }
 
+impl NodeEntry {
+    /// What tells it from a later node of the same name.
+    pub(crate) fn uid(&self) -> String {
+        let created = self.node.created.unwrap_or_default();
+        format!("{}-{}", self.node.name, created.as_millisecond())
+    }
+}
+
 /// A pod with what only its kubelet knows.
 #[derive(Debug, Clone)]
 pub(crate) struct PodEntry {
@@ -121,7 +129,12 @@ impl State {
             .as_ref()
             .map_or(ends, |earlier| earlier.at.min(ends));
         let stopped = now + signed(entry.stop.min(grace));
-        entry.pod.deletion = Some(Deletion { at });
+        let since = entry
+            .pod
+            .deletion
+            .as_ref()
+            .map_or(Some(now), |earlier| earlier.since);
+        entry.pod.deletion = Some(Deletion { at, since });
         entry.gone_at = Some(entry.gone_at.map_or(stopped, |earlier| earlier.min(at)));
     }
 }

@@ -98,6 +98,19 @@ impl KubeletApi for NodeApi {
         })
     }
 
+    async fn prove(&self, node: &str, uid: &str, nonce: &str) -> Result<(), Refusal> {
+        self.own(node)?;
+        self.cluster.change(|state, _, _| {
+            let entry = state.nodes.get_mut(node).ok_or(Refusal::NotFound)?;
+            if entry.uid() != uid {
+                return Err(Refusal::OtherUid);
+            }
+            entry.node.annotations.insert(keys::NONCE.into(), nonce.into());
+            state.touch();
+            Ok(())
+        })
+    }
+
     async fn pods(&self, node: &str, _fresh: bool) -> Result<Vec<OwnPod>, Refusal> {
         self.own(node)?;
         let state = self.cluster.state();
@@ -118,15 +131,19 @@ impl KubeletApi for NodeApi {
         }
     }
 
-    async fn evict(&self, key: &PodKey, uid: &str) -> Result<(), Refusal> {
+    async fn evict(&self, key: &PodKey, uid: &str, grace: Option<Duration>) -> Result<(), Refusal> {
         self.cluster.change(|state, now, _| {
-            self.own_pod(state, key)?;
-            budget::evict(state, key, Some(uid), now).map_err(|refused| match refused {
+            let told_before = self.own_pod(state, key)?.pod.is_terminating();
+            let evicted = budget::evict(state, key, Some(uid), now).map_err(|refused| match refused {
                 EvictionRefused::NotFound => Refusal::NotFound,
                 EvictionRefused::OtherUid => Refusal::OtherUid,
                 EvictionRefused::Budget(_) => Refusal::Budget(refused.to_string()),
                 EvictionRefused::MultipleBudgets => Refusal::MultipleBudgets,
-            })
+            });
+            if let (Ok(()), Some(grace), false) = (&evicted, grace, told_before) {
+                state.delete_pod(key, Some(grace), now);
+            }
+            evicted
         })
     }
 

@@ -1,6 +1,8 @@
 //! The scheduler: which node a pending pod is bound to. Filters are the planner's own rules (taints, selectors, room);
 //! among nodes that pass, the least allocated one wins (kube-scheduler's default score), then the first by name.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use smartscale_planner::model::{Node, NodeName, Pod, PodKey, Resources, TaintEffect};
 
@@ -15,14 +17,19 @@ pub(super) fn step(state: &mut State, now: Timestamp, log: &Log) {
         .filter(|entry| entry.pod.wants_place())
         .map(|entry| (-entry.pod.priority, entry.pod.created, entry.pod.key.clone()))
         .collect();
+    if pending.is_empty() {
+        return;
+    }
     pending.sort();
+    let mut used = used(state);
     for (_, _, key) in pending {
         let Some(entry) = state.pods.get(&key) else {
             continue;
         };
-        let Some(node) = choose(state, &entry.pod) else {
+        let Some(node) = choose(state, &used, &entry.pod) else {
             continue;
         };
+        used.entry(node.clone()).or_default().add(&entry.pod.requests);
         log.write(
             Source::Cluster,
             "pod_placed",
@@ -37,14 +44,28 @@ pub(super) fn step(state: &mut State, now: Timestamp, log: &Log) {
     }
 }
 
-fn choose(state: &State, pod: &Pod) -> Option<NodeName> {
+/// What the pods of each node request, terminating ones included.
+fn used(state: &State) -> BTreeMap<NodeName, Resources> {
+    let mut used: BTreeMap<NodeName, Resources> = BTreeMap::new();
+    for entry in state.pods.values() {
+        if let Some(node) = &entry.pod.node
+            && !entry.pod.is_finished()
+        {
+            used.entry(node.clone()).or_default().add(&entry.pod.requests);
+        }
+    }
+    used
+}
+
+fn choose(state: &State, used: &BTreeMap<NodeName, Resources>, pod: &Pod) -> Option<NodeName> {
+    let nothing = Resources::default();
     let mut best: Option<(f64, &NodeName)> = None;
     for entry in state.nodes.values() {
         let node = &entry.node;
-        let used = requested(state, &node.name);
+        let used = used.get(&node.name).unwrap_or(&nothing);
         if !tolerated(pod, node, false)
             || !selected(pod, node)
-            || node.allocatable.fits(&used, &pod.requests).is_err()
+            || node.allocatable.fits(used, &pod.requests).is_err()
         {
             continue;
         }
@@ -61,17 +82,6 @@ fn choose(state: &State, pod: &Pod) -> Option<NodeName> {
         }
     }
     best.map(|(_, name)| name.clone())
-}
-
-/// What the pods of a node request, terminating ones included.
-pub(super) fn requested(state: &State, node: &NodeName) -> Resources {
-    let mut sum = Resources::default();
-    for entry in state.pods.values() {
-        if entry.pod.node.as_ref() == Some(node) && !entry.pod.is_finished() {
-            sum.add(&entry.pod.requests);
-        }
-    }
-    sum
 }
 
 /// Whether a DaemonSet puts its pod on this node: the controller adds tolerations for every condition of a node

@@ -287,7 +287,7 @@ async fn a_kubelets_credential_reaches_its_own_node_and_pods_and_no_others() {
         .remove(0)
         .pod;
     assert!(matches!(
-        api.evict(&other.key, &other.uid).await,
+        api.evict(&other.key, &other.uid, None).await,
         Err(Refusal::Refused(_))
     ));
     api.cordon("a", "op-1").await.unwrap();
@@ -297,8 +297,8 @@ async fn a_kubelets_credential_reaches_its_own_node_and_pods_and_no_others() {
         (true, Some("op-1"))
     );
     assert_eq!(
-        api.evict(&own[0].pod.key, "another").await,
+        api.evict(&own[0].pod.key, "another", None).await,
         Err(Refusal::OtherUid)
     );
-    assert_eq!(api.evict(&own[0].pod.key, &own[0].pod.uid).await, Ok(()));
+    assert_eq!(api.evict(&own[0].pod.key, &own[0].pod.uid, None).await, Ok(()));
 }

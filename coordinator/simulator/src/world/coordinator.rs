@@ -24,7 +24,8 @@ use smartscale_coordinator::{
     observe::{history::Cadence, sources},
     program::{self, Outside, Program},
     serve::{
-        authority::{Authority, Names},
+        attest::TokenAttestor,
+        authority::{Authority, Names, vault::NoVault},
         sessions::SessionSettings,
     },
     state::{SharedStore, lease},
@@ -85,7 +86,7 @@ impl Running {
             .name(name.to_string())
             .spawn(move || {
                 let outcome = runtime.block_on(async {
-                    let program = program(parts)?;
+                    let program = program(parts).await?;
                     tokio::select! {
                         biased;
                         _ = kill => Ok(()),
@@ -121,7 +122,7 @@ impl Running {
     }
 }
 
-fn program(parts: Parts) -> anyhow::Result<Program> {
+async fn program(parts: Parts) -> anyhow::Result<Program> {
     let Parts {
         name,
         advertise,
@@ -139,7 +140,8 @@ fn program(parts: Parts) -> anyhow::Result<Program> {
         ..
     } = parts;
     let clock: SharedClock = clock;
-    let authority = Authority::load(names, &folder.join("ca.crt"), &folder.join("ca.key"))?;
+    let (certificates, key) = (folder.join("ca.crt"), folder.join("ca.key"));
+    let authority = Authority::load(names, &certificates, &key, &NoVault).await?;
     let LeaseTimes {
         length,
         renewal,
@@ -153,6 +155,7 @@ fn program(parts: Parts) -> anyhow::Result<Program> {
     let (policy, force) = watch::channel(PolicyInForce {
         policy: parts.policy,
         text: parts.policy_text,
+        warnings: Arc::default(),
     });
     let keep: program::OutsideTask = (
         "policy",
@@ -210,6 +213,7 @@ fn program(parts: Parts) -> anyhow::Result<Program> {
             shutdown: Duration::from_secs(5),
         },
         authority: Arc::new(authority),
+        attestor: Arc::new(TokenAttestor::new(Arc::clone(&clock))),
         policy: force,
         clock,
         ids,
@@ -222,6 +226,9 @@ fn program(parts: Parts) -> anyhow::Result<Program> {
             nodes: Arc::new(cluster.clone()),
             cluster: Arc::new(cluster.view()),
             metrics: Some(Arc::new(load)),
+            queue: None,
+            market: None,
+            joining: None,
             tasks: vec![keep],
         },
         listener: tokio::net::TcpListener::from_std(listener)?,
@@ -284,7 +291,9 @@ impl Notifier for Narrator {
             Event::Drain { .. } => "drain",
             Event::Source { .. } => "source",
             Event::Agent { .. } => "agent",
+            Event::BootStep { .. } => "boot_step",
             Event::Admin { .. } => "admin",
+            Event::Brake { .. } => "brake",
             Event::Trouble { .. } => "trouble",
         };
         let mut details = serde_json::to_value(&happening.event).unwrap_or_default();

@@ -16,10 +16,11 @@ use smartscale_agent::{
     enrol::Attestor,
     error::Failure,
     health::{Reading, Vitals},
-    k3s::DropIn,
+    k3s::{DropIn, server::Believed},
     machine::{Machine, MachineIdentity},
     notices::{Notice, NoticeKind, NoticeSource},
     secrets::{Secret, Secrets},
+    shutdown::NoShutdowns,
     units::Units,
 };
 use smartscale_coordinator::{act::fleet::Instance, ids::InstanceId};
@@ -106,6 +107,8 @@ impl Site {
                 site: self.clone(),
                 instance: instance.clone(),
             }),
+            server: Arc::new(Believed),
+            shutdowns: Arc::new(NoShutdowns),
         }))
     }
 
@@ -290,7 +293,7 @@ struct HandedOver {
 
 #[async_trait]
 impl Attestor for HandedOver {
-    async fn prove(&self, challenge: &[u8], request: &[u8]) -> Result<Proof, Failure> {
+    async fn prove(&self, machine: &Machine, challenge: &[u8], request: &[u8]) -> Result<Proof, Failure> {
         let secret = self
             .secret
             .as_ref()
@@ -302,7 +305,7 @@ impl Attestor for HandedOver {
                 "boot: asks to be enrolled, with the one-time secret of its launch",
             );
         }
-        secret.prove(challenge, request).await
+        secret.prove(machine, challenge, request).await
     }
 }
 

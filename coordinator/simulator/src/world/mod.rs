@@ -26,7 +26,11 @@ use jiff::{SignedDuration, Timestamp};
 use smartscale_agent::Config;
 use smartscale_coordinator::{
     ids::{CoordinatorName, InstanceId},
-    serve::{attest, authority::Names, init},
+    serve::{
+        attest,
+        authority::{Names, vault::NoVault},
+        init,
+    },
     state::{
         Condition, SharedStore, Write,
         records::{NodeRecord, Record as _},
@@ -163,7 +167,9 @@ impl World {
         }
         let addresses: Vec<String> = endpoints.values().cloned().collect();
         let names = names(&policy)?;
-        let created = init::init(folder.path(), names, addresses.clone(), "demo".parse()?)
+        let (person, unsealed) = ("demo".parse()?, (&NoVault as _, None));
+        let created = init::init(folder.path(), names, addresses.clone(), person, unsealed)
+            .await
             .context("a certificate authority")?;
         let config = agent_config(&policy, &addresses, &created.fingerprint)?;
 
@@ -249,7 +255,10 @@ impl World {
             enrolled_key: None,
             enrolled_at: None,
             ready_at: Some(instance.launched_at),
+            binding_secret: None,
+            certified: None,
             revoked_at: None,
+            boot: Vec::new(),
         };
         let write = Write::Put {
             key: record.key(),

@@ -9,7 +9,8 @@ use std::{
 
 use rand::{RngExt as _, rngs::SmallRng};
 use smartscale_agent::{
-    drain::{self, Drainer, OnTimeout, Order, Tools},
+    bind::{self, Binder},
+    drain::{self, Drainer, LocalStorage, OnTimeout, Order, Tools},
     embedded::MemoryFolder,
     outbox::Outbox,
 };
@@ -70,22 +71,29 @@ pub(crate) fn start(world: &Arc<World>, machine: &Arc<Machine>) {
         cluster: world.town.cluster.clone(),
         ledger: Arc::clone(&world.ledger),
     };
+    let api = Arc::new(api);
     let clock: SharedClock = world.time.clone();
+    let outbox = Outbox::new(machine.folder.clone(), Arc::clone(&clock));
+    let (binder, binding) = bind::binding(api.clone(), outbox.clone(), Arc::clone(&clock));
     let (drainer, engine) = drain::engine(Tools {
-        api: Arc::new(api),
+        api,
         folder: machine.folder.clone(),
-        clock: Arc::clone(&clock),
-        outbox: Outbox::new(machine.folder.clone(), clock),
+        clock,
+        outbox,
         boot_id: format!("boot-{}", machine.id()),
         settings: drain::Settings::default(),
     });
     world
         .handle
         .spawn(owner.clone(), engine.seeded(random.random()).run());
+    world
+        .handle
+        .spawn(owner.clone(), binding.seeded(random.random()).run());
     let agent = Agent {
         world: Arc::clone(world),
         machine: Arc::clone(machine),
         drainer,
+        binder,
     };
     world.handle.spawn(owner, agent.run(random));
 }
@@ -94,6 +102,7 @@ struct Agent {
     world: Arc<World>,
     machine: Arc<Machine>,
     drainer: Drainer,
+    binder: Binder,
 }
 
 impl Agent {
@@ -160,6 +169,7 @@ impl Agent {
             boot_id: format!("boot-{id}"),
             machine: None,
             draining_operation: self.drainer.draining().unwrap_or_default(),
+            wants_join_token: false,
         };
         let mut ticket = leader.sessions.begin(id, hello);
         let faulty = self.world.is_faulty();
@@ -272,6 +282,7 @@ impl Agent {
                 on_timeout: OnTimeout::Force,
                 reason: "the machine is taken".to_owned(),
                 taken_at: Some(interruption.at),
+                local_storage: LocalStorage::Evict,
             })
             .await;
     }
@@ -309,9 +320,11 @@ impl Agent {
                         on_timeout,
                         reason: drain.reason,
                         taken_at: None,
+                        local_storage: LocalStorage::Evict,
                     })
                     .await;
             }
+            Command::BindNode(command) => self.binder.bind(self.machine.id(), command),
             Command::AbortDrain(abort) => self.drainer.abort(abort.operation_id).await,
             Command::StopKubelet(stop) => {
                 self.world.town.cluster.stop_kubelet(self.machine.id());

@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rand::RngExt as _;
 use smartscale_coordinator::{
     act::{self, Executor, agents::Agents},
@@ -20,6 +20,7 @@ use smartscale_coordinator::{
     observe::{
         agents::AgentHealth,
         history::Cadence,
+        notices::{board::NoticeBoard, listen},
         sources::{self, Sources},
     },
     serve::sessions::{SessionSettings, Sessions},
@@ -84,14 +85,12 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
     let owner = Owner::Coordinator(number);
     let life = world.next_life();
     let name = format!("c{number}");
-    let clock: SharedClock = if world.town.bug == Some(Bug::ClockStops) {
-        Arc::new(Stopped {
-            time: Arc::clone(&world.time),
-            asleep: world.asleep(number),
-        })
-    } else {
-        world.time.clone()
-    };
+    let ahead = world.character.ahead[number];
+    let clock: SharedClock = Arc::new(Own {
+        time: Arc::clone(&world.time),
+        ahead,
+        lost: (world.town.bug == Some(Bug::ClockStops)).then(|| world.asleep(number)),
+    });
     let outside = Arc::new(Outside {
         door: world.door(&name, owner.clone(), world.character.coordinators),
         town: world.town.clone(),
@@ -99,6 +98,8 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
         view: world.town.cluster.view(),
         synced: world.time.elapsed() + Duration::from_millis(world.stream().random_range(0..4_000)),
         lag: Mutex::default(),
+        fleet_lag: Mutex::default(),
+        ahead,
         read_journal: Mutex::default(),
     });
     let ids = Arc::new(Ids {
@@ -118,8 +119,10 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
         tell.clone(),
         Arc::new(move || numbers.text("rvn", Timestamp::UNIX_EPOCH)),
     );
+    let notices = NoticeBoard::new(outside.clone(), tell.clone(), Arc::clone(&clock));
     let sessions = Sessions::new(
         SessionSettings::default(),
+        Arc::clone(&notices),
         outside.clone(),
         tell.clone(),
         Arc::clone(&clock),
@@ -136,6 +139,7 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
             metrics: None,
             agents: health,
             fleet: outside.clone(),
+            market: None,
             store: outside.clone(),
             leadership: leadership.clone(),
             tell: tell.clone(),
@@ -151,8 +155,10 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
     let (policy, force) = watch::channel(PolicyInForce {
         policy: Arc::clone(&world.town.policy),
         text: "".into(),
+        warnings: Arc::default(),
     });
     let executor = Executor::new(act::Parts {
+        mode: Mode::Act,
         settings: act::Settings {
             ready: Duration::from_secs(80),
             agent_silent: Duration::from_secs(30),
@@ -166,10 +172,12 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
         fleet: outside.clone(),
         nodes: outside.clone(),
         agents,
+        notices: Arc::clone(&notices),
         cluster: outside.clone(),
         leadership: leadership.clone(),
         policy: force.clone(),
     });
+    let nudge = Arc::new(Notify::new());
     let (decider, _) = Decider::new(decide::Parts {
         mode: Mode::Act,
         pace: Pace {
@@ -180,15 +188,31 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
         thinking: Thinking::Here,
         clock: Arc::clone(&clock),
         store: outside.clone(),
-        view,
+        view: view.clone(),
         cluster: Arc::new(Another(outside.clone(), world.town.cluster.view())),
         policy: force,
         leadership: leadership.clone(),
+        notices: Arc::clone(&notices),
         executor: Arc::clone(&executor),
-        tell,
-        nudge: Arc::default(),
+        tell: tell.clone(),
+        nudge: Arc::clone(&nudge),
         ids,
     });
+    let (looks, acts) = (view.clone(), Arc::clone(&executor));
+    let listening = listen::Parts {
+        queue: outside.clone(),
+        board: notices,
+        store: outside.clone(),
+        leadership: leadership.clone(),
+        wake: Box::new(move || {
+            looks.refresh_fleet();
+            acts.compare_books();
+            nudge.notify_one();
+        }),
+        tell,
+        counts: Metrics::new("0"),
+        clock: Arc::clone(&clock),
+    };
     let (acting, lasting) = (CancellationToken::new(), CancellationToken::new());
     let ended = Arc::new((AtomicU64::new(0), Notify::new()));
     let counted = |task: futures::Boxed| {
@@ -206,6 +230,7 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
     );
     handle.spawn(owner.clone(), counted(Box::pin(decider.run(acting.clone()))));
     handle.spawn(owner.clone(), sources.run(lasting.clone()));
+    handle.spawn(owner.clone(), listen::run(listening, lasting.clone()));
     let load = load_at_takeover(
         Arc::clone(&sessions),
         leadership.clone(),
@@ -326,20 +351,23 @@ impl Tell for Told {
     }
 }
 
-/// A clock that stands still while its machine is suspended.
-struct Stopped {
+/// A coordinator's own clock: its wall clock may be wrong.
+struct Own {
     time: Arc<Time>,
-    asleep: Arc<Mutex<Duration>>,
+    ahead: SignedDuration,
+    /// The time that it does not count, since it stands still while its machine is suspended.
+    lost: Option<Arc<Mutex<Duration>>>,
 }
 
 #[async_trait]
-impl Clock for Stopped {
+impl Clock for Own {
     fn now(&self) -> Timestamp {
-        self.time.now()
+        self.time.now() + self.ahead
     }
 
     fn elapsed(&self) -> Duration {
-        self.time.elapsed().saturating_sub(*self.asleep.lock().unwrap())
+        let lost = self.lost.as_ref().map(|lost| *lost.lock().unwrap());
+        self.time.elapsed().saturating_sub(lost.unwrap_or_default())
     }
 
     async fn sleep(&self, duration: Duration) {

@@ -65,6 +65,16 @@ impl KubeletApi for Kubelet {
             .await
     }
 
+    async fn prove(&self, node: &str, uid: &str, nonce: &str) -> Result<(), Refusal> {
+        let (api, node) = (self.api(), node.to_owned());
+        let (uid, nonce) = (uid.to_owned(), nonce.to_owned());
+        self.door
+            .call("prove".to_owned(), true, move || {
+                at_once(api.prove(&node, &uid, &nonce))
+            })
+            .await
+    }
+
     async fn pods(&self, node: &str, fresh: bool) -> Result<Vec<OwnPod>, Refusal> {
         self.api().pods(node, fresh).await
     }
@@ -73,13 +83,13 @@ impl KubeletApi for Kubelet {
         self.api().pod(key).await
     }
 
-    async fn evict(&self, key: &PodKey, uid: &str) -> Result<(), Refusal> {
+    async fn evict(&self, key: &PodKey, uid: &str, grace: Option<Duration>) -> Result<(), Refusal> {
         let (api, ledger, name) = (self.api(), Arc::clone(&self.ledger), self.door.name.clone());
         let (key, uid) = (key.clone(), uid.to_owned());
         self.door
             .call("evict".to_owned(), true, move || {
                 ledger.evicting(&key);
-                let done = at_once(api.evict(&key, &uid));
+                let done = at_once(api.evict(&key, &uid, grace));
                 ledger.note(format_args!("{name} evict {key}: {done:?}"));
                 done
             })

@@ -16,6 +16,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use jiff::Timestamp;
 use smartscale_coordinator::{
     act::{
         fleet::{LaunchRequest, Launched},
@@ -59,6 +60,8 @@ impl std::ops::AddAssign for Counts {
 
 #[derive(Default)]
 struct Books {
+    /// Since when drains last began or were forced, by no coordinator's clock.
+    draining: BTreeMap<OperationId, Timestamp>,
     violation: Option<String>,
     tokens: BTreeMap<String, BTreeSet<InstanceId>>,
     operations: BTreeMap<OperationId, (u32, BTreeSet<InstanceId>)>,
@@ -152,6 +155,10 @@ impl Ledger {
                 continue;
             };
             let present = Operation::from_item(&present).unwrap();
+            if next.phase == Phase::Draining {
+                let mut books = self.books.lock().unwrap();
+                books.draining.entry(next.id.clone()).or_insert(self.time.now());
+            }
             if next.epoch < present.epoch
                 || standing(&next) < standing(&present)
                 || (present.phase.is_end() && next.phase != present.phase)
@@ -342,10 +349,11 @@ impl Ledger {
             return;
         };
         let now = self.time.now();
+        let draining = self.books.lock().unwrap().draining.clone();
         let allowed = self.operations().iter().any(|operation| {
             operation.removal().is_some_and(|removal| {
-                let over = removal.draining_since.is_some_and(|since| {
-                    age(since, now) + std::time::Duration::from_secs(2) >= removal.timeout
+                let over = draining.get(&operation.id).is_some_and(|since| {
+                    age(*since, now) + std::time::Duration::from_secs(2) >= removal.timeout
                 });
                 removal.node == node && removal.force && over
             })

@@ -8,7 +8,7 @@
 //!
 //! - [`scheduler`]: tasks in the order that the seed draws, and time that moves when none is ready
 //! - [`doors`], [`outside`]: what may become of a call on its way
-//! - [`town`], [`store`]: what calls end in
+//! - [`town`], [`store`], [`queue`]: what calls end in
 //! - [`coordinator`], [`agents`] with [`kubelet`]: who calls
 //! - [`trouble`]: what happens besides
 //! - [`ledger`]: the invariants; [`rest`]: what must hold in the end
@@ -22,6 +22,7 @@ mod doors;
 mod kubelet;
 mod ledger;
 mod outside;
+mod queue;
 mod rest;
 mod scheduler;
 mod store;

@@ -7,9 +7,11 @@ use std::{
 };
 
 use async_trait::async_trait;
+use jiff::SignedDuration;
 use rand::RngExt as _;
 use smartscale_coordinator::{
     act::{
+        binding::{Binding, Verified},
         fleet::{Fleet, FleetError, Instance, LaunchRequest, Launched},
         nodes::{Eviction, Nodes, NodesError, PodOnNode},
     },
@@ -65,6 +67,10 @@ pub(crate) struct Outside {
     pub(crate) synced: Duration,
     /// A watch that lags shows what was, until then.
     pub(crate) lag: Mutex<(Duration, Option<Observed<Objects>>)>,
+    /// EC2's lists are of a while ago, until then.
+    pub(crate) fleet_lag: Mutex<(Duration, Vec<Instance>)>,
+    /// How far the coordinator's wall clock is ahead.
+    pub(crate) ahead: SignedDuration,
     /// Whether this life has read the journal already.
     pub(crate) read_journal: Mutex<bool>,
 }
@@ -208,21 +214,18 @@ impl Fleet for Outside {
     }
 
     async fn find(&self, operation: &OperationId) -> Result<Vec<Instance>, FleetError> {
-        let (town, operation) = (self.town.clone(), operation.clone());
-        self.door
-            .call(format!("find {}", operation.clone()), false, move || {
-                at_once(town.cloud.find(&operation))
-            })
-            .await
+        let mut listed = self.listed(format!("find {operation}")).await?;
+        listed.retain(|instance| instance.operation.as_ref() == Some(operation));
+        Ok(listed)
     }
 
     async fn list(&self) -> Result<Vec<Instance>, FleetError> {
-        let town = self.town.clone();
-        self.door
-            .call("list machines".to_owned(), false, move || {
-                at_once(town.cloud.list())
-            })
-            .await
+        self.listed("list machines".to_owned()).await
+    }
+
+    async fn look(&self, instance: &InstanceId) -> Result<Option<Instance>, FleetError> {
+        let listed = self.listed(format!("look at {instance}")).await?;
+        Ok(listed.into_iter().find(|one| one.id == *instance))
     }
 
     async fn terminate(&self, instances: &[InstanceId]) -> Result<(), FleetError> {
@@ -239,6 +242,26 @@ impl Fleet for Outside {
 }
 
 impl Outside {
+    /// What EC2 says there is: it may not know yet what happened lately.
+    async fn listed(&self, what: String) -> Result<Vec<Instance>, FleetError> {
+        let town = self.town.clone();
+        let listed = self
+            .door
+            .call(what, false, move || at_once(town.cloud.list()))
+            .await?;
+        let now = self.door.time.elapsed();
+        let mut lag = self.fleet_lag.lock().unwrap();
+        if now < lag.0 {
+            return Ok(lag.1.clone());
+        }
+        let mut random = self.door.random.lock().unwrap();
+        if now < self.door.until && random.random_ratio(1, 20) {
+            let until = now + Duration::from_millis(random.random_range(500..10_000));
+            *lag = (until, listed.clone());
+        }
+        Ok(listed)
+    }
+
     async fn act<T: Send + 'static>(
         &self,
         what: String,
@@ -302,10 +325,10 @@ impl Nodes for Outside {
         .await
     }
 
-    async fn verify(&self, node: &NodeName) -> Result<(), NodesError> {
-        let node = node.clone();
+    async fn verify(&self, node: &NodeName, binding: &Binding) -> Result<Verified, NodesError> {
+        let (node, binding) = (node.clone(), binding.clone());
         self.act(format!("verify {node}"), move |town, _| {
-            at_once(town.cluster.verify(&node))
+            at_once(town.cluster.verify(&node, &binding))
         })
         .await
     }
@@ -366,7 +389,8 @@ impl ClusterView for Outside {
         {
             return old.clone();
         }
-        let latest = self.town.watched(now, self.door.time.now());
+        let mut latest = self.town.watched(now, self.door.time.now());
+        latest.at = latest.at.map(|at| at + self.ahead);
         let mut random = self.door.random.lock().unwrap();
         if now < self.door.until && random.random_ratio(1, 200) {
             let until = now + Duration::from_millis(random.random_range(200..15_000));

@@ -24,7 +24,7 @@ pub(crate) async fn come(world: Arc<World>) {
     world.trace.note(format_args!("no fault any more"));
     let end = world.time.elapsed() + REST;
     loop {
-        world.time.sleep(Duration::from_secs(2)).await;
+        world.time.sleep(Duration::from_secs(5)).await;
         let wrong = world.restless();
         if wrong.is_empty() {
             world.at_rest.store(true, Ordering::Relaxed);
@@ -83,6 +83,10 @@ impl World {
             .filter(|name| !alive.contains_key(*name))
         {
             wrong.push(format!("{name} has a record or a Node and no machine"));
+        }
+        let messages = town.queue.left();
+        if messages > 0 {
+            wrong.push(format!("{messages} messages are in the queue"));
         }
         let pending = town.cluster.pending();
         if pending > 0 {

@@ -25,11 +25,11 @@ use smartscale_simulator::{
 };
 use tokio::sync::mpsc;
 
-use crate::store::MemoryStore;
+use crate::{queue::Queue, store::MemoryStore};
 
 /// The most nodes there may be.
 pub(crate) const MOST_NODES: u32 = 30;
-/// The machines at the beginning.
+/// The most machines at the beginning.
 pub(crate) const MACHINES: u32 = 20;
 
 /// Short times, so that much happens in a few simulated minutes.
@@ -95,12 +95,13 @@ pub(crate) enum Bug {
 /// What was last seen of the cluster, with the change that it is of.
 type Watched = (u64, Observed<Objects>);
 
-/// Store, cluster and cloud. Clones share them.
+/// Store, cluster, cloud and queue. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Town {
     pub(crate) store: MemoryStore,
     pub(crate) cluster: Cluster,
     pub(crate) cloud: Cloud,
+    pub(crate) queue: Arc<Queue>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) bug: Option<Bug>,
     calls: Arc<AtomicU32>,
@@ -131,6 +132,7 @@ impl Town {
             store,
             cluster,
             cloud,
+            queue: Arc::default(),
             policy,
             bug,
             calls: Arc::default(),

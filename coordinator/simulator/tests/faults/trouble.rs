@@ -21,6 +21,7 @@ use smartscale_simulator::cloud::Refusal;
 
 use crate::{
     doors::at_once,
+    queue::Told,
     scheduler::Owner,
     world::{World, replicas},
 };
@@ -45,13 +46,15 @@ pub(crate) async fn happen(world: Arc<World>) {
                 if let Some(machine) = any(&world, &mut random) {
                     note(format_args!("{} is taken", machine.id));
                     world.ledger.taken(&machine.id);
-                    let _ = at_once(world.town.cloud.terminate(&[machine.id]));
+                    let _ = at_once(world.town.cloud.terminate(std::slice::from_ref(&machine.id)));
+                    tell_of(&world, &mut random, &Told::Terminated(machine.id));
                 }
             }
             7..9 => {
                 if let Some(machine) = any(&world, &mut random) {
                     note(format_args!("{} is announced to be taken", machine.id));
                     world.town.cloud.interrupt(&machine.id);
+                    tell_of(&world, &mut random, &Told::Interrupted(machine.id));
                 }
             }
             9 => cordon(&world, &mut random, &mut cordoned),
@@ -101,6 +104,19 @@ pub(crate) async fn happen(world: Arc<World>) {
         }
     }
     world.town.cloud.refuse(Vec::new());
+}
+
+/// EventBridge sends what happened to the queue: never, once or twice, sooner or later; now and then something else as well.
+fn tell_of(world: &World, random: &mut SmallRng, told: &Told) {
+    let now = world.time.elapsed();
+    let body = told.event(world.time.now());
+    for _ in 0..random.random_range(0..3) {
+        let delay = Duration::from_millis(random.random_range(0..20_000));
+        world.town.queue.send(body.clone(), now + delay);
+    }
+    if random.random_ratio(1, 4) {
+        world.town.queue.send("no event".to_owned(), now);
+    }
 }
 
 /// One of the machines that are there.

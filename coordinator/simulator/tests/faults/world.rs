@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::SignedDuration;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use smartscale_coordinator::{
     ids::InstanceId,
@@ -38,8 +39,12 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Character {
     pub(crate) number: usize,
+    /// The machines at the beginning; what is missing is launched under faults.
+    pub(crate) machines: u32,
     pub(crate) coordinators: Rates,
     pub(crate) agents: Rates,
+    /// How far each coordinator's wall clock is ahead.
+    pub(crate) ahead: [SignedDuration; 3],
     /// No fault any more from then on.
     pub(crate) until: Duration,
     /// Between two things that happen, at most.
@@ -51,6 +56,7 @@ impl Character {
         let faults = [0, 10, 30, 60, 120][random.random_range(0..5)];
         Self {
             number: [2, 2, 3][random.random_range(0..3)],
+            machines: random.random_range(MACHINES / 2..=MACHINES),
             coordinators: Rates {
                 faults,
                 crashes: random.random_range(0..3),
@@ -59,6 +65,11 @@ impl Character {
                 faults: faults * 2,
                 crashes: random.random_range(0..8),
             },
+            ahead: std::array::from_fn(|_| match random.random_range(0..6) {
+                0 => SignedDuration::from_secs(random.random_range(-30..=30)),
+                1 => SignedDuration::from_secs(random.random_range(-600..=600)),
+                _ => SignedDuration::ZERO,
+            }),
             until: Duration::from_secs(random.random_range(30..65)),
             pace: Duration::from_secs(random.random_range(3..9)),
         }
@@ -270,7 +281,7 @@ impl World {
 
     fn begin(&self, machines: mpsc::UnboundedReceiver<cloud::Machine>) {
         self.town.settle(&mut self.stream());
-        for number in 0..MACHINES {
+        for number in 0..self.character.machines {
             self.found(number);
         }
         for number in 0..self.character.number {
@@ -308,7 +319,10 @@ impl World {
             enrolled_key: Some(instance.id.to_string()),
             enrolled_at: Some(instance.launched_at),
             ready_at: Some(instance.launched_at),
+            binding_secret: None,
+            certified: None,
             revoked_at: None,
+            boot: Vec::new(),
         };
         let write = Write::Put {
             key: record.key(),

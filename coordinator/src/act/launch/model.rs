@@ -1,13 +1,14 @@
 #![allow(clippy::unwrap_used, reason = "a failed test should stop at its line")]
 //! A launch, model-checked: leaders that take it over from one another at any moment, fleet calls that are lost
-//! before or after they took effect or land when somebody else leads, journal writes that fail or whose answer is
-//! lost, machines that join late or never.
+//! before or after they took effect or land when somebody else leads, journal writes that fail, whose answer is
+//! lost or that land late, machines that join late or never.
 //!
 //! - What is done next is said by [`rule`](super::rule), and [`Operation::advance`](crate::act::operation::Operation)
 //!   says whether the diagram has the arrow: both are the executor's own. The model adds what the executor does with
 //!   them: journal, then call, then journal.
 //! - A leader that crashes is one that does nothing any more; its calls stay under way. Nothing is urgent.
-//! - The store takes a write only in the term of whoever writes it. The cloud answers a token that it knows as
+//! - The store takes a write only in the term of whoever writes it, and only if the operation is as the writer knows
+//!   it. The cloud answers a token that it knows as
 //!   before.
 //! - Reconciliation is not modelled: machines that no operation and no record names are left to it.
 
@@ -44,10 +45,10 @@ enum Wrong {
     TerminatedFirst,
     /// The call is made before it is journaled.
     CalledFirst,
-    /// A write whose answer is lost counts as not written.
+    /// Nothing is read again after a write whose answer is lost or that is refused.
     NeverReadsAgain,
-    /// A write that nobody waits for any more lands later in its own term. Nothing in the store prevents it.
-    WritesLandLate,
+    /// The store takes a write whatever the operation has become since it was read.
+    NoVersions,
 }
 
 /// How a journal write ends.
@@ -58,7 +59,7 @@ enum Fate {
     Untold,
     /// Not written.
     Failed,
-    /// Not written yet.
+    /// Not written yet; it lands later, in its own term or in another.
     Late,
 }
 
@@ -105,7 +106,7 @@ impl Model for Setting {
         let mut fates = vec![Fate::Written];
         if fails {
             fates.extend([Fate::Untold, Fate::Failed]);
-            if self.wrong == Wrong::WritesLandLate && world.late_write.is_none() {
+            if world.late_write.is_none() {
                 fates.push(Fate::Late);
             }
         }
@@ -171,7 +172,11 @@ impl Model for Setting {
             }),
             Property::always(
                 "it ends once nothing fails, and the books are right",
-                |setting: &Self, world: &World| world.settles(setting, false) && world.settles(setting, true),
+                |setting: &Self, world: &World| {
+                    let ways = [(false, false), (false, true), (true, false), (true, true)];
+                    ways.iter()
+                        .all(|(one_more, lands)| world.settles(setting, *one_more, *lands))
+                },
             ),
             Property::sometimes("a successor ends it well", |_, world: &World| {
                 world.journal.phase == Phase::Done && world.leaders.len() > 1

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed test should stop at its line")]
 //! A removal, model-checked: leaders that take it over at any moment, orders that are lost before or after they took
-//! effect or arrive when somebody else leads, journal writes that fail, a machine that ends by itself.
+//! effect or arrive when somebody else leads, journal writes that fail, whose answer is lost or that land late, a machine
+//! that ends by itself.
 //!
 //! What is done next is said by [`rule`], and [`Operation::advance`] says whether the diagram has the arrow: both are
 //! the executor's own. Who drains, the agent or the coordinator through the API, is not told apart.
@@ -33,15 +34,39 @@ enum Wrong {
     Nothing,
     /// The store takes writes of older terms.
     NoFence,
+    /// The store takes a write whatever the operation has become since it was read.
+    NoVersions,
     /// The cloud's word that it took the order counts as the machine's end.
     OrderedIsGone,
     /// A drain that is not over yet counts as one.
     DrainedTooSoon,
 }
 
+/// How a journal write ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Written,
+    /// Written, but the answer is lost.
+    Untold,
+    /// Not written.
+    Failed,
+    /// Not written yet; it lands later, in its own term or in another.
+    Late,
+}
+
+/// A write of the operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct JournalWrite {
+    leader: usize,
+    /// What it replaces. The store compares versions: where one phase is written twice it refuses more than this model.
+    known: Phase,
+    to: Phase,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct World {
     journal: Phase,
+    late_write: Option<JournalWrite>,
     leaders: Vec<Leader>,
     late: Vec<Order>,
     draining: bool,
@@ -89,15 +114,16 @@ enum Action {
     Look {
         leader: usize,
         late: bool,
-        written: bool,
+        fate: Fate,
     },
     Serve(usize),
     Deliver {
         leader: usize,
-        written: bool,
+        fate: Fate,
     },
     Lose(usize),
     Land(usize),
+    LandWrite,
     TakeOver,
     PodsLeave,
     MachineEnds,
@@ -119,6 +145,7 @@ fn advanced(from: Phase, to: Phase) -> Option<Phase> {
         steps: Vec::new(),
         error: None,
         error_type: None,
+        version: 0,
     };
     operation.advance(to, Timestamp::UNIX_EPOCH, "").ok()?;
     Some(operation.phase)
@@ -128,6 +155,7 @@ impl World {
     fn new() -> Self {
         Self {
             journal: Phase::Planned,
+            late_write: None,
             leaders: vec![Leader {
                 knows: Phase::Planned,
                 at: At::Idle,
@@ -147,22 +175,47 @@ impl World {
         leader + 1 == self.leaders.len()
     }
 
-    fn write(&mut self, leader: usize, to: Phase, written: bool, setting: &Setting) {
-        let Some(to) = advanced(self.leaders[leader].knows, to) else {
+    fn write(&mut self, leader: usize, to: Phase, fate: Fate, setting: &Setting) {
+        let known = self.leaders[leader].knows;
+        let Some(to) = advanced(known, to) else {
             return;
         };
-        if !written {
-            self.faults += 1;
-        } else if self.leads(leader) || setting.wrong == Wrong::NoFence {
-            if self.journal.is_end() && self.journal != to {
-                self.wrong = Some("an operation that had ended was written");
+        let write = JournalWrite { leader, known, to };
+        let written = match fate {
+            Fate::Written | Fate::Untold => self.land_write(write, setting),
+            Fate::Failed => false,
+            Fate::Late => {
+                self.late_write = Some(write);
+                false
             }
-            self.journal = to;
+        };
+        if fate != Fate::Written {
+            self.faults += 1;
+        }
+        if written && fate == Fate::Written {
             self.leaders[leader].knows = to;
+        } else if fate != Fate::Failed && self.leads(leader) {
+            // Who does not know, or was refused, reads again.
+            self.leaders[leader].knows = self.journal;
         }
     }
 
-    fn look(&mut self, leader: usize, late: bool, written: bool, setting: &Setting) -> bool {
+    fn land_write(&mut self, write: JournalWrite, setting: &Setting) -> bool {
+        if !self.leads(write.leader) && setting.wrong != Wrong::NoFence {
+            return false;
+        }
+        let versions = !matches!(setting.wrong, Wrong::NoFence | Wrong::NoVersions);
+        if versions && write.known != self.journal {
+            return false;
+        }
+        if self.journal.is_end() && self.journal != write.to {
+            self.wrong = Some("an operation that had ended was written");
+        }
+        self.journal = write.to;
+        true
+    }
+
+    fn look(&mut self, leader: usize, late: bool, fate: Fate, setting: &Setting) -> bool {
         let is_old = !self.leads(leader) && setting.wrong != Wrong::NoFence;
         if is_old || self.leaders[leader].at != At::Idle {
             return false;
@@ -188,7 +241,7 @@ impl World {
             Next::Nothing => return false,
         };
         match (to, order) {
-            (Some(to), _) => self.write(leader, to, written, setting),
+            (Some(to), _) => self.write(leader, to, fate, setting),
             (None, Some(order)) => self.leaders[leader].at = At::Ordering(order),
             (None, None) => return false,
         }
@@ -230,15 +283,15 @@ impl World {
         true
     }
 
-    fn deliver(&mut self, leader: usize, written: bool, setting: &Setting) -> bool {
+    fn deliver(&mut self, leader: usize, fate: Fate, setting: &Setting) -> bool {
         let At::Answered(order) = self.leaders[leader].at else {
             return false;
         };
         self.leaders[leader].at = At::Idle;
         match order {
-            Order::Forget => self.write(leader, Phase::Done, written, setting),
+            Order::Forget => self.write(leader, Phase::Done, fate, setting),
             Order::Terminate if setting.wrong == Wrong::OrderedIsGone => {
-                self.write(leader, Phase::Forgetting, written, setting);
+                self.write(leader, Phase::Forgetting, fate, setting);
             }
             _ => {}
         }
@@ -254,13 +307,9 @@ impl World {
 
     fn act(&mut self, action: Action, setting: &Setting) -> bool {
         match action {
-            Action::Look {
-                leader,
-                late,
-                written,
-            } => return self.look(leader, late, written, setting),
+            Action::Look { leader, late, fate } => return self.look(leader, late, fate, setting),
             Action::Serve(leader) => return self.serve(leader),
-            Action::Deliver { leader, written } => return self.deliver(leader, written, setting),
+            Action::Deliver { leader, fate } => return self.deliver(leader, fate, setting),
             Action::Lose(leader) => {
                 self.faults += 1;
                 if let At::Ordering(order) = std::mem::replace(&mut self.leaders[leader].at, At::Idle) {
@@ -270,6 +319,10 @@ impl World {
             Action::Land(place) => {
                 let order = self.late.remove(place);
                 self.effect(order);
+            }
+            Action::LandWrite => {
+                let write = self.late_write.take().unwrap();
+                self.land_write(write, setting);
             }
             Action::TakeOver => self.take_over(),
             Action::PodsLeave => self.pods &= !self.draining,
@@ -282,15 +335,18 @@ impl World {
         true
     }
 
-    /// Whether one more leader ends it when nothing fails any more, with the node whole or wholly gone.
-    fn settles(&self, setting: &Setting) -> bool {
+    /// Whether it ends when nothing fails any more, by the leader that there is or one more, with the node whole or wholly
+    /// gone.
+    fn settles(&self, setting: &Setting, one_more: bool) -> bool {
         let mut world = self.clone();
-        let leader = world.leaders.len();
-        world.take_over();
-        for _ in 0..12 {
-            world.look(leader, true, true, setting);
+        if one_more {
+            world.take_over();
+        }
+        let leader = world.leaders.len() - 1;
+        for _ in 0..14 {
+            world.look(leader, true, Fate::Written, setting);
             world.serve(leader);
-            world.deliver(leader, true, setting);
+            world.deliver(leader, Fate::Written, setting);
             if world.machine == Machine::Ending {
                 world.act(Action::MachineEnds, setting);
             }
@@ -313,16 +369,21 @@ impl Model for Setting {
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
         let fails = world.faults < self.faults;
+        let mut fates = vec![Fate::Written];
+        if fails {
+            fates.extend([Fate::Untold, Fate::Failed]);
+            if world.late_write.is_none() {
+                fates.push(Fate::Late);
+            }
+        }
         for (leader, one) in world.leaders.iter().enumerate() {
-            for written in [true, false].into_iter().filter(|written| *written || fails) {
+            for fate in fates.iter().copied() {
                 match one.at {
-                    At::Idle => actions.extend([false, true].map(|late| Action::Look {
-                        leader,
-                        late,
-                        written,
-                    })),
+                    At::Idle => {
+                        actions.extend([false, true].map(|late| Action::Look { leader, late, fate }));
+                    }
                     At::Ordering(_) => actions.push(Action::Serve(leader)),
-                    At::Answered(_) => actions.push(Action::Deliver { leader, written }),
+                    At::Answered(_) => actions.push(Action::Deliver { leader, fate }),
                 }
             }
             if fails && one.at != At::Idle {
@@ -330,6 +391,9 @@ impl Model for Setting {
             }
         }
         actions.extend((0..world.late.len()).map(Action::Land));
+        if world.late_write.is_some() {
+            actions.push(Action::LandWrite);
+        }
         if world.leaders.len() < self.terms {
             actions.push(Action::TakeOver);
         }
@@ -351,7 +415,7 @@ impl Model for Setting {
                 world.journal != Phase::Aborted || (world.machine != Machine::Ending && world.node)
             }),
             Property::always("it ends once nothing fails", |setting: &Self, world: &World| {
-                world.settles(setting)
+                world.settles(setting, false) && world.settles(setting, true)
             }),
             Property::sometimes("a successor ends it", |_, world: &World| {
                 world.journal == Phase::Done && world.leaders.len() > 1

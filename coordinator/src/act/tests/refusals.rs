@@ -30,6 +30,25 @@ async fn a_refused_launch_is_planned_anew_in_another_zone_by_the_same_operation(
 }
 
 #[tokio::test]
+async fn what_was_launched_lately_is_known_also_to_the_next_leader_and_a_refused_attempt_is_none_of_it() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    *stage.world.refuses.lock().unwrap() = vec![RefusalCause::Capacity];
+    stage.submit(&leader, &scale_up()).await.unwrap();
+    leader.turn().await;
+    leader.wants_a_plan().await;
+    assert_eq!(stage.state(&leader).launched, []);
+    stage.submit(&leader, &scale_up()).await.unwrap();
+    assert!(stage.play(&leader).await);
+    let launched = stage.state(&leader).launched;
+    assert_eq!(launched.iter().map(|launch| launch.nodes).sum::<u32>(), 2);
+    let next = stage.leader().await;
+    assert!(next.begin_term(Epoch(stage.epoch)).await);
+    assert!(next.open().is_empty());
+    assert_eq!(stage.state(&next).launched, launched);
+}
+
+#[tokio::test]
 async fn a_refused_launch_that_the_next_plan_does_without_ends() {
     let mut stage = Stage::new();
     let leader = stage.leader().await;
@@ -75,6 +94,35 @@ async fn a_throttled_launch_is_made_again_under_the_same_token() {
     assert_eq!(stage.world.count("refuse op-1-1"), 3);
     assert_eq!(stage.operations().await[0].phase, Phase::Done);
     assert_eq!(stage.store.list("offering#", false, 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_launch_whose_calls_fail_for_longer_than_a_machine_takes_is_neither_given_up_nor_planned_twice() {
+    let mut stage = Stage::new();
+    let leader = stage.leader().await;
+    let deadline = Settings::default().ready;
+    *stage.world.fails.lock().unwrap() = 200;
+    stage.submit(&leader, &scale_up()).await.unwrap();
+    let began = stage.clock.now();
+    while stage.clock.now() < began + 3 * deadline {
+        leader.turn().await;
+        *stage.world.elapsed.lock().unwrap() += Duration::from_secs(5);
+        // The planner expects what was launched less than five minutes ago, and plans anew for what was not.
+        let expected = stage.state(&leader).launching;
+        assert_eq!(expected.len(), 2);
+        assert!(
+            expected.iter().all(|entry| entry.since >= stage.clock.now()),
+            "{expected:?}"
+        );
+    }
+    *stage.world.fails.lock().unwrap() = 0;
+    assert!(stage.play(&leader).await);
+    let operations = stage.operations().await;
+    assert_eq!((operations.len(), operations[0].phase), (1, Phase::Done));
+    assert_eq!(
+        (stage.world.count("launch"), stage.world.count("terminate")),
+        (1, 0)
+    );
 }
 
 #[tokio::test]

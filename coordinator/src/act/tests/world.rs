@@ -10,6 +10,7 @@ pub(super) struct World {
     pub(super) tokens: Mutex<BTreeMap<String, Vec<InstanceId>>>,
     pub(super) objects: Mutex<Objects>,
     pub(super) calls: Mutex<usize>,
+    pub(super) lists: Mutex<usize>,
     pub(super) crash_at: Mutex<Option<usize>>,
     pub(super) crashed: Notify,
     pub(super) elapsed: Mutex<Duration>,
@@ -21,12 +22,28 @@ pub(super) struct World {
     pub(super) refuses: Mutex<Vec<RefusalCause>>,
     /// Until when a volume is attached to every node.
     pub(super) attached_until: Mutex<Duration>,
+    /// So many next calls of a launch are not answered, and nothing comes of them.
+    pub(super) fails: Mutex<usize>,
     /// Machines do not become nodes.
     pub(super) never_boots: Mutex<bool>,
     /// The next commit takes place, and its answer is lost.
     pub(super) unanswered: Mutex<bool>,
+    /// The cloud's list lacks it.
+    pub(super) unlisted: Mutex<Option<InstanceId>>,
+    /// What the cloud says of drift; nothing: it does not answer.
+    pub(super) drift: Mutex<Option<Drift>>,
+    /// Machines whose agents say that their name is taken.
+    pub(super) taken: Mutex<BTreeSet<InstanceId>>,
+    /// Right after the next look at a node record its agent's key is another.
+    pub(super) renews: Mutex<bool>,
     /// The watch of the cluster has only begun.
     pub(super) blind: Mutex<bool>,
+    /// So many next looks at a hand-over find it under way.
+    pub(super) handing: Mutex<usize>,
+    /// Nobody may hand pods over.
+    pub(super) keeps_pods: Mutex<bool>,
+    /// Nonces that agents wrote, by the UID of the node.
+    pub(super) nonces: Mutex<BTreeMap<String, String>>,
 }
 
 impl World {
@@ -36,7 +53,11 @@ impl World {
         let dies = {
             let mut calls = self.calls.lock().unwrap();
             *calls += 1;
-            *self.crash_at.lock().unwrap() == Some(*calls)
+            self.crash_at
+                .lock()
+                .unwrap()
+                .take_if(|at| *calls >= *at)
+                .is_some()
         };
         if dies {
             self.crashed.notify_one();
@@ -127,6 +148,7 @@ impl StateStore for Remote {
     ) -> Result<(), StoreError> {
         tokio::task::yield_now().await;
         self.0.commit(epoch, writes, attributes).await?;
+        self.1.done("commit".to_owned()).await;
         if std::mem::take(&mut *self.1.unanswered.lock().unwrap()) {
             return Err(StoreError::Unknown("no answer".to_owned()));
         }
@@ -136,7 +158,17 @@ impl StateStore for Remote {
         self.0.append(write).await
     }
     async fn get(&self, key: &str) -> Result<Option<Item>, StoreError> {
-        self.0.get(key).await
+        let item = self.0.get(key).await?;
+        let record = item.as_ref().filter(|_| key.starts_with(NodeRecord::PREFIX));
+        let record = record.map(|item| NodeRecord::from_item(item).unwrap());
+        if let Some(mut record) = record.filter(|record| record.enrolled_at.is_some())
+            && std::mem::take(&mut *self.1.renews.lock().unwrap())
+        {
+            record.enrolled_key = Some("renewed".to_owned());
+            let write = super::super::journal::put(&record, None).unwrap();
+            self.0.append(&write).await.unwrap();
+        }
+        Ok(item)
     }
     async fn list(&self, prefix: &str, newest_first: bool, limit: usize) -> Result<Vec<Item>, StoreError> {
         self.0.list(prefix, newest_first, limit).await
@@ -169,6 +201,13 @@ impl Tell for Quiet {
 impl Fleet for World {
     async fn launch(&self, request: &LaunchRequest) -> Result<Launched, FleetError> {
         let token = request.client_token();
+        {
+            let mut fails = self.fails.lock().unwrap();
+            if *fails > 0 {
+                *fails -= 1;
+                return Err(FleetError::Unknown("no answer".to_owned()));
+            }
+        }
         if let Some(cause) = self.refuses.lock().unwrap().pop() {
             let refused = RefusedOffering {
                 instance_type: None,
@@ -229,7 +268,28 @@ impl Fleet for World {
     }
 
     async fn list(&self) -> Result<Vec<Instance>, FleetError> {
-        Ok(self.instances.lock().unwrap().values().cloned().collect())
+        *self.lists.lock().unwrap() += 1;
+        let unlisted = self.unlisted.lock().unwrap().clone();
+        let listed = |instance: &&Instance| unlisted.as_ref() != Some(&instance.id);
+        Ok(self
+            .instances
+            .lock()
+            .unwrap()
+            .values()
+            .filter(listed)
+            .cloned()
+            .collect())
+    }
+
+    async fn look(&self, instance: &InstanceId) -> Result<Option<Instance>, FleetError> {
+        self.log.lock().unwrap().push(format!("look {instance}"));
+        Ok(self.instances.lock().unwrap().get(instance).cloned())
+    }
+
+    async fn drift(&self) -> Result<Drift, FleetError> {
+        self.log.lock().unwrap().push("drift".to_owned());
+        let answer = self.drift.lock().unwrap().clone();
+        answer.ok_or_else(|| FleetError::Unknown("no answer".to_owned()))
     }
 
     async fn terminate(&self, instances: &[InstanceId]) -> Result<(), FleetError> {
@@ -251,6 +311,24 @@ impl Nodes for World {
     }
     async fn uncordon(&self, node: &NodeName, _: Option<&OperationId>) -> Result<(), NodesError> {
         self.done(format!("uncordon {node}")).await;
+        Ok(())
+    }
+    async fn hand_over(&self, node: &NodeName, _: &OperationId) -> Result<HandOver, NodesError> {
+        self.done(format!("hand over {node}")).await;
+        if *self.keeps_pods.lock().unwrap() {
+            return Err(NodesError::Refused("403 forbidden".to_owned()));
+        }
+        let mut left = self.handing.lock().unwrap();
+        Ok(match left.checked_sub(1) {
+            None => HandOver::Over,
+            Some(fewer) => {
+                *left = fewer;
+                HandOver::UnderWay(vec!["default/web".to_owned()])
+            }
+        })
+    }
+    async fn end_hand_over(&self, node: &NodeName, _: &OperationId) -> Result<(), NodesError> {
+        self.done(format!("hand back {node}")).await;
         Ok(())
     }
     async fn pods(&self, _: &NodeName) -> Result<Vec<PodOnNode>, NodesError> {
@@ -281,9 +359,15 @@ impl Nodes for World {
         self.done(format!("force {}", pod.key)).await;
         Ok(())
     }
-    async fn verify(&self, node: &NodeName) -> Result<(), NodesError> {
+    async fn verify(&self, node: &NodeName, binding: &Binding) -> Result<Verified, NodesError> {
+        let uid = format!("uid of {node}");
+        let carried = self.nonces.lock().unwrap().get(&uid).cloned();
+        if !binding.is_proven(&uid, carried.as_deref()) {
+            self.done(format!("look at {node}")).await;
+            return Ok(Verified::Unproven { uid });
+        }
         self.done(format!("verify {node}")).await;
-        Ok(())
+        Ok(Verified::Lifted)
     }
     async fn leave_balancers(&self, node: &NodeName, _: &OperationId) -> Result<(), NodesError> {
         self.done(format!("leave {node}")).await;
@@ -301,6 +385,10 @@ impl Nodes for World {
     async fn out_of_service(&self, node: &NodeName) -> Result<(), NodesError> {
         self.done(format!("taint {node}")).await;
         Ok(())
+    }
+    async fn free_name(&self, node: &NodeName, since: Timestamp) -> Result<Name, NodesError> {
+        self.done(format!("free {node} of before {since}")).await;
+        Ok(Name::Freed)
     }
     async fn delete(&self, node: &NodeName) -> Result<(), NodesError> {
         self.objects
@@ -324,9 +412,7 @@ impl Agents for World {
         &self,
         instance: &InstanceId,
         operation: &OperationId,
-        _: Duration,
-        _: OnTimeout,
-        _: &str,
+        _: DrainTerms<'_>,
     ) -> Result<(), NotConnected> {
         self.done(format!("drain {instance} {operation}")).await;
         Ok(())
@@ -338,6 +424,14 @@ impl Agents for World {
         self.done(format!("stop {instance} {operation}")).await;
         Ok(())
     }
+    async fn bind_node(&self, instance: &InstanceId, uid: &str, nonce: &str) -> Result<(), NotConnected> {
+        self.nonces
+            .lock()
+            .unwrap()
+            .insert(uid.to_owned(), nonce.to_owned());
+        self.done(format!("bind {instance} {uid}")).await;
+        Ok(())
+    }
     fn drain_report(&self, instance: &InstanceId, operation: &str) -> Option<DrainReport> {
         (self.count(&format!("drain {instance} {operation}")) > 0).then(|| DrainReport {
             phase: DrainPhase::Drained.into(),
@@ -346,6 +440,9 @@ impl Agents for World {
     }
     fn kubelet_stopped(&self, instance: &InstanceId, operation: &OperationId) -> bool {
         self.count(&format!("stop {instance} {operation}")) > 0
+    }
+    fn name_is_taken(&self, instance: &InstanceId) -> bool {
+        self.taken.lock().unwrap().contains(instance)
     }
     async fn changed(&self) {
         std::future::pending::<()>().await;

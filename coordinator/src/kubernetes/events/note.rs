@@ -48,7 +48,7 @@ pub(super) fn note(happening: &Happening) -> Option<Note> {
             action: "join".into(),
             about: node(instance.as_str()),
         },
-        Event::Noticed { instance, notice } => Note {
+        Event::Noticed { instance, notice, .. } => Note {
             reason: match notice.as_str() {
                 "spot_interruption" => "SpotInterruption",
                 "rebalance" => "SpotRebalance",
@@ -74,7 +74,9 @@ pub(super) fn note(happening: &Happening) -> Option<Note> {
         | Event::Decided { .. }
         | Event::Source { .. }
         | Event::Agent { .. }
+        | Event::BootStep { .. }
         | Event::Admin { .. }
+        | Event::Brake { .. }
         | Event::Trouble { .. } => return None,
     })
     .filter(|note| !note.about.is_empty())

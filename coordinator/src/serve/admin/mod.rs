@@ -15,7 +15,13 @@ mod nodes;
 mod ordering;
 mod status;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -29,7 +35,14 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
-use super::{audit::Audit, authorise::Caller, leading::Leader, sessions::Sessions, view::Latest};
+use super::{
+    audit::{self, Audit},
+    authorise::Caller,
+    leading::Leader,
+    people::People,
+    sessions::Sessions,
+    view::Latest,
+};
 use crate::{
     act::nodes::Nodes,
     ids::{CoordinatorName, OperationId},
@@ -87,6 +100,8 @@ pub enum OrderError {
 pub trait Orders: Send + Sync {
     /// Journals a drain that leaves the node cordoned.
     async fn drain(&self, order: DrainOrder) -> Result<OperationId, OrderError>;
+    /// Journals that the drain of a node is given up.
+    async fn cancel_drain(&self, node: &NodeName, by: &str) -> Result<OperationId, OrderError>;
     /// Journals a replacement.
     async fn recycle(&self, order: RecycleOrder) -> Result<OperationId, OrderError>;
     /// Operations, newest first.
@@ -143,6 +158,7 @@ pub(super) struct Beside {
     pub(super) leader: Leader,
     pub(super) sessions: Arc<Sessions>,
     pub(super) audit: Arc<Audit>,
+    pub(super) people: Arc<People>,
     pub(super) ages: Arc<Ages>,
     pub(super) shutdown: CancellationToken,
 }
@@ -182,16 +198,15 @@ impl AdminDesk {
         T: fmt::Debug + Send,
         F: Future<Output = Result<R, Status>> + Send,
     {
-        let caller = Caller::of(&request)?;
-        let who = caller.who();
-        let request = request.into_inner();
-        let arguments = format!("{request:?}");
-        let outcome = work(caller, request).await;
-        let code = outcome.as_ref().err().map_or(Code::Ok, Status::code);
-        self.beside
-            .audit
-            .record(&who, &format!("/smartscale.v1.Admin/{call}"), &arguments, code);
-        outcome.map(Response::new)
+        let path = format!("/smartscale.v1.Admin/{call}");
+        audit::audited(
+            &self.beside.audit,
+            &path,
+            request,
+            |request| format!("{request:?}"),
+            work,
+        )
+        .await
     }
 }
 
@@ -202,7 +217,7 @@ fn unavailable(error: &StoreError) -> Status {
 }
 
 /// A list's length as asked: 1 to 1000, 0 is 20.
-fn limit(asked: u32) -> Result<usize, Status> {
+pub(super) fn limit(asked: u32) -> Result<usize, Status> {
     match asked {
         0 => Ok(20),
         1..=1000 => Ok(asked as usize),
@@ -234,6 +249,7 @@ impl Admin for AdminDesk {
             let latest = self.latest()?;
             Ok(v1::ListNodesResponse {
                 nodes: self.node_views(&latest),
+                notes: latest.of_templates.clone(),
             })
         })
         .await
@@ -309,12 +325,14 @@ impl Admin for AdminDesk {
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Events>, Status> {
-        self.audited("Watch", request, |_, _| async {
+        self.audited("Watch", request, |caller, _| async {
             let leader = self.beside.leader.clone();
             elsewhere(&leader)?;
             let events = (self.parts.happenings)(());
             let (sender, stream) = mpsc::channel(WATCHED);
-            tokio::spawn(pass_on(events, leader, sender, self.beside.shutdown.clone()));
+            let ended = Arc::clone(&self.beside.people).ended(caller.certificate);
+            let shutdown = self.beside.shutdown.clone();
+            tokio::spawn(pass_on(events, leader, sender, ended, shutdown));
             let stream: Events = Box::pin(ReceiverStream::new(stream));
             Ok(stream)
         })
@@ -369,8 +387,10 @@ impl Admin for AdminDesk {
         &self,
         request: Request<v1::ResumeRequest>,
     ) -> Result<Response<v1::ResumeResponse>, Status> {
-        self.audited("Resume", request, |caller, _| self.order_resume(caller))
-            .await
+        self.audited("Resume", request, |caller, request| {
+            self.order_resume(caller, request)
+        })
+        .await
     }
 
     async fn scale(&self, request: Request<v1::ScaleRequest>) -> Result<Response<v1::ScaleResponse>, Status> {
@@ -408,11 +428,18 @@ async fn pass_on(
     mut events: broadcast::Receiver<Arc<Happening>>,
     mut leader: Leader,
     sender: mpsc::Sender<Result<v1::WatchResponse, Status>>,
+    ended: impl Future<Output = Status>,
     shutdown: CancellationToken,
 ) {
+    let mut ended = pin!(ended);
     loop {
         let event = tokio::select! {
             event = events.recv() => event,
+            // The person was revoked, or the certificate has ended.
+            status = &mut ended => {
+                let _ = sender.try_send(Err(status));
+                return;
+            }
             () = leader.changed() => {
                 let Err(refusal) = elsewhere(&leader) else { continue };
                 let _ = sender.try_send(Err(refusal));
@@ -445,11 +472,14 @@ fn event_view(happening: &Happening) -> v1::WatchResponse {
         Event::LeaseAcquired { epoch } | Event::LeaseLost { epoch } => ("lease", format!("epoch {epoch}")),
         Event::Decided { decision, .. } => ("decision", decision.to_string()),
         Event::Operation { operation, .. } => ("operation", operation.to_string()),
-        Event::Joined { instance, .. } | Event::Agent { instance, .. } => ("node", instance.to_string()),
+        Event::Joined { instance, .. } | Event::Agent { instance, .. } | Event::BootStep { instance, .. } => {
+            ("node", instance.to_string())
+        }
         Event::Noticed { instance, .. } => ("notice", instance.to_string()),
         Event::Drain { instance, .. } => ("drain", instance.to_string()),
         Event::Source { source, .. } => ("warning", source.clone()),
         Event::Admin { who, .. } => ("operation", who.clone()),
+        Event::Brake { brake, .. } => ("warning", brake.clone()),
         Event::Trouble { error_type } => ("warning", error_type.clone()),
     };
     v1::WatchResponse {

@@ -93,7 +93,32 @@ impl AdminDesk {
             cpu_requested_percent: share(requests.cpu.0, node.allocatable.cpu.0),
             memory_requested_percent: share(requests.memory.0, node.allocatable.memory.0),
             drain,
+            drift: latest.drift_of(&node.name).unwrap_or_default().to_owned(),
+            notices: instance
+                .as_ref()
+                .map(|id| self.notice_views(id))
+                .unwrap_or_default(),
         }
+    }
+
+    fn notice_views(&self, instance: &InstanceId) -> Vec<v1::NoticeView> {
+        let standing = self.beside.sessions.board().of(instance);
+        standing
+            .iter()
+            .map(|notice| v1::NoticeView {
+                kind: notice.kind.as_str().to_owned(),
+                at: notice.at.map(to_wire),
+                detail: notice.detail.clone(),
+                sightings: notice
+                    .sightings
+                    .iter()
+                    .map(|sighting| v1::NoticeSighting {
+                        source: sighting.source.as_str().to_owned(),
+                        at: Some(to_wire(sighting.at)),
+                    })
+                    .collect(),
+            })
+            .collect()
     }
 
     /// A machine whose agent speaks to us and that is no node yet.
@@ -113,6 +138,7 @@ impl AdminDesk {
             agent_connected: true,
             boot: sessions.boot(instance),
             drain: sessions.drains(instance).pop(),
+            notices: self.notice_views(instance),
             ..NodeView::default()
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     serve::authorise::Caller,
     state::{
         Attributes, Condition, MAX_WRITES, StoreError, Write,
-        records::{Floor, Pause, PoolRecord, Record},
+        records::{BrakesLifted, Floor, Pause, PoolRecord, Record},
     },
     tell::{Event, Happening, Severity},
 };
@@ -40,6 +40,9 @@ impl AdminDesk {
     ) -> Result<v1::DrainResponse, Status> {
         self.lead()?;
         let node = self.our_node(&request.node)?;
+        if request.cancel {
+            return self.cancel_drain(&caller, &node).await;
+        }
         let order = DrainOrder {
             timeout: bounded("timeout", request.timeout, LONGEST_DRAIN)?,
             on_timeout: OnTimeout::try_from(request.on_timeout).map_err(|_| {
@@ -63,6 +66,19 @@ impl AdminDesk {
             &caller,
             "Drain",
             &format!("ordered the drain of {node} ({operation})"),
+        );
+        Ok(v1::DrainResponse {
+            operation_id: operation.to_string(),
+        })
+    }
+
+    async fn cancel_drain(&self, caller: &Caller, node: &NodeName) -> Result<v1::DrainResponse, Status> {
+        let operation = self.parts.orders.cancel_drain(node, &caller.person()).await;
+        let operation = operation.map_err(|error| self.refused(error))?;
+        self.done(
+            caller,
+            "Drain",
+            &format!("gave the drain of {node} up ({operation})"),
         );
         Ok(v1::DrainResponse {
             operation_id: operation.to_string(),
@@ -154,19 +170,44 @@ impl AdminDesk {
         })
     }
 
-    pub(super) async fn order_resume(&self, caller: Caller) -> Result<v1::ResumeResponse, Status> {
+    pub(super) async fn order_resume(
+        &self,
+        caller: Caller,
+        request: v1::ResumeRequest,
+    ) -> Result<v1::ResumeResponse, Status> {
         let epoch = self.lead()?;
+        let now = self.now();
+        let (lift, put_back) = match request.lift_brakes {
+            Some(zero) if zero == prost_types::Duration::default() => (None, true),
+            lift => (lift, false),
+        };
+        let until = match bounded("lift_brakes", lift, LONGEST)? {
+            Some(duration) => {
+                let lifted = BrakesLifted {
+                    until: after(now, duration),
+                    by: caller.person(),
+                    since: now,
+                };
+                self.set(epoch, &lifted).await?;
+                Some(lifted.until)
+            }
+            None => None,
+        };
         // A person who resumes has seen what stopped a pool as well.
         let store = &self.beside.store;
-        let pools = store.list(PoolRecord::PREFIX, false, MAX_WRITES - 1).await;
+        let pools = store.list(PoolRecord::PREFIX, false, MAX_WRITES - 2).await;
         let pools = pools.map_err(|error| unavailable(&error))?;
         let keys = pools.into_iter().map(|item| item.key);
         let deletions = keys
             .chain([Pause::PREFIX.to_owned()])
+            .chain(put_back.then(|| BrakesLifted::PREFIX.to_owned()))
             .map(|key| Write::Delete { key });
         self.write_all(epoch, &deletions.collect::<Vec<_>>()).await?;
-        self.done(&caller, "Resume", "resumed scaling");
-        Ok(v1::ResumeResponse {})
+        let lifted = until.map_or_else(String::new, |until| format!(", brakes lifted until {until:.0}"));
+        self.done(&caller, "Resume", &format!("resumed scaling{lifted}"));
+        Ok(v1::ResumeResponse {
+            brakes_lifted_until: until.map(to_wire),
+        })
     }
 
     pub(super) async fn order_scale(

@@ -51,6 +51,7 @@ impl AdminDesk {
                 None => format!("{} has nothing fresh to say", source.source),
             });
         }
+        status.warnings.extend(beside.audit.trouble());
         if leading.leader.is_none() {
             status
                 .warnings

@@ -3,16 +3,18 @@
 //! ```text
 //!   session ──begin/take──▶ Sessions ──▶ executor (Agents), observer (AgentHealth), explain
 //!      ▲ commands ─────────────┘  │
-//!                                 └──▶ store: ends of drains, notices, results (report#…), before the acknowledgement
+//!                                 ├──▶ store: ends of drains, results (report#…), before the acknowledgement
+//!                                 └──▶ NoticeBoard: notices, stored by it
 //! ```
 //! What the agent may forget once it is acknowledged is in the store first, so that the next leader knows it too.
 
 mod commands;
 mod telling;
+mod terms;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -23,16 +25,22 @@ use serde_json::json;
 use smartscale_proto::{
     time::SharedClock,
     v1::{
-        self, BootReport, DrainPhase, DrainReport, Hello, Notice, SessionRequest, SessionResponse,
+        self, BootReport, DrainPhase, DrainReport, Hello, SessionRequest, SessionResponse,
         session_request::Report,
     },
 };
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
+pub(super) use terms::Terms;
+
 use crate::{
+    decide::PolicyInForce,
     ids::InstanceId,
-    observe::agents::HealthReport,
+    observe::{
+        agents::{self, HealthReport},
+        notices::{Said, board::NoticeBoard},
+    },
     state::{Condition, Item, SharedStore, StoreError, Write},
     tell::SharedTell,
 };
@@ -43,7 +51,7 @@ const PREFIX: &str = "report#";
 const KEPT: SignedDuration = SignedDuration::from_hours(48);
 /// Stored reports that are read at a take-over.
 const MOST_STORED: usize = 20_000;
-/// Drains, notices and results that are remembered of one machine.
+/// Drains and results that are remembered of one machine.
 const MOST_OF_MACHINE: usize = 64;
 /// Commands that may wait for one agent.
 const COMMANDS: usize = 32;
@@ -62,12 +70,12 @@ pub struct SessionSettings {
 }
 
 impl Default for SessionSettings {
-    /// 1 s, 5 s, 30 s (six quiet intervals), 50 messages a second.
+    /// 1 s, 5 s, 15 s (three quiet intervals: one missed report may be late, three are none), 50 messages a second.
     fn default() -> Self {
         Self {
             changing: Duration::from_secs(1),
             quiet: Duration::from_secs(5),
-            silence: Duration::from_secs(30),
+            silence: Duration::from_secs(15),
             messages_per_second: 50,
         }
     }
@@ -107,7 +115,6 @@ struct Machine {
     hello: Option<Hello>,
     boot: BTreeMap<i32, BootReport>,
     health: Option<HealthReport>,
-    notices: Vec<Notice>,
     drains: Vec<DrainReport>,
     results: Vec<v1::CommandResult>,
 }
@@ -115,6 +122,8 @@ struct Machine {
 /// What agents said, by machine.
 pub struct Sessions {
     settings: SessionSettings,
+    terms: OnceLock<watch::Receiver<PolicyInForce>>,
+    board: Arc<NoticeBoard>,
     store: SharedStore,
     tell: SharedTell,
     clock: SharedClock,
@@ -129,6 +138,7 @@ impl Sessions {
     #[must_use]
     pub fn new(
         settings: SessionSettings,
+        board: Arc<NoticeBoard>,
         store: SharedStore,
         tell: SharedTell,
         clock: SharedClock,
@@ -136,6 +146,8 @@ impl Sessions {
         let (nudges, seen) = watch::channel(0);
         Arc::new(Self {
             settings,
+            terms: OnceLock::new(),
+            board,
             store,
             tell,
             clock,
@@ -143,6 +155,16 @@ impl Sessions {
             nudges,
             seen: tokio::sync::Mutex::new(seen),
         })
+    }
+
+    /// Agents are told to drain on this policy's terms where nobody commands them. The first policy counts.
+    pub fn follow(&self, policy: watch::Receiver<PolicyInForce>) {
+        let _ = self.terms.set(policy);
+    }
+
+    /// The terms for one session.
+    pub(super) fn terms(&self) -> Terms {
+        Terms::new(self.terms.get().cloned())
     }
 
     fn machines(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Machine>> {
@@ -166,17 +188,29 @@ impl Sessions {
             .unwrap_or_default()
     }
 
+    /// What is wrong with a machine, as its agent said last.
+    #[must_use]
+    pub fn conditions(&self, instance: &InstanceId) -> Vec<agents::Condition> {
+        self.of(instance, |machine| {
+            machine
+                .health
+                .as_ref()
+                .map(|report| report.health.conditions.clone())
+        })
+        .flatten()
+        .unwrap_or_default()
+    }
+
     /// What the agent said of itself.
     #[must_use]
     pub fn hello(&self, instance: &InstanceId) -> Option<Hello> {
         self.of(instance, |machine| machine.hello.clone()).flatten()
     }
 
-    /// What EC2 announced about a machine, oldest first.
+    /// What EC2 announced about the machines.
     #[must_use]
-    pub fn notices(&self, instance: &InstanceId) -> Vec<Notice> {
-        self.of(instance, |machine| machine.notices.clone())
-            .unwrap_or_default()
+    pub fn board(&self) -> &NoticeBoard {
+        &self.board
     }
 
     /// The newest report of each drain of a machine, oldest drain first.
@@ -202,11 +236,6 @@ impl Sessions {
         self.nudges.subscribe()
     }
 
-    /// Forgets a machine that is gone for good.
-    pub fn forget(&self, instance: &InstanceId) {
-        self.machines().remove(instance);
-    }
-
     /// Ends the session of an agent that is not trusted any more, and what it said of its health counts no more.
     pub fn distrust(&self, instance: &InstanceId, why: &str) {
         if let Some(machine) = self.machines().get_mut(instance) {
@@ -222,6 +251,7 @@ impl Sessions {
     /// # Errors
     /// [`StoreError`] when the store does not answer. A report that cannot be read is logged and passed over.
     pub async fn load(&self) -> Result<(), StoreError> {
+        self.board.load().await?;
         for item in self.store.list(PREFIX, false, MOST_STORED).await? {
             match stored(&item) {
                 Some((instance, report)) => {
@@ -289,12 +319,19 @@ impl Sessions {
                 ));
             }
             Some(Report::Health(health)) => {
-                let report = HealthReport::receive(health, self.clock.now());
+                let report = HealthReport::receive(health, self.clock.now()).sent_at(request.time.as_ref());
                 for absurd in &report.absurd {
                     tracing::warn!(%instance, %absurd, "an agent said what cannot be; that figure does not count");
                 }
-                if let Some(machine) = self.machines().get_mut(instance) {
-                    machine.health = Some(report);
+                let happenings = match self.machines().get_mut(instance) {
+                    Some(machine) => {
+                        let old = machine.health.replace(report.clone());
+                        self.condition_happenings(instance, old.as_ref(), &report)
+                    }
+                    None => Vec::new(),
+                };
+                for happening in happenings {
+                    self.tell.tell(happening);
                 }
                 return Ok(None);
             }
@@ -306,23 +343,40 @@ impl Sessions {
                 }
                 boot.step().as_str_name().to_owned()
             }
-            Some(Report::Notice(notice)) => named("notice.id", &notice.id)?,
+            Some(Report::Notice(notice)) => {
+                let id = named("notice.id", &notice.id)?;
+                match Said::by_agent(instance, notice, self.clock.now()) {
+                    Some(said) => self.notice(said).await?,
+                    None => {
+                        tracing::warn!(%instance, kind = notice.kind, "a notice is of a kind that is not known here");
+                    }
+                }
+                return Ok(Some(id));
+            }
             Some(Report::Drain(drain)) => named("drain.operation_id", &drain.operation_id)?,
             Some(Report::Result(result)) => named("result.operation_id", &result.operation_id)?,
         };
-        self.keep(instance, &request).await.map_err(|error| {
-            tracing::warn!(%error, %instance, "an agent's report cannot be stored");
-            Status::unavailable("the report cannot be stored at this moment: send it again")
-        })?;
+        self.keep(instance, &request)
+            .await
+            .map_err(|error| not_stored(instance, &error))?;
         self.remember(instance, &request, true);
         self.nudge();
         Ok(Some(id))
     }
 
+    async fn notice(&self, said: Said) -> Result<(), Status> {
+        let instance = said.instance.clone();
+        self.board
+            .take(said)
+            .await
+            .map_err(|error| not_stored(&instance, &error))?;
+        self.nudge();
+        Ok(())
+    }
+
     /// Stores what its agent forgets once it is acknowledged.
     async fn keep(&self, instance: &InstanceId, request: &SessionRequest) -> Result<(), StoreError> {
         let (kind, id) = match &request.report {
-            Some(Report::Notice(notice)) => ("notice", &notice.id),
             Some(Report::Drain(drain)) if is_over(drain.phase()) => ("drain", &drain.operation_id),
             Some(Report::Result(result)) => ("result", &result.operation_id),
             _ => return Ok(()),
@@ -350,15 +404,12 @@ impl Sessions {
         let machine = machines.entry(instance.clone()).or_default();
         let happenings = match &request.report {
             Some(Report::Boot(boot)) => {
-                machine.boot.insert(boot.step, boot.clone());
-                vec![self.boot_happening(instance, boot)]
-            }
-            Some(Report::Notice(notice)) => {
-                if machine.notices.iter().any(|known| known.id == notice.id) {
+                let before = machine.boot.insert(boot.step, boot.clone());
+                // An answer to it was lost: it is the same report once more.
+                if before.as_ref() == Some(boot) {
                     vec![]
                 } else {
-                    push(&mut machine.notices, notice.clone());
-                    vec![self.notice_happening(instance, notice)]
+                    vec![self.boot_happening(instance, boot)]
                 }
             }
             Some(Report::Drain(drain)) => {
@@ -390,6 +441,11 @@ impl Sessions {
     fn nudge(&self) {
         self.nudges.send_modify(|count| *count = count.wrapping_add(1));
     }
+}
+
+fn not_stored(instance: &InstanceId, error: &StoreError) -> Status {
+    tracing::warn!(%error, %instance, "an agent's report cannot be stored");
+    Status::unavailable("the report cannot be stored at this moment: send it again")
 }
 
 /// Whether a drain has come to an end.

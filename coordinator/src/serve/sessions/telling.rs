@@ -1,11 +1,15 @@
 //! What of the agents' reports is worth telling.
 
 use smartscale_planner::model::PodKey;
-use smartscale_proto::v1::{BootReport, DrainPhase, DrainReport, Notice};
+use smartscale_proto::{
+    time::duration_from_wire,
+    v1::{BootReport, DrainPhase, DrainReport},
+};
 
 use super::{Sessions, words};
 use crate::{
     ids::InstanceId,
+    observe::agents::{Condition, HealthReport},
     tell::{Event, Happening, Severity},
 };
 
@@ -35,21 +39,45 @@ impl Sessions {
         if !boot.error.is_empty() {
             message = format!("{message}: {}", bounded(&boot.error));
         }
-        let event = Event::Agent {
+        if !boot.remedy.is_empty() {
+            message = format!("{message} ({})", bounded(&boot.remedy));
+        }
+        let took = boot.took.as_ref().and_then(|took| duration_from_wire(took).ok());
+        let event = Event::BootStep {
             instance: instance.clone(),
-            state: "booting".to_owned(),
+            step,
+            outcome,
+            seconds: took.unwrap_or_default().as_secs_f64(),
         };
         self.happening(Severity::Detail, message, event)
     }
 
-    pub(super) fn notice_happening(&self, instance: &InstanceId, notice: &Notice) -> Happening {
-        let kind = words(notice.kind().as_str_name(), "NOTICE_KIND_");
-        let message = format!("EC2 announced for {instance}: {}", kind.replace('_', " "));
-        let event = Event::Noticed {
+    /// What has begun to be wrong with a machine since the report before, and what has ended.
+    pub(super) fn condition_happenings(
+        &self,
+        instance: &InstanceId,
+        old: Option<&HealthReport>,
+        new: &HealthReport,
+    ) -> Vec<Happening> {
+        let before = old.map_or(&[][..], |old| &old.health.conditions);
+        let now = &new.health.conditions;
+        let has = |list: &[Condition], kind| list.iter().any(|one| one.kind == kind);
+        let event = |state: String| Event::Agent {
             instance: instance.clone(),
-            notice: kind,
+            state,
         };
-        self.happening(Severity::Warning, message, event)
+        let mut all = Vec::new();
+        for condition in now.iter().filter(|one| !has(before, one.kind)) {
+            let word = condition.word();
+            let message = format!("{instance} is not well ({word}): {}", condition.detail);
+            all.push(self.happening(condition.severity(), message, event(word)));
+        }
+        for condition in before.iter().filter(|one| !has(now, one.kind)) {
+            let word = condition.word();
+            let message = format!("{instance} is well again ({word})");
+            all.push(self.happening(Severity::Detail, message, event(format!("no {word}"))));
+        }
+        all
     }
 
     /// What is new in a report against the one before.

@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use smartscale_proto::{
     identity::Role,
-    time::duration_to_wire,
+    time::{age, duration_to_wire},
     v1::{self, explain_request::Subject},
 };
 use tonic::Code;
 
 use crate::{
+    observe::notices::{NoticeKind, NoticeSource, Said},
     serve::testing::{World, until},
     state::{
         lease::Leadership,
-        records::{Floor, Pause, Record as _},
+        records::{BrakesLifted, Floor, Pause, Record as _},
     },
 };
 
@@ -106,6 +107,56 @@ async fn nodes_pods_and_blockers_are_as_the_decision_saw_them() {
     );
     assert!(bare.remedy.contains("controller") && bare.age.is_some());
     assert!(blockers.iter().all(|one| one.node != "master"));
+}
+
+#[tokio::test]
+async fn what_ec2_announced_is_shown_with_who_said_so_and_what_the_pool_says_to_it() {
+    let world = World::new().await;
+    world.decide();
+    let said = |source, id: &str| Said {
+        instance: "node-a".parse().unwrap(),
+        kind: NoticeKind::Maintenance,
+        at: Some("2036-01-05T00:00:00Z".parse().unwrap()),
+        detail: "instance-stop".to_owned(),
+        source,
+        id: id.to_owned(),
+    };
+    for one in [said(NoticeSource::Agent, "a"), said(NoticeSource::Queue, "q")] {
+        world.sessions.board().take(one).await.unwrap();
+    }
+    let mut client = world.people(Role::Viewer).await;
+    let nodes = client
+        .list_nodes(v1::ListNodesRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .nodes;
+    let notice = &nodes[1].notices[0];
+    let sources: Vec<_> = notice.sightings.iter().map(|one| one.source.as_str()).collect();
+    assert_eq!(
+        (notice.kind.as_str(), notice.detail.as_str()),
+        ("maintenance", "instance-stop")
+    );
+    assert_eq!(sources, ["agent", "queue"]);
+    assert!(nodes[2].notices.is_empty());
+
+    let request = v1::ExplainRequest {
+        subject: Some(Subject::Node("node-a".to_owned())),
+    };
+    let lines = client
+        .explain(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .lines
+        .join("\n");
+    for part in [
+        "EC2 has scheduled maintenance of the machine (instance-stop) at 2036-01-05T00:00:00Z; said by agent",
+        "and queue",
+        "It is replaced for that from 1 d 0 h before it begins",
+    ] {
+        assert!(lines.contains(part), "{part}: {lines}");
+    }
 }
 
 #[tokio::test]
@@ -268,7 +319,7 @@ async fn a_pause_and_a_floor_are_kept_in_the_store() {
             .into_inner()
             .paused
     );
-    client.resume(v1::ResumeRequest {}).await.unwrap();
+    client.resume(v1::ResumeRequest::default()).await.unwrap();
     assert!(
         !client
             .status(v1::StatusRequest {})
@@ -296,6 +347,30 @@ async fn a_pause_and_a_floor_are_kept_in_the_store() {
 }
 
 #[tokio::test]
+async fn a_person_lifts_the_brakes_for_a_time_and_puts_them_back() {
+    let world = World::new().await;
+    world.decide();
+    let mut client = world.people(Role::Operator).await;
+    let lift = |seconds| v1::ResumeRequest {
+        lift_brakes: Some(prost_types::Duration { seconds, nanos: 0 }),
+    };
+    let lifted = client.resume(lift(3600)).await.unwrap().into_inner();
+    assert!(lifted.brakes_lifted_until.is_some());
+    let item = || world.store.get(BrakesLifted::PREFIX);
+    let stored = BrakesLifted::from_item(&item().await.unwrap().unwrap()).unwrap();
+    assert_eq!(stored.by, "jo (operator)");
+    assert_eq!(age(stored.since, stored.until).as_secs(), 3600);
+    // Whoever resumes without a word of them leaves them as they are.
+    client.resume(v1::ResumeRequest::default()).await.unwrap();
+    assert!(item().await.unwrap().is_some());
+    let back = client.resume(lift(0)).await.unwrap().into_inner();
+    assert_eq!(back.brakes_lifted_until, None);
+    assert!(item().await.unwrap().is_none());
+    let refusal = client.resume(lift(32 * 24 * 3600)).await.unwrap_err();
+    assert!(refusal.message().starts_with("lift_brakes"), "{refusal}");
+}
+
+#[tokio::test]
 async fn a_follower_answers_questions_and_takes_no_orders() {
     let world = World::new().await;
     world.decide();
@@ -308,7 +383,7 @@ async fn a_follower_answers_questions_and_takes_no_orders() {
         (status.leading, status.leader.as_str(), status.epoch),
         (false, "b", 7)
     );
-    let refusal = client.resume(v1::ResumeRequest {}).await.unwrap_err();
+    let refusal = client.resume(v1::ResumeRequest::default()).await.unwrap_err();
     assert_eq!(refusal.code(), Code::FailedPrecondition);
     assert!(
         refusal.message().contains("`b` at 127.0.0.1:2"),
@@ -322,7 +397,7 @@ async fn watching_people_hear_what_happens_until_the_end() {
     let world = World::new().await;
     let mut client = world.people(Role::Operator).await;
     let mut events = client.watch(v1::WatchRequest {}).await.unwrap().into_inner();
-    client.resume(v1::ResumeRequest {}).await.unwrap();
+    client.resume(v1::ResumeRequest::default()).await.unwrap();
     let event = events.message().await.unwrap().unwrap();
     assert_eq!(
         (event.kind.as_str(), event.message.as_str()),

@@ -1,18 +1,26 @@
 //! How a machine gets its first certificate, and how nobody else does.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use rcgen::{CertificateParams, KeyPair, SanType};
+use rustls::pki_types::PrivateKeyDer;
 use smartscale_proto::{
     identity::Party,
-    v1::{self, enrol_request::Proof},
+    tls::{Anchors, Credential, keys},
+    v1::{self, agent_client::AgentClient, enrol_request::Proof},
 };
 use tonic::Code;
 
 use crate::{
     serve::{
         attest,
-        testing::{World, identity_in, key, machine},
+        authority::Authority,
+        testing::{World, identity_in, key, machine, names, until},
     },
     state::{
         lease::Leadership,
@@ -95,6 +103,28 @@ async fn a_launched_machine_gets_a_certificate_for_its_own_name() {
     let record = record(&world, "i-1").await;
     assert!(record.enrolled_key.is_some() && record.secret_hash.is_none());
     world.audited("Enrolment/Enrol", "ok").await;
+}
+
+#[tokio::test]
+async fn a_machine_that_proves_itself_is_told_what_to_join_with_and_one_that_shows_a_known_key_is_not() {
+    let world = World::new().await;
+    let secret = launched(&world, "i-1").await;
+    let (_, csr) = key();
+    let told = |response: v1::EnrolResponse| (response.join_token, response.join_server);
+    assert_eq!(
+        told(enrol(&world, "i-1", &csr, &secret).await.unwrap()),
+        ("token of i-1".to_owned(), "https://10.0.0.10:6443".to_owned())
+    );
+    assert_eq!(
+        told(enrol(&world, "i-1", &csr, "").await.unwrap()),
+        <(String, String)>::default()
+    );
+
+    let secret = launched(&world, "i-2").await;
+    world.mint.0.store(true, Ordering::Relaxed);
+    let response = enrol(&world, "i-2", &key().1, &secret).await.unwrap();
+    assert!(response.certificate.is_some(), "it asks again in its session");
+    assert_eq!(told(response), <(String, String)>::default());
 }
 
 #[tokio::test]
@@ -233,4 +263,205 @@ async fn a_follower_enrols_nobody_and_says_who_leads() {
         Code::Unavailable
     );
     assert!(record(&world, "i-1").await.enrolled_key.is_none());
+}
+
+/// Believes whoever says the word, again and again.
+struct Word;
+
+#[async_trait]
+impl attest::Attestor for Word {
+    async fn attest(&self, _: attest::Claim<'_>, proof: &Proof) -> Result<(), attest::NotAttested> {
+        match proof {
+            Proof::Token(token) if token.secret == "word" => Ok(()),
+            _ => Err(attest::NotAttested::not_proven("another word")),
+        }
+    }
+
+    fn attests_again(&self) -> bool {
+        true
+    }
+}
+
+async fn believing() -> World {
+    World::with(
+        Arc::new(Authority::create(names("demo")).unwrap().0),
+        Arc::new(Word),
+    )
+    .await
+}
+
+async fn renewed(
+    world: &World,
+    credential: Credential,
+    csr: &[u8],
+) -> Result<v1::Certificate, tonic::Status> {
+    let mut client = AgentClient::new(world.channel(credential).await);
+    let request = v1::RenewRequest {
+        csr_der: csr.to_vec(),
+    };
+    let answer = client.renew(request).await?.into_inner();
+    Ok(answer.certificate.unwrap())
+}
+
+/// What an agent has after a certificate came for its key.
+fn credential(key: &PrivateKeyDer<'static>, certificate: &v1::Certificate) -> Credential {
+    let ders = |list: &[Vec<u8>]| list.iter().map(|der| der.clone().into()).collect::<Vec<_>>();
+    Credential {
+        chain: ders(&certificate.chain_der),
+        key: Some(key.clone_key()),
+        anchors: Anchors::Certificates(ders(&certificate.trust_anchors_der)),
+    }
+}
+
+#[tokio::test]
+async fn a_name_in_the_request_is_not_even_looked_at() {
+    let world = World::new().await;
+    let secret = launched(&world, "i-1").await;
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    let other = "spiffe://smartscale/cluster/demo/admin/admin/mallory";
+    params.subject_alt_names = vec![SanType::URI(other.try_into().unwrap())];
+    let csr = params.serialize_request(&key).unwrap();
+    let response = enrol(&world, "i-1", csr.der(), &secret).await.unwrap();
+    let certificate = response.certificate.unwrap();
+    assert_eq!(
+        identity_in(&certificate).to_string(),
+        "spiffe://smartscale/cluster/demo/agent/i-1"
+    );
+    // The same at a renewal.
+    let key = keys::key_from_pem(key.serialize_pem().as_bytes()).unwrap();
+    let renewal = renewed(&world, credential(&key, &certificate), csr.der())
+        .await
+        .unwrap();
+    assert_eq!(identity_in(&renewal), identity_in(&certificate));
+}
+
+#[tokio::test]
+async fn a_machine_that_may_prove_itself_anew_takes_another_key_and_the_former_one_counts_no_more() {
+    let world = believing().await;
+    world.put(&machine("i-1")).await;
+    let (first, csr) = key();
+    let before = enrol(&world, "i-1", &csr, "word")
+        .await
+        .unwrap()
+        .certificate
+        .unwrap();
+    let first = credential(&first, &before);
+    // Certificates hold whole seconds: those of the same second cannot be told apart.
+    let signed = Timestamp::now().as_second();
+    until(async || (Timestamp::now().as_second() > signed).then_some(())).await;
+    let (second, csr) = key();
+    assert_eq!(
+        code(enrol(&world, "i-1", &csr, "guess").await),
+        Code::PermissionDenied
+    );
+    let after = enrol(&world, "i-1", &csr, "word")
+        .await
+        .unwrap()
+        .certificate
+        .unwrap();
+    let audit = world.audited("Enrolment/Enrol", "ok").await;
+    assert!(audit.arguments.contains("i-1"), "{audit:?}");
+    until(async || {
+        let told = world.told.0.lock().unwrap();
+        told.iter()
+            .any(|one| one.message.contains("enrolled anew"))
+            .then_some(())
+    })
+    .await;
+    assert_eq!(
+        code(renewed(&world, first, &key().1).await),
+        Code::PermissionDenied
+    );
+    assert_eq!(
+        code(renewed(&world, credential(&second, &after), &key().1).await),
+        Code::Ok
+    );
+}
+
+#[tokio::test]
+async fn nobody_takes_the_place_of_an_agent_that_is_in_session() {
+    let world = believing().await;
+    world.put(&machine("i-1")).await;
+    let (first, csr) = key();
+    let issued = enrol(&world, "i-1", &csr, "word")
+        .await
+        .unwrap()
+        .certificate
+        .unwrap();
+    let mut client = AgentClient::new(world.channel(credential(&first, &issued)).await);
+    let (reports, stream) = tokio::sync::mpsc::channel(4);
+    let hello = v1::SessionRequest {
+        time: None,
+        report: Some(v1::session_request::Report::Hello(v1::Hello::default())),
+    };
+    reports.send(hello).await.unwrap();
+    let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
+    let mut commands = client.session(stream).await.unwrap().into_inner();
+    assert!(commands.message().await.unwrap().is_some());
+    assert_eq!(code(enrol(&world, "i-1", &key().1, "word").await), Code::Aborted);
+    drop(reports);
+    drop(commands);
+    until(async || world.sessions.connected().is_empty().then_some(())).await;
+    assert_eq!(code(enrol(&world, "i-1", &key().1, "word").await), Code::Ok);
+}
+
+#[tokio::test]
+async fn a_key_is_signed_again_without_a_proof_until_a_renewal_after_the_next_has_replaced_it() {
+    let world = World::new().await;
+    let secret = launched(&world, "i-1").await;
+    let keys: Vec<_> = (0..3).map(|_| key()).collect();
+    let mut issued = enrol(&world, "i-1", &keys[0].1, &secret)
+        .await
+        .unwrap()
+        .certificate
+        .unwrap();
+    let known = async |csr: &[u8]| code(enrol(&world, "i-1", csr, "").await);
+    // After the first renewal its answer may have been lost, so that both count; after the second the first is history.
+    for (next, expected) in [
+        (1, [Code::Ok, Code::Ok, Code::AlreadyExists]),
+        (2, [Code::AlreadyExists, Code::Ok, Code::Ok]),
+    ] {
+        let present = credential(&keys[next - 1].0, &issued);
+        issued = renewed(&world, present, &keys[next].1).await.unwrap();
+        for (key, expected) in keys.iter().zip(expected) {
+            assert_eq!(known(&key.1).await, expected, "after renewal {next}");
+        }
+    }
+    let certified = record(&world, "i-1").await.certified.unwrap();
+    assert!(certified.anchors.len() == 1 && certified.not_after > certified.issued_at);
+}
+
+#[tokio::test]
+async fn a_renewal_that_was_not_answered_is_asked_for_again() {
+    let world = World::new().await;
+    let secret = launched(&world, "i-1").await;
+    let (first, csr) = key();
+    let issued = enrol(&world, "i-1", &csr, &secret)
+        .await
+        .unwrap()
+        .certificate
+        .unwrap();
+    let next = key().1;
+    for _ in 0..3 {
+        let present = credential(&first, &issued);
+        assert_eq!(code(renewed(&world, present, &next).await), Code::Ok);
+    }
+    assert_eq!(code(enrol(&world, "i-1", &csr, "").await), Code::Ok);
+}
+
+#[tokio::test]
+async fn a_stolen_secret_is_worth_nothing_after_its_use() {
+    let world = World::new().await;
+    let secret = launched(&world, "i-1").await;
+    world.put(&machine("i-2")).await;
+    assert_eq!(code(enrol(&world, "i-1", &key().1, &secret).await), Code::Ok);
+    assert_eq!(
+        code(enrol(&world, "i-1", &key().1, &secret).await),
+        Code::AlreadyExists
+    );
+    assert_eq!(
+        code(enrol(&world, "i-2", &key().1, &secret).await),
+        Code::PermissionDenied
+    );
 }

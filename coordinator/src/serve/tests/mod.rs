@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
 mod admin;
+mod authorities;
 mod enrolment;
+mod fuzz;
+mod hostile;
+mod people;
 mod sessions;
 mod strangers;

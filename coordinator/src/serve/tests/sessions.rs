@@ -14,9 +14,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
 use crate::{
-    act::agents::Agents as _,
+    act::agents::{Agents as _, DrainTerms},
     ids::InstanceId,
-    observe::agents::AgentHealth as _,
+    observe::{agents::AgentHealth as _, notices::board::NoticeBoard},
     serve::{
         sessions::{SessionSettings, Sessions},
         testing::{World, until},
@@ -164,6 +164,7 @@ async fn reports_are_acknowledged_once_they_are_stored_and_a_new_leader_knows_th
     let clock = std::sync::Arc::new(smartscale_proto::time::SystemClock);
     let next = Sessions::new(
         SessionSettings::default(),
+        NoticeBoard::new(world.store.clone(), world.told.clone(), clock.clone()),
         world.store.clone(),
         world.told.clone(),
         clock,
@@ -214,13 +215,13 @@ async fn commands_reach_the_agent_and_nobody_where_there_is_none() {
     assert!(world.sessions.stop_kubelet(&id("i-1"), &operation).await.is_err());
     assert_eq!(world.sessions.silent_for(&id("i-1")), None);
     let mut agent = Agent::connected(&world, "i-1").await;
-    let timeout = Duration::from_secs(300);
-    let on_timeout = v1::OnTimeout::Abort;
-    world
-        .sessions
-        .drain(&id("i-1"), &operation, timeout, on_timeout, "it is empty")
-        .await
-        .unwrap();
+    let terms = DrainTerms {
+        timeout: Duration::from_secs(300),
+        on_timeout: v1::OnTimeout::Abort,
+        local_storage: v1::LocalStorage::Keep,
+        reason: "it is empty",
+    };
+    world.sessions.drain(&id("i-1"), &operation, terms).await.unwrap();
     let Ok(Command::Drain(command)) = agent.hear().await else {
         panic!("no drain")
     };
@@ -228,9 +229,13 @@ async fn commands_reach_the_agent_and_nobody_where_there_is_none() {
         (command.operation_id.as_str(), command.reason.as_str()),
         ("op-9", "it is empty")
     );
+    assert_eq!(command.local_storage(), v1::LocalStorage::Keep);
     drop(agent);
     until(async || world.sessions.silent_for(&id("i-1"))).await;
     assert!(!world.sessions.is_connected(&id("i-1")));
+    // Nothing is kept of a machine that is gone for good.
+    world.sessions.forget(&id("i-1"));
+    assert_eq!(world.sessions.silent_for(&id("i-1")), None);
 }
 
 #[tokio::test]

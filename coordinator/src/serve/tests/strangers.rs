@@ -14,7 +14,7 @@ use tonic::{Code, client::Grpc, codec::Codec as _};
 use tonic_codec::codec;
 
 use crate::serve::{
-    authority::Authority,
+    authority::{Authority, vault::NoVault},
     testing::{World, names, person},
 };
 
@@ -139,17 +139,21 @@ async fn a_viewer_who_orders_is_refused_and_audited() {
 }
 
 /// A credential for another cluster that our own authority's key has signed, as if one authority served two.
-fn of_another_cluster(world: &World) -> Credential {
+async fn of_another_cluster(world: &World) -> Credential {
     let folder = tempfile::tempdir().unwrap();
     let (crt, key) = (folder.path().join("ca.crt"), folder.path().join("ca.key"));
-    Authority::create_files(names("demo"), &crt, &key).unwrap();
-    let other = Authority::load(names("other"), &crt, &key).unwrap();
+    Authority::create_files(names("demo"), &crt, &key, (&NoVault, None))
+        .await
+        .unwrap();
+    let other = Authority::load(names("other"), &crt, &key, &NoVault)
+        .await
+        .unwrap();
     let party = Party::Admin {
         role: Role::Admin,
         name: "jo".parse().unwrap(),
     };
     let mut credential = other.client(party, Duration::from_secs(60)).unwrap().0;
-    credential.anchors = Anchors::Certificates(world.authority.anchors().to_vec());
+    credential.anchors = Anchors::Certificates(world.authority.anchors());
     credential
 }
 
@@ -157,7 +161,7 @@ fn of_another_cluster(world: &World) -> Credential {
 async fn a_certificate_of_another_authority_ends_in_the_handshake_and_is_audited() {
     let world = World::new().await;
     // Another authority, hence another key: whatever it names.
-    let credential = of_another_cluster(&world);
+    let credential = of_another_cluster(&world).await;
     assert_eq!(refused_in_handshake(&world, credential).await, "unauthenticated");
 }
 
@@ -165,10 +169,18 @@ async fn a_certificate_of_another_authority_ends_in_the_handshake_and_is_audited
 async fn an_expired_certificate_ends_in_the_handshake_and_is_audited() {
     let folder = tempfile::tempdir().unwrap();
     let (crt, key) = (folder.path().join("ca.crt"), folder.path().join("ca.key"));
-    Authority::create_files(names("demo"), &crt, &key).unwrap();
-    let world = World::of(Arc::new(Authority::load(names("demo"), &crt, &key).unwrap())).await;
+    Authority::create_files(names("demo"), &crt, &key, (&NoVault, None))
+        .await
+        .unwrap();
+    let world = World::of(Arc::new(
+        Authority::load(names("demo"), &crt, &key, &NoVault)
+            .await
+            .unwrap(),
+    ))
+    .await;
     let clock = Arc::new(crate::serve::testing::Behind(Duration::from_secs(7200)));
-    let former = Authority::load(names("demo"), &crt, &key)
+    let former = Authority::load(names("demo"), &crt, &key, &NoVault)
+        .await
         .unwrap()
         .with_clock(clock);
     let credential = former
@@ -205,9 +217,18 @@ async fn refused_in_handshake(world: &World, credential: Credential) -> String {
 async fn an_identity_of_another_cluster_is_refused_and_audited_even_under_our_authority() {
     let folder = tempfile::tempdir().unwrap();
     let (crt, key) = (folder.path().join("ca.crt"), folder.path().join("ca.key"));
-    Authority::create_files(names("demo"), &crt, &key).unwrap();
-    let world = World::of(Arc::new(Authority::load(names("demo"), &crt, &key).unwrap())).await;
-    let other = Authority::load(names("other"), &crt, &key).unwrap();
+    Authority::create_files(names("demo"), &crt, &key, (&NoVault, None))
+        .await
+        .unwrap();
+    let world = World::of(Arc::new(
+        Authority::load(names("demo"), &crt, &key, &NoVault)
+            .await
+            .unwrap(),
+    ))
+    .await;
+    let other = Authority::load(names("other"), &crt, &key, &NoVault)
+        .await
+        .unwrap();
     let credential = other
         .client(person(Role::Admin), Duration::from_secs(60))
         .unwrap()

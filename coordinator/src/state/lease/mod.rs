@@ -6,7 +6,7 @@
 
 pub mod contender;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{sync::Arc, time::Duration};
 

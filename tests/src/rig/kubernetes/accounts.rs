@@ -10,10 +10,8 @@ use serde_json::{Value, json};
 
 use super::{Kubernetes, audit};
 
-/// The rights that a coordinator is given.
-fn coordinators_rights() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/kubernetes/rbac.yaml")
-}
+/// What a cluster is given before a coordinator comes: its rights, and what nodes have to register with.
+const GIVEN: [&str; 2] = ["rbac.yaml", "admission.yaml"];
 
 impl Kubernetes {
     /// Applies every object of a YAML file.
@@ -39,13 +37,24 @@ impl Kubernetes {
         Ok(())
     }
 
+    /// Applies a file of `packaging/kubernetes` beside those that every cluster is given.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub async fn apply_packaged(&self, name: &str) -> anyhow::Result<()> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/kubernetes");
+        self.apply(&folder.join(name)).await
+    }
+
     /// A kubeconfig of the coordinator's service account, with the rights of `packaging/kubernetes/rbac.yaml` and no
-    /// others. Its token is good for a day.
+    /// others, once the cluster has everything of that folder. Its token is good for a day.
     ///
     /// # Errors
     /// The rights cannot be applied, or the API server gives no token.
     pub async fn coordinator_kubeconfig(&self) -> anyhow::Result<PathBuf> {
-        self.apply(&coordinators_rights()).await?;
+        for file in GIVEN {
+            self.apply_packaged(file).await?;
+        }
         let (namespace, name) = audit::COORDINATOR;
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
         let body = json!({

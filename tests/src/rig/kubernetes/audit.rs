@@ -1,5 +1,5 @@
-//! The API server's audit log: who asked for which pod's eviction, and everything that the coordinator's service account
-//! asked for, with the answers.
+//! The API server's audit log: who asked for which pod's eviction, what kubelets' credentials changed of their Nodes beside
+//! the status, and everything that the coordinator's service account asked for, with the answers.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ pub(super) const COORDINATOR: (&str, &str) = ("kube-system", "smartscale-coordin
 /// The annotation that has what the authorizer decided.
 const DECISION: &str = "authorization.k8s.io/decision";
 
-/// Evictions, and the coordinator's calls, without their bodies.
+/// Evictions, changes of Nodes by Nodes, and the coordinator's calls, without their bodies.
 pub(super) fn policy() -> String {
     format!(
         "\
@@ -27,6 +27,10 @@ rules:
   - level: Metadata
     verbs: [create]
     resources: [{{ group: \"\", resources: [pods/eviction] }}]
+  - level: Metadata
+    verbs: [patch, update]
+    userGroups: [\"system:nodes\"]
+    resources: [{{ group: \"\", resources: [nodes] }}]
   - level: Metadata
     users: [\"{}\"]
   - level: None
@@ -50,6 +54,17 @@ pub struct Eviction {
     /// The pod's name.
     pub pod: String,
     /// The status of the answer: 201, 429, …
+    pub code: u16,
+}
+
+/// A change of a Node (not of its status) by its own credential: a cordon, or what the agent annotates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeChange {
+    /// When the request arrived.
+    pub at: Timestamp,
+    /// The Node's name.
+    pub node: String,
+    /// The status of the answer.
     pub code: u16,
 }
 
@@ -127,6 +142,20 @@ pub(super) fn evictions(folder: &Folder) -> anyhow::Result<Vec<Eviction>> {
         })
     });
     Ok(evictions.collect())
+}
+
+pub(super) fn node_changes(folder: &Folder) -> anyhow::Result<Vec<NodeChange>> {
+    let changes = lines(folder)?.into_iter().filter_map(|line| {
+        let is_change = |object: &ObjectRef| object.resource == "nodes" && object.subresource.is_empty();
+        let object = line.object_ref.filter(is_change)?;
+        let own = line.user.username.strip_prefix("system:node:")? == object.name;
+        own.then_some(NodeChange {
+            at: line.request_received_timestamp,
+            node: object.name,
+            code: code(line.response_status),
+        })
+    });
+    Ok(changes.collect())
 }
 
 pub(super) fn coordinators_calls(folder: &Folder) -> anyhow::Result<Vec<Call>> {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use base64::Engine as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 
 use super::super::Folder;
@@ -113,6 +113,21 @@ impl Authority {
             ExtendedKeyUsagePurpose::ClientAuth,
             name(&identity.user, &identity.groups),
         )
+    }
+
+    /// A client certificate for whoever made the certificate request (PEM); the names that it asks for count for nothing.
+    ///
+    /// # Errors
+    /// The request is not sound, or signing failed.
+    pub fn client_of_request(&self, request: &str, identity: &Identity) -> anyhow::Result<String> {
+        let mut request = CertificateSigningRequestParams::from_pem(request).context("read the request")?;
+        let mut params = CertificateParams::new(Vec::new()).context("describe the client")?;
+        params.distinguished_name = name(&identity.user, &identity.groups);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        request.params = params;
+        let certificate = request.signed_by(&self.issuer).context("sign a certificate")?;
+        Ok(certificate.pem())
     }
 
     /// Writes a kubeconfig `NAME.kubeconfig` for `identity` to the API server at `url`, everything inside the file.

@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use kube::Client;
 
-pub use audit::{Call, Eviction};
+pub use audit::{Call, Eviction, NodeChange};
 pub use authority::{Authority, Identity, Pair};
 pub use objects::{NodeBuilder, PodBuilder, budget, deployment, node, pod};
 
@@ -76,7 +76,17 @@ impl Access {
             .kubeconfig(&self.folder, &file, &self.url, identity)
     }
 
-    fn token_kubeconfig(&self, file: &str, token: &str) -> anyhow::Result<PathBuf> {
+    /// The CA that signs all identities.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// A kubeconfig of a bearer token, in a file of the test's folder.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn token_kubeconfig(&self, file: &str, token: &str) -> anyhow::Result<PathBuf> {
         self.authority
             .token_kubeconfig(&self.folder, file, &self.url, token)
     }
@@ -116,8 +126,11 @@ impl Kubernetes {
         .flag("leader-elect", "false")
         .flag("secure-port", "0")
         // Without nodelifecycle the not-ready taint stays, without disruption every eviction under a budget is 429;
-        // nodeipam would want a cloud or pod ranges.
-        .flag("controllers", "*,-nodeipam")
+        // nodeipam would want a cloud or pod ranges; tokencleaner is not among `*`.
+        .flag("controllers", "*,-nodeipam,tokencleaner")
+        // Hundreds of pods of one workload appear at once, and not at 20 a second.
+        .flag("kube-api-qps", "200")
+        .flag("kube-api-burst", "400")
         // Each controller as itself, as in K3s: the controller manager's own identity may do next to nothing.
         .flag("use-service-account-credentials", "true")
         .flag(
@@ -208,6 +221,14 @@ impl Kubernetes {
     /// Its audit log cannot be read.
     pub fn evictions(&self) -> anyhow::Result<Vec<Eviction>> {
         audit::evictions(&self.access.folder)
+    }
+
+    /// Every change of a Node by its own credential that the API server has answered so far, in that order.
+    ///
+    /// # Errors
+    /// Its audit log cannot be read.
+    pub fn node_changes(&self) -> anyhow::Result<Vec<NodeChange>> {
+        audit::node_changes(&self.access.folder)
     }
 
     /// Every call of the coordinator's service account that the API server has answered so far. A watch is there from
@@ -357,6 +378,7 @@ async fn start_api_server(
             .flag("tls-cert-file", &certificate_file)
             .flag("tls-private-key-file", &key_file)
             .flag("authorization-mode", "Node,RBAC")
+            .flag("enable-bootstrap-token-auth", "true")
             .flag("enable-admission-plugins", "NodeRestriction")
             .flag("disable-admission-plugins", "ServiceAccount")
             .flag("audit-policy-file", &audit_policy)

@@ -53,6 +53,16 @@ impl PodBuilder {
         self
     }
 
+    /// Runs an image with these arguments.
+    #[must_use]
+    pub fn runs(mut self, image: &str, arguments: &[&str]) -> Self {
+        if let Some(container) = self.spec().containers.first_mut() {
+            container.image = Some(image.to_owned());
+            container.args = Some(arguments.iter().map(|&argument| argument.to_owned()).collect());
+        }
+        self
+    }
+
     /// Adds a label.
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {

@@ -7,25 +7,43 @@ use anyhow::{Context as _, bail};
 
 /// The merged configuration: each key with its values (one for a scalar).
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Configuration(BTreeMap<String, Vec<String>>);
+pub(in crate::rig) struct Configuration(BTreeMap<String, Vec<String>>);
 
 impl Configuration {
+    /// Reads `config.yaml`, if it is there, and then the folder of drop-ins, as K3s does.
+    pub(in crate::rig) fn read_all(file: &Path, folder: &Path) -> anyhow::Result<Self> {
+        let mut merged = Self::default();
+        match std::fs::read_to_string(file) {
+            Ok(text) => merged
+                .add(&text)
+                .with_context(|| format!("in {}", file.display()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("read {}", file.display())),
+        }
+        merged.add_folder(folder)?;
+        Ok(merged)
+    }
+
     /// Reads all `*.yaml` of a folder in the names' order, as K3s does.
-    pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
+    pub(in crate::rig) fn read(folder: &Path) -> anyhow::Result<Self> {
+        let mut merged = Self::default();
+        merged.add_folder(folder)?;
+        Ok(merged)
+    }
+
+    fn add_folder(&mut self, folder: &Path) -> anyhow::Result<()> {
         let entries = std::fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))?;
         let mut files: Vec<_> = entries
             .map(|entry| Ok(entry?.path()))
             .collect::<std::io::Result<_>>()?;
         files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
         files.sort();
-        let mut merged = Self::default();
         for file in files {
             let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-            merged
-                .add(&text)
+            self.add(&text)
                 .with_context(|| format!("in {}", file.display()))?;
         }
-        Ok(merged)
+        Ok(())
     }
 
     /// Adds one file: the subset of YAML that the agent writes (every value a double-quoted string).
@@ -64,20 +82,21 @@ impl Configuration {
     }
 
     /// A scalar.
-    pub(super) fn get(&self, key: &str) -> anyhow::Result<&str> {
+    pub(in crate::rig) fn get(&self, key: &str) -> anyhow::Result<&str> {
         let value = self.0.get(key).and_then(|values| values.last());
         value
             .map(String::as_str)
             .with_context(|| format!("the configuration has no {key}"))
     }
 
+    /// A list.
+    pub(in crate::rig) fn list(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.0.get(key).into_iter().flatten().map(String::as_str)
+    }
+
     /// A list of `name=value`.
-    pub(super) fn pairs(&self, key: &str) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .get(key)
-            .into_iter()
-            .flatten()
-            .filter_map(|value| value.split_once('='))
+    pub(in crate::rig) fn pairs(&self, key: &str) -> impl Iterator<Item = (&str, &str)> {
+        self.list(key).filter_map(|value| value.split_once('='))
     }
 }
 

@@ -12,16 +12,21 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use futures_util::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, WatchEvent, WatchParams,
+};
 use serde_json::{Value, json};
+use tokio::time::MissedTickBehavior;
 
 use super::super::kubernetes::{Access, Identity, client_of, node};
 use super::dropin::Configuration;
@@ -205,66 +210,78 @@ impl Kubelet {
     }
 
     async fn pods(&self, client: &Client, name: &str) {
-        let all = Api::<Pod>::all(client.clone());
-        let own = ListParams::default().fields(&format!("spec.nodeName={name}"));
-        let mut ending: HashMap<String, Instant> = HashMap::new();
         loop {
-            match all.list(&own).await {
-                Ok(pods) => {
-                    for pod in &pods.items {
-                        if let Err(error) = self.pod(client, pod, &mut ending).await {
-                            self.say(&format!("pod {:?}: {error:#}", pod.metadata.name));
-                        }
-                    }
-                }
-                Err(error) => self.say(&format!("list pods: {error}")),
+            if let Err(error) = self.follow_pods(client, name).await {
+                self.say(&format!("pods: {error:#}"));
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Brings one pod a step on: to Running, or to its end once that is due.
-    async fn pod(
-        &self,
-        client: &Client,
-        pod: &Pod,
-        ending: &mut HashMap<String, Instant>,
-    ) -> anyhow::Result<()> {
-        let metadata = &pod.metadata;
-        let name = metadata.name.as_deref().context("a pod without name")?;
-        let uid = metadata.uid.clone().context("a pod without uid")?;
-        let namespace = metadata.namespace.as_deref().unwrap_or("default");
-        let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+    /// Lists its pods and watches them from there on, as the real one does: what a rig of many machines can afford.
+    async fn follow_pods(&self, client: &Client, name: &str) -> anyhow::Result<()> {
+        let all = Api::<Pod>::all(client.clone());
+        let own = format!("spec.nodeName={name}");
+        let listed = all
+            .list(&ListParams::default().fields(&own))
+            .await
+            .context("list them")?;
+        let from = listed.metadata.resource_version.unwrap_or_default();
+        let changes = all
+            .watch(&WatchParams::default().fields(&own), &from)
+            .await
+            .context("watch them")?;
+        let mut changes = pin!(changes);
+        let mut ending = HashMap::<String, (Pod, Instant)>::new();
+        for pod in listed.items {
+            self.take(client, pod, &mut ending).await;
+        }
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                change = changes.next() => match change.context("the watch ended")?? {
+                    WatchEvent::Added(pod) | WatchEvent::Modified(pod) => self.take(client, pod, &mut ending).await,
+                    WatchEvent::Deleted(pod) => {
+                        ending.remove(&pod.metadata.uid.unwrap_or_default());
+                    }
+                    WatchEvent::Bookmark(_) => {}
+                    WatchEvent::Error(status) => bail!("the watch says {}", status.message),
+                },
+                _ = look.tick(), if !ending.is_empty() => {
+                    for (pod, since) in ending.values() {
+                        self.tell(pod, self.end_when_due(client, pod, *since).await);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a pod as it is now: one that was not run yet runs, one that is to end will.
+    async fn take(&self, client: &Client, pod: Pod, ending: &mut HashMap<String, (Pod, Instant)>) {
+        if pod.metadata.deletion_timestamp.is_some() {
+            let uid = pod.metadata.uid.clone().unwrap_or_default();
+            let since = ending.get(&uid).map_or_else(Instant::now, |(_, since)| *since);
+            ending.insert(uid, (pod, since));
+        } else {
+            self.tell(&pod, self.run_pod(client, &pod).await);
+        }
+    }
+
+    fn tell(&self, pod: &Pod, outcome: anyhow::Result<()>) {
+        if let Err(error) = outcome {
+            self.say(&format!("pod {:?}: {error:#}", pod.metadata.name));
+        }
+    }
+
+    async fn run_pod(&self, client: &Client, pod: &Pod) -> anyhow::Result<()> {
         let phase = pod
             .status
             .as_ref()
             .and_then(|status| status.phase.as_deref())
             .unwrap_or("Pending");
-        if metadata.deletion_timestamp.is_some() {
-            let since = *ending.entry(uid.clone()).or_insert_with(Instant::now);
-            let asked = metadata
-                .annotations
-                .as_ref()
-                .and_then(|all| all.get(ENDS_AFTER)?.parse().ok());
-            let asked = asked
-                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-                .unwrap_or(self.pod_end);
-            let grace = u64::try_from(metadata.deletion_grace_period_seconds.unwrap_or(0)).unwrap_or(0);
-            if since.elapsed() < asked.min(Duration::from_secs(grace)) {
-                return Ok(());
-            }
-            let mut now = DeleteParams::default().grace_period(0);
-            now.preconditions = Some(Preconditions {
-                uid: Some(uid),
-                resource_version: None,
-            });
-            return match pods.delete(name, &now).await {
-                Ok(_) => Ok(()),
-                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-                Err(error) => Err(error).context("end it"),
-            };
-        }
         if phase == "Pending" {
+            let (pods, name) = place(client, pod)?;
             let patch = Patch::Merge(running(pod, &self.ip));
             pods.patch_status(name, &PatchParams::default(), &patch)
                 .await
@@ -272,6 +289,39 @@ impl Kubelet {
         }
         Ok(())
     }
+
+    async fn end_when_due(&self, client: &Client, pod: &Pod, since: Instant) -> anyhow::Result<()> {
+        let metadata = &pod.metadata;
+        let asked = metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(ENDS_AFTER)?.parse().ok());
+        let asked = asked
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .unwrap_or(self.pod_end);
+        let grace = u64::try_from(metadata.deletion_grace_period_seconds.unwrap_or(0)).unwrap_or(0);
+        if since.elapsed() < asked.min(Duration::from_secs(grace)) {
+            return Ok(());
+        }
+        let (pods, name) = place(client, pod)?;
+        let mut now = DeleteParams::default().grace_period(0);
+        now.preconditions = Some(Preconditions {
+            uid: metadata.uid.clone(),
+            resource_version: None,
+        });
+        match pods.delete(name, &now).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(error).context("end it"),
+        }
+    }
+}
+
+/// Where a pod is changed, and its name there.
+fn place<'a>(client: &Client, pod: &'a Pod) -> anyhow::Result<(Api<Pod>, &'a str)> {
+    let name = pod.metadata.name.as_deref().context("a pod without name")?;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    Ok((Api::namespaced(client.clone(), namespace), name))
 }
 
 /// The status of a pod whose containers all run.

@@ -16,9 +16,9 @@ use super::super::imds::{Imds, Instance};
 use super::super::kubernetes::Access;
 use super::super::process::{Process, Program};
 use super::super::{Folder, aws};
-use super::Settings;
 use super::kubelet::Kubelet;
 use super::proc::Proc;
+use super::{Proof, Settings};
 
 /// The `systemctl` of one machine: one unit, whose wanted state is a file.
 const SYSTEMCTL: &str = r#"#!/bin/sh
@@ -40,6 +40,12 @@ for argument in "$@"; do
 done
 echo "systemctl stand-in: not understood: $*" >&2
 exit 1
+"#;
+
+/// The `journalctl` of one machine: what the stand-in for the kubelet wrote.
+const JOURNALCTL: &str = r#"#!/bin/sh
+# A stand-in: the lines of the one unit.
+tail -n 40 LOG
 "#;
 
 /// A running machine. Dropped, it is switched off: nothing ends gracefully.
@@ -65,7 +71,7 @@ impl Machine {
         account_url: &str,
         instance: Instance,
         size: (i32, i64),
-        secret: Option<String>,
+        (proof, secret): (Proof, Option<String>),
     ) -> anyhow::Result<Self> {
         let id = instance.id.clone();
         let home = folder.sub(&format!("machines/{id}"))?;
@@ -85,6 +91,11 @@ impl Machine {
         let systemctl = folder.write(&format!("machines/{id}/bin/systemctl"), SYSTEMCTL)?;
         std::fs::set_permissions(&systemctl, std::fs::Permissions::from_mode(0o755))
             .context("make it a program")?;
+        let log = folder.sub("logs")?.join(format!("kubelet-{id}.log"));
+        let journalctl = JOURNALCTL.replace("LOG", &format!("'{}'", log.display()));
+        let journalctl = folder.write(&format!("machines/{id}/bin/journalctl"), journalctl)?;
+        std::fs::set_permissions(&journalctl, std::fs::Permissions::from_mode(0o755))
+            .context("make it a program")?;
         if let Some(secret) = secret {
             folder.write(&format!("machines/{id}/etc/enrolment-token"), secret)?;
         }
@@ -100,7 +111,7 @@ impl Machine {
             unit: home.join("unit"),
             config_dir: home.join("config.yaml.d"),
             kubeconfig: home.join("data/agent/kubelet.kubeconfig"),
-            log: folder.sub("logs")?.join(format!("kubelet-{id}.log")),
+            log,
             join_token: settings.join_token.clone(),
             ip: instance.private_ip.to_string(),
             size,
@@ -114,7 +125,15 @@ impl Machine {
         };
         let imds = Imds::start(instance).await?;
         let proc = Proc::start(home.join("proc"), size)?;
-        let config = configure(&base, &home, &imds.url(), account_url, &healthz, &kubeconfig)?;
+        let config = configure(
+            &base,
+            &home,
+            proof,
+            &imds.url(),
+            account_url,
+            &healthz,
+            &kubeconfig,
+        )?;
         let config = folder.write(&format!("machines/{id}/etc/agent.toml"), config)?;
         let mut program = Program::new(format!("agent-{id}"), &settings.agent)
             .arg("--config")
@@ -214,6 +233,7 @@ impl Drop for Machine {
 fn configure(
     base: &str,
     home: &Path,
+    proof: Proof,
     imds: &str,
     account_url: &str,
     healthz: &str,
@@ -245,10 +265,19 @@ fn configure(
     set("k3s", "data_dir", text(&home.join("data")))?;
     set("k3s", "kubeconfig", text(kubeconfig))?;
     set("k3s", "systemctl", text(&home.join("bin/systemctl")))?;
+    set("k3s", "journalctl", text(&home.join("bin/journalctl")))?;
     set("k3s", "healthz", healthz.into())?;
     set("k3s", "runtime_socket", text(&home.join("containerd.sock")))?;
-    set("attestor", "kind", "token".into())?;
     set("attestor", "token_file", text(&home.join("etc/enrolment-token")))?;
+    let (kind, credentials) = match proof {
+        Proof::Secret => ("token", None),
+        Proof::Identity => ("ec2", None),
+        Proof::Profile => ("ec2", Some("profile")),
+    };
+    set("attestor", "kind", kind.into())?;
+    if let Some(credentials) = credentials {
+        set("attestor", "credentials", credentials.into())?;
+    }
     toml::to_string(&config).context("write the agent's configuration")
 }
 

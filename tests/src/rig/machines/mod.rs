@@ -19,18 +19,19 @@ mod proc;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Instance, InstanceAttributeName, InstanceStateName};
 use base64::Engine as _;
 
+pub(in crate::rig) use dropin::Configuration;
 pub use kubelet::ENDS_AFTER;
 pub use machine::Machine;
 
 use super::kubernetes::Access;
-use super::{Ec2, Folder, Ministack, ec2, imds, ministack};
+use super::{Ec2, Folder, Ministack, ec2, imds, ministack, sts};
 
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -48,10 +49,14 @@ pub struct Settings {
     /// The folder where the coordinator puts the enrolment secret of each launch, in a file named after its client
     /// token.
     pub secrets: Option<PathBuf>,
+    /// STS, which knows the keys that machines are given.
+    pub sts: Option<sts::Shared>,
     /// From an instance's appearance to the agent's start.
     pub boot: Duration,
     /// How long a pod without annotation [`ENDS_AFTER`] takes to end.
     pub pod_end: Duration,
+    /// Instances that bear another value of this tag are another cluster's and do not boot here.
+    pub tag: Option<(String, String)>,
 }
 
 impl Settings {
@@ -66,10 +71,31 @@ impl Settings {
             join_token: join_token.to_owned(),
             role: None,
             secrets: None,
+            sts: None,
             boot: Duration::from_millis(200),
             pod_end: Duration::from_millis(500),
+            tag: None,
         })
     }
+
+    fn is_ours(&self, instance: &Instance) -> bool {
+        self.tag.as_ref().is_none_or(|(key, value)| {
+            let mut tags = instance.tags().iter();
+            tags.all(|tag| tag.key() != Some(key) || tag.value() == Some(value))
+        })
+    }
+}
+
+/// How machines that boot from now on prove themselves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// By the one-time secret of their launch.
+    #[default]
+    Secret,
+    /// By the key of their identity role.
+    Identity,
+    /// By the key of their instance profile's role.
+    Profile,
 }
 
 /// A token of the form that K3s gives to agents, with a hash of no CA.
@@ -86,6 +112,7 @@ pub fn join_token() -> String {
 #[derive(Debug)]
 pub struct BootWatcher {
     machines: Machines,
+    proof: Arc<Mutex<Proof>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -105,22 +132,35 @@ impl BootWatcher {
     ) -> anyhow::Result<Self> {
         let machines = Machines::default();
         folder.sub("machines")?;
-        let world = World {
-            client: ec2.client().await,
-            ec2_url: ec2.url(),
-            account_url: account.url(),
-            access,
-            settings,
-            folder: folder.clone(),
-        };
+        let world = World::new(folder, access, ec2, account, settings).await;
+        let proof = Arc::clone(&world.proof);
         let task = tokio::spawn(watch(world, Arc::clone(&machines)));
-        Ok(Self { machines, task })
+        Ok(Self {
+            machines,
+            proof,
+            task,
+        })
+    }
+
+    /// One that starts nothing, where other machines boot.
+    #[must_use]
+    pub(in crate::rig) fn none() -> Self {
+        Self {
+            machines: Machines::default(),
+            proof: Arc::default(),
+            task: tokio::spawn(std::future::ready(())),
+        }
     }
 
     /// The ids of the machines that run.
     #[must_use]
     pub fn ids(&self) -> Vec<String> {
         lock(&self.machines).keys().cloned().collect()
+    }
+
+    /// Machines that boot from now on prove themselves so.
+    pub fn prove_by(&self, proof: Proof) {
+        *self.proof.lock().unwrap_or_else(PoisonError::into_inner) = proof;
     }
 
     /// Does something with one machine.
@@ -144,58 +184,74 @@ impl Drop for BootWatcher {
 }
 
 /// What the watcher reaches.
-struct World {
+pub(in crate::rig) struct World {
     client: Client,
     ec2_url: String,
     account_url: String,
     access: Access,
     settings: Settings,
+    proof: Arc<Mutex<Proof>>,
     folder: Folder,
+}
+
+/// What there is to know of an instance that is to boot.
+pub(in crate::rig) struct Launched {
+    pub(in crate::rig) known: imds::Instance,
+    /// CPUs and MiB of memory that its type has.
+    pub(in crate::rig) size: (i32, i64),
+    pub(in crate::rig) proof: Proof,
+    /// The secret of its launch, where it proves itself by that.
+    pub(in crate::rig) secret: Option<String>,
 }
 
 async fn watch(world: World, machines: Machines) {
     let mut told = BTreeSet::new();
     loop {
-        if let Err(error) = look(&world, &machines).await
+        let began = Instant::now();
+        let instances = world.instances().await;
+        // Of hundreds of instances moto's list takes long: it must have time for others. (What the machines of this look
+        // take to boot is no reason to let later ones wait.)
+        let pause = LOOK.max(began.elapsed() * 2);
+        let looked = async { look(&world, &machines, instances?).await };
+        if let Err(error) = looked.await
             && told.insert(format!("{error:#}"))
         {
             eprintln!("rig: boot watcher: {error:#}");
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
 /// Starts and ends machines so that they are those that EC2 has, and restarts agents that ended by themselves, as
 /// systemd does.
-async fn look(world: &World, machines: &Machines) -> anyhow::Result<()> {
-    let described = world
-        .client
-        .describe_instances()
-        .send()
-        .await
-        .context("list instances")?;
-    let instances: BTreeMap<_, _> = described
-        .reservations()
-        .iter()
-        .flat_map(aws_sdk_ec2::types::Reservation::instances)
-        .filter(|instance| is_on(instance))
-        .filter_map(|instance| Some((instance.instance_id()?.to_owned(), instance)))
-        .collect();
+async fn look(
+    world: &World,
+    machines: &Machines,
+    instances: BTreeMap<String, Instance>,
+) -> anyhow::Result<()> {
     lock(machines).retain(|id, _| instances.contains_key(id));
+    // One that cannot be started does not keep the others down.
+    let mut failed = Ok(());
     for (id, instance) in instances {
         if lock(machines).contains_key(&id) {
             continue;
         }
-        let machine = world
-            .boot(&id, instance)
-            .await
-            .with_context(|| format!("boot {id}"))?;
-        lock(machines).insert(id, machine);
+        match world.boot(&id, &instance).await {
+            Ok(machine) => {
+                lock(machines).insert(id, machine);
+            }
+            Err(error) => failed = failed.and(Err(error).with_context(|| format!("boot {id}"))),
+        }
+        // Of many that appear at once, the first do not wait for the last.
+        supervise(machines)?;
     }
-    for machine in lock(machines).values_mut() {
-        machine.supervise()?;
-    }
-    Ok(())
+    failed.and(supervise(machines))
+}
+
+fn supervise(machines: &Machines) -> anyhow::Result<()> {
+    let mut machines = lock(machines);
+    let outcomes: Vec<_> = machines.values_mut().map(Machine::supervise).collect();
+    outcomes.into_iter().collect()
 }
 
 fn is_on(instance: &Instance) -> bool {
@@ -207,7 +263,58 @@ fn is_on(instance: &Instance) -> bool {
 }
 
 impl World {
+    pub(in crate::rig) async fn new(
+        folder: &Folder,
+        access: Access,
+        ec2: &Ec2,
+        account: &Ministack,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            client: ec2.client().await,
+            ec2_url: ec2.url(),
+            account_url: account.url(),
+            access,
+            settings,
+            proof: Arc::default(),
+            folder: folder.clone(),
+        }
+    }
+
+    /// Our instances that are on, by id.
+    pub(in crate::rig) async fn instances(&self) -> anyhow::Result<BTreeMap<String, Instance>> {
+        let described = self.client.describe_instances().send().await;
+        let described = described.context("list instances")?;
+        Ok(described
+            .reservations()
+            .iter()
+            .flat_map(aws_sdk_ec2::types::Reservation::instances)
+            .filter(|instance| is_on(instance) && self.settings.is_ours(instance))
+            .filter_map(|instance| Some((instance.instance_id()?.to_owned(), instance.clone())))
+            .collect())
+    }
+
     async fn boot(&self, id: &str, instance: &Instance) -> anyhow::Result<Machine> {
+        let Launched {
+            known,
+            size,
+            proof,
+            secret,
+        } = self.launched(id, instance).await?;
+        Machine::boot(
+            &self.folder,
+            &self.access,
+            &self.settings,
+            &self.account_url,
+            known,
+            size,
+            (proof, secret),
+        )
+        .await
+    }
+
+    /// Looks an instance up wherever something is known of it.
+    pub(in crate::rig) async fn launched(&self, id: &str, instance: &Instance) -> anyhow::Result<Launched> {
         let type_name = instance
             .instance_type()
             .context("an instance without type")?
@@ -242,22 +349,24 @@ impl World {
         }
         known.user_data = self.user_data(id).await?;
         if let Some(role) = &self.settings.role {
-            known.role = Some((
-                role.clone(),
-                ministack::instance_key(&self.account_url, role, id).await?,
-            ));
+            let key = ministack::instance_key(&self.account_url, role, id).await?;
+            if let Some(sts) = &self.settings.sts {
+                sts.know(&key, role, id);
+            }
+            known.role = Some((role.clone(), key));
         }
-        let secret = self.enrolment_secret(id).await?;
-        Machine::boot(
-            &self.folder,
-            &self.access,
-            &self.settings,
-            &self.account_url,
+        known.identity = self.settings.sts.as_ref().map(|sts| sts.identity_key(id));
+        let proof = *self.proof.lock().unwrap_or_else(PoisonError::into_inner);
+        let secret = match proof {
+            Proof::Secret => self.enrolment_secret(id).await?,
+            Proof::Identity | Proof::Profile => None,
+        };
+        Ok(Launched {
             known,
-            (cpus, memory),
+            size: (cpus, memory),
+            proof,
             secret,
-        )
-        .await
+        })
     }
 
     async fn user_data(&self, id: &str) -> anyhow::Result<String> {
@@ -296,6 +405,11 @@ impl World {
         let launch = calls
             .iter()
             .find(|call| call.instances.iter().any(|instance| instance == id));
+        let is_under_way = |call: &ec2::Call| call.action == "CreateFleet" && call.answer.is_none();
+        anyhow::ensure!(
+            launch.is_some() || !calls.iter().any(is_under_way),
+            "a launch is still being answered: this instance may be of it"
+        );
         let Some(token) = launch.and_then(|call| call.client_token.as_deref()) else {
             return Ok(None);
         };

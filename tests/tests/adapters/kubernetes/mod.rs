@@ -4,7 +4,9 @@
 //! One control plane serves all tests that leave it whole, each in a namespace and on nodes of its own: it takes longer to
 //! start than most of them take.
 
+mod binding;
 mod events;
+mod join_tokens;
 mod nodes;
 mod outage;
 mod rights;
@@ -21,7 +23,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::client::Body;
 use kube::{Api, Client};
-use smartscale_coordinator::kubernetes::{api, client, nodes::KubeNodes, watch::Watch};
+use smartscale_coordinator::kubernetes::{api, client, clock::ClusterClock, nodes::KubeNodes, watch::Watch};
 use smartscale_coordinator::observe::ClusterView as _;
 use smartscale_manifests::Objects;
 use smartscale_proto::time::SystemClock;
@@ -227,7 +229,8 @@ async fn coordinator(kubeconfig: &std::path::Path) -> Client {
         kubeconfig: Some(kubeconfig.to_owned()),
         ..client::Settings::default()
     };
-    client::connect(&settings).await.unwrap()
+    let clock = Arc::new(ClusterClock::new(Arc::new(SystemClock)));
+    client::connect(&settings, &clock).await.unwrap()
 }
 
 fn api(client: Client) -> api::Api {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
+use smartscale_coordinator::act::binding::{Binding, Verified};
 use smartscale_coordinator::act::nodes::{Eviction, Nodes as _, NodesError, PodOnNode};
 use smartscale_coordinator::ids::OperationId;
 use smartscale_coordinator::kubernetes::nodes::KubeNodes;
@@ -194,6 +195,15 @@ fn a_pod_of_a_namespace_that_is_being_deleted_is_said_to_go_with_it() {
     });
 }
 
+pub(super) async fn annotate(world: &World, node: &str, nonce: &str) {
+    let patch = serde_json::json!({ "metadata": { "annotations": { keys::NONCE: nonce } } });
+    world
+        .admin::<Node>()
+        .patch(node, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .unwrap();
+}
+
 #[test]
 fn a_verified_node_loses_its_startup_taint_and_no_other_and_a_deleted_one_is_gone() {
     shared(async |world| {
@@ -204,8 +214,16 @@ fn a_verified_node_loses_its_startup_taint_and_no_other_and_a_deleted_one_is_gon
         world.node(unverified).await;
         let nodes = world.nodes().await;
         let name = NodeName::new("verify");
+        let uid = world.read_node("verify").await.metadata.uid.unwrap();
+        let binding = Binding::new(&"verify".parse().unwrap(), &Binding::mint()).unwrap();
+        let look = || nodes.verify(&name, &binding);
+        assert_eq!(look().await, Ok(Verified::Unproven { uid: uid.clone() }));
+        annotate(&world, "verify", &binding.nonce("another")).await;
+        assert_eq!(look().await, Ok(Verified::Unproven { uid: uid.clone() }));
+        assert_eq!(taints_of(&world.read_node("verify").await).len(), 3);
+        annotate(&world, "verify", &binding.nonce(&uid)).await;
         for _ in 0..2 {
-            nodes.verify(&name).await.unwrap();
+            assert_eq!(look().await, Ok(Verified::Lifted));
             let read = world.read_node("verify").await;
             assert_eq!(taints_of(&read), ["first", "last"]);
         }
@@ -213,7 +231,7 @@ fn a_verified_node_loses_its_startup_taint_and_no_other_and_a_deleted_one_is_gon
             nodes.delete(&name).await.unwrap();
         }
         assert!(world.admin::<Node>().get_opt("verify").await.unwrap().is_none());
-        assert_eq!(nodes.verify(&name).await, Err(NodesError::NoNode(name)));
+        assert_eq!(nodes.verify(&name, &binding).await, Err(NodesError::NoNode(name)));
     });
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Deserialize;
+use smartscale_coordinator::act::binding::{Binding, Verified};
 use smartscale_coordinator::act::nodes::{Eviction, Nodes as _};
 use smartscale_coordinator::kubernetes::events::Events;
 use smartscale_coordinator::tell::Notifier as _;
@@ -12,6 +13,7 @@ use smartscale_tests::rig::kubernetes::{node, pod};
 use smartscale_tests::rig::wait;
 
 use super::events::launch;
+use super::nodes::annotate;
 use super::{DEADLINE, shared};
 
 #[derive(Deserialize)]
@@ -73,7 +75,10 @@ fn every_right_of_the_manifest_is_used_and_no_other_is_needed() {
         }
         let nodes = world.nodes().await;
         let name = NodeName::new("rights");
-        nodes.verify(&name).await.unwrap();
+        let uid = world.read_node("rights").await.metadata.uid.unwrap();
+        let binding = Binding::new(&"rights".parse().unwrap(), &Binding::mint()).unwrap();
+        annotate(&world, "rights", &binding.nonce(&uid)).await;
+        assert_eq!(nodes.verify(&name, &binding).await, Ok(Verified::Lifted));
         nodes.cordon(&name, Some(&"op-1".parse().unwrap())).await.unwrap();
         for pod in nodes.pods(&name).await.unwrap() {
             match &*pod.key.name {

@@ -262,7 +262,10 @@ async fn cordon_uncordon_eviction_and_deletion_say_what_the_api_expects() {
     .await;
     world.api.cordon("n", "op-1").await.unwrap();
     world.api.uncordon("n").await.unwrap();
-    world.api.evict(&key(), "u1").await.unwrap();
+    world.api.prove("n", "u7", "ab").await.unwrap();
+    world.api.evict(&key(), "u1", None).await.unwrap();
+    let grace = Some(Duration::from_secs(7));
+    world.api.evict(&key(), "u1", grace).await.unwrap();
     world
         .api
         .delete(&key(), "u1", Duration::from_secs(5))
@@ -278,9 +281,18 @@ async fn cordon_uncordon_eviction_and_deletion_say_what_the_api_expects() {
             json!({"metadata": {"annotations": {DRAINING: null}}, "spec": {"unschedulable": false}}),
         ),
         (
+            "PATCH /api/v1/nodes/n application/merge-patch+json",
+            json!({"metadata": {"uid": "u7", "annotations": {"smartscale.io/nonce": "ab"}}}),
+        ),
+        (
             "POST /api/v1/namespaces/default/pods/a/eviction application/json",
             json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a", "namespace": "default"},
                    "deleteOptions": {"preconditions": {"uid": "u1"}}}),
+        ),
+        (
+            "POST /api/v1/namespaces/default/pods/a/eviction application/json",
+            json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a", "namespace": "default"},
+                   "deleteOptions": {"gracePeriodSeconds": 7, "preconditions": {"uid": "u1"}}}),
         ),
         (
             "DELETE /api/v1/namespaces/default/pods/a application/json",
@@ -324,7 +336,7 @@ async fn patience_is_read_from_the_header_where_the_text_is_plain() {
     .await;
     let after = Some(Duration::from_secs(7));
     assert_eq!(
-        world.api.evict(&key(), "u1").await,
+        world.api.evict(&key(), "u1", None).await,
         Err(Refusal::Throttled { after })
     );
 }

@@ -105,6 +105,7 @@ impl Entry {
             steps: Vec::new(),
             error: None,
             error_type: None,
+            version: 0,
         }
     }
 }

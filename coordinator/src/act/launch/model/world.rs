@@ -17,6 +17,16 @@ use crate::{
     ids::InstanceId,
 };
 
+/// A write of the operation and of the records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct JournalWrite {
+    leader: usize,
+    /// What it replaces. The store compares versions: where one entry stands twice it refuses more than this model.
+    known: Entry,
+    entry: Entry,
+    records: Machines,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct World {
     pub(super) journal: Entry,
@@ -29,8 +39,7 @@ pub(super) struct World {
     refused: u8,
     /// Fleet calls that nobody waits for.
     pub(super) late: Vec<Call>,
-    /// The leader that wrote it, and what.
-    pub(super) late_write: Option<(usize, Entry, Machines)>,
+    pub(super) late_write: Option<JournalWrite>,
     pub(super) faults: u8,
     /// Attempts, and machines given up, that were ever journaled.
     requested: u8,
@@ -95,30 +104,46 @@ impl World {
         let Some(entry) = operation.map(Entry::of) else {
             return false;
         };
+        let write = JournalWrite {
+            leader,
+            known: self.leaders[leader].knows,
+            entry,
+            records,
+        };
         let written = match fate {
-            Fate::Written | Fate::Untold => self.land_write(leader, entry, records, setting),
+            Fate::Written | Fate::Untold => self.land_write(write, setting),
             Fate::Failed => false,
             Fate::Late => {
-                self.late_write = Some((leader, entry, records));
+                self.late_write = Some(write);
                 false
             }
         };
         if fate != Fate::Written {
             self.faults += 1;
-            // Who does not know reads again; what lands later is not there yet.
-            if fate != Fate::Failed && self.leads(leader) && setting.wrong != Wrong::NeverReadsAgain {
-                self.leaders[leader].knows = self.journal;
-            }
-            return false;
         }
-        if written {
+        if written && fate == Fate::Written {
             self.leaders[leader].knows = entry;
+            return true;
         }
-        written
+        // Who does not know, or was refused, reads again; what lands later is not there yet.
+        if fate != Fate::Failed && self.leads(leader) && setting.wrong != Wrong::NeverReadsAgain {
+            self.leaders[leader].knows = self.journal;
+        }
+        false
     }
 
-    fn land_write(&mut self, leader: usize, entry: Entry, records: Machines, setting: &Setting) -> bool {
+    fn land_write(&mut self, write: JournalWrite, setting: &Setting) -> bool {
+        let JournalWrite {
+            leader,
+            known,
+            entry,
+            records,
+        } = write;
         if !self.leads(leader) && setting.wrong != Wrong::NoFence {
+            return false;
+        }
+        let versions = !matches!(setting.wrong, Wrong::NoFence | Wrong::NoVersions);
+        if versions && known != self.journal {
             return false;
         }
         self.reopened |= self.journal.phase.is_end() && entry != self.journal;
@@ -328,8 +353,8 @@ impl World {
                 self.effect(call, false, setting);
             }
             Action::LandWrite => {
-                let (leader, entry, records) = self.late_write.take().unwrap();
-                self.land_write(leader, entry, records, setting);
+                let write = self.late_write.take().unwrap();
+                self.land_write(write, setting);
             }
             Action::PlanAnew(leader) => {
                 if !self.leads(leader) {
@@ -347,12 +372,14 @@ impl World {
         true
     }
 
-    /// What comes of it when nothing fails any more: one more leader. Calls that are under way land before it begins
-    /// (`lands`) or never.
-    pub(super) fn settles(&self, setting: &Setting, lands: bool) -> bool {
+    /// What comes of it when nothing fails any more, with the leader that there is or with one more. Calls that are
+    /// under way from others land before it goes on (`lands`) or never.
+    pub(super) fn settles(&self, setting: &Setting, one_more: bool, lands: bool) -> bool {
         let mut world = self.clone();
-        let leader = world.leaders.len();
-        world.take_over();
+        if one_more {
+            world.take_over();
+        }
+        let leader = world.leaders.len() - 1;
         if lands {
             for call in std::mem::take(&mut world.late) {
                 world.effect(call, false, setting);
@@ -362,7 +389,7 @@ impl World {
             }
         }
         // More looks than a whole launch takes.
-        for _ in 0..10 {
+        for _ in 0..12 {
             world.look(leader, true, Fate::Written, setting);
             world.call(leader);
             world.serve(leader, false, setting);

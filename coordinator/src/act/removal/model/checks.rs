@@ -44,3 +44,8 @@ fn a_drain_that_is_not_over_is_noticed() {
 fn a_store_that_does_not_fence_is_noticed() {
     is_noticed(ORDER, Wrong::NoFence);
 }
+
+#[test]
+fn a_store_that_does_not_compare_versions_is_noticed() {
+    is_noticed(ORDER, Wrong::NoVersions);
+}

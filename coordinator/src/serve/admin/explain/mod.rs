@@ -14,15 +14,16 @@ use smartscale_proto::{
 use tonic::Status;
 
 use self::sentences::{
-    ago, boot_line, codes, drain_lines, hold_words, json, operation_explained, percent, plan_lines, span,
+    ago, boot_line, booted_line, codes, drain_lines, hold_words, json, notice_lines, operation_explained,
+    percent, plan_lines, span,
 };
 use super::{AdminDesk, blockers::remedy, decisions, names, nodes, unavailable};
 use crate::{
     act::agents::Agents as _,
     config::Mode,
     ids::{DecisionId, InstanceId, OperationId},
-    serve::{sessions::words, view::Latest},
-    state::records::{DecisionRecord, Record as _},
+    serve::view::Latest,
+    state::records::{BootTime, DecisionRecord, NodeRecord, Record as _},
 };
 
 /// Records and operations whose names are offered when a name is wrong.
@@ -34,7 +35,7 @@ impl AdminDesk {
             None => self.explain_latest().await,
             Some(Subject::Id(id)) if id.is_empty() => self.explain_latest().await,
             Some(Subject::Id(id)) => self.explain_id(&id).await,
-            Some(Subject::Node(name)) => self.explain_node(&name),
+            Some(Subject::Node(name)) => self.explain_node(&name).await,
             Some(Subject::Pod(name)) => self.explain_pod(&name),
         }
     }
@@ -141,7 +142,7 @@ impl AdminDesk {
         })
     }
 
-    fn explain_node(&self, name: &str) -> Result<ExplainResponse, Status> {
+    async fn explain_node(&self, name: &str) -> Result<ExplainResponse, Status> {
         let latest = self.latest()?;
         let cluster = &latest.snapshot.cluster;
         let sessions = &self.beside.sessions;
@@ -161,16 +162,28 @@ impl AdminDesk {
             });
         };
         let mut lines = self.node_lines(&latest, node);
-        lines.extend(boot.iter().map(boot_line));
         if let Some(id) = &instance {
+            if boot.is_empty() {
+                lines.extend(self.first_boot(id).await?.iter().map(booted_line));
+            }
+            lines.extend(boot.iter().map(boot_line));
             if sessions.is_connected(id) {
                 lines.push("Its agent has a session.".to_owned());
             } else if let Some(silent) = sessions.silent_for(id) {
                 lines.push(format!("Its agent has had no session for {}.", span(silent)));
             }
-            for notice in sessions.notices(id) {
-                let kind = words(notice.kind().as_str_name(), "NOTICE_KIND_").replace('_', " ");
-                lines.push(format!("EC2 announced: {kind} ({}).", notice.detail));
+            for condition in sessions.conditions(id) {
+                let since = condition
+                    .since
+                    .map_or_else(String::new, |since| format!(", since {since:.0}"));
+                lines.push(format!(
+                    "Its agent says {}: {}{since}.",
+                    condition.word(),
+                    condition.detail
+                ));
+            }
+            for notice in sessions.board().of(id) {
+                lines.extend(notice_lines(&notice, latest.policy.pool_of(node), self.now()));
             }
             if let Some(drain) = sessions.drains(id).last() {
                 lines.extend(drain_lines(drain));
@@ -200,6 +213,19 @@ impl AdminDesk {
         })
     }
 
+    /// The steps of a machine's first boot as its record keeps them: another coordinator may have heard of them.
+    async fn first_boot(&self, instance: &InstanceId) -> Result<Vec<BootTime>, Status> {
+        let key = format!("{}{instance}", NodeRecord::PREFIX);
+        let item = self
+            .beside
+            .store
+            .get(&key)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let record = item.and_then(|item| NodeRecord::from_item(&item).ok());
+        Ok(record.map(|record| record.boot).unwrap_or_default())
+    }
+
     fn node_lines(&self, latest: &Latest, node: &Node) -> Vec<String> {
         let now = self.now();
         let mut lines = Vec::new();
@@ -224,6 +250,9 @@ impl AdminDesk {
                 ago(reading.time, now)
             )),
             None => lines.push("Its usage is not known, so it is not removed.".to_owned()),
+        }
+        if let Some(how) = latest.drift_of(&node.name) {
+            lines.push(format!("It has drifted: {how}."));
         }
         if let Some(since) = latest.plan.unneeded_since.get(&node.name) {
             lines.push(format!("It has been unneeded for {}.", span(age(*since, now))));

@@ -1,13 +1,43 @@
 //! The sentences that explanations are made of.
 
 use jiff::Timestamp;
-use smartscale_planner::{Action, BlockerCode, Hold, NodeVerdict, Plan, Rule, RuleName};
+use smartscale_planner::{
+    Action, BlockerCode, Hold, NodeVerdict, Plan, PriceSource, Rule, RuleName,
+    policy::{OnNotice, Pool},
+};
 use smartscale_proto::{
     time::{age, duration_from_wire, from_wire},
     v1::{BootReport, DrainReport, ExplainResponse, OperationView, PodState},
 };
 
-use crate::serve::sessions::words;
+use crate::{
+    observe::notices::{Notice, NoticeKind},
+    serve::sessions::words,
+    state::records::BootTime,
+};
+
+/// What EC2 announced of a machine, who said so, and what is done about it.
+pub(super) fn notice_lines(notice: &Notice, pool: Option<&Pool>, now: Timestamp) -> Vec<String> {
+    let said: Vec<String> = notice
+        .sightings
+        .iter()
+        .map(|sighting| format!("{} {}", sighting.source.as_str(), ago(sighting.at, now)))
+        .collect();
+    let mut lines = vec![format!("{}; said by {}.", notice.words(), said.join(" and "))];
+    let follows = |setting: &str, wish: OnNotice, when: String| match wish {
+        OnNotice::Drain => format!("It is replaced for that{when}, under the limits on disruption."),
+        OnNotice::Ignore => format!("Nothing is done about that: its pool says {setting} = \"ignore\"."),
+    };
+    lines.extend(match (notice.kind, pool) {
+        (NoticeKind::SpotInterruption, _) | (_, None) => None,
+        (NoticeKind::Rebalance, Some(pool)) => Some(follows("rebalance", pool.rebalance, String::new())),
+        (NoticeKind::Maintenance, Some(pool)) => {
+            let lead = format!(" from {} before it begins", span(pool.maintenance_lead));
+            Some(follows("maintenance", pool.maintenance, lead))
+        }
+    });
+    lines
+}
 
 /// The reasons of a plan: rules with their figures, holds, and what was decided.
 pub(super) fn plan_lines(plan: &Plan) -> Vec<String> {
@@ -26,7 +56,7 @@ pub(super) fn plan_lines(plan: &Plan) -> Vec<String> {
             .collect();
         let more = launch.instance_types.len().saturating_sub(types.len());
         lines.push(format!(
-            "Launch one node of pool {} in {} ({}): {}{} at {:.4} USD/h{}.",
+            "Launch one node of pool {} in {} ({}): {}{} at {}{}.",
             launch.pool,
             launch.zone,
             launch.market,
@@ -36,7 +66,11 @@ pub(super) fn plan_lines(plan: &Plan) -> Vec<String> {
             } else {
                 String::new()
             },
-            launch.price_per_hour,
+            price_words(
+                launch.price_per_hour,
+                launch.price_source,
+                launch.price_age_seconds
+            ),
             match launch.pods.len() {
                 0 => String::new(),
                 1 => format!(" for {}", launch.pods[0]),
@@ -46,11 +80,15 @@ pub(super) fn plan_lines(plan: &Plan) -> Vec<String> {
     }
     for removal in &plan.remove {
         lines.push(format!(
-            "Remove {} ({}): {} of its pods move, {:.4} USD/h saved.",
+            "Remove {} ({}): {} of its pods move, {} saved.",
             removal.node,
             removal.reason,
             removal.moves.len(),
-            removal.saves_per_hour
+            price_words(
+                removal.saves_per_hour,
+                removal.saves_source,
+                removal.saves_age_seconds
+            ),
         ));
     }
     if plan.pods.placed > 0 {
@@ -79,6 +117,18 @@ pub(super) fn plan_lines(plan: &Plan) -> Vec<String> {
     }
     lines.extend(plan.assumptions.iter().map(|one| format!("Assumed: {one}.")));
     lines
+}
+
+/// A price with who said it and how long before the decision.
+fn price_words(per_hour: f64, source: Option<PriceSource>, age_seconds: Option<i64>) -> String {
+    let said = match (source, age_seconds.and_then(|age| u64::try_from(age).ok())) {
+        (None, _) => "nobody knows its price".to_owned(),
+        (Some(source), None) => source.to_string(),
+        (Some(source), Some(age)) => {
+            format!("{source}, {} old", span(std::time::Duration::from_secs(age)))
+        }
+    };
+    format!("{per_hour:.4} USD/h ({said})")
 }
 
 pub(super) fn codes(verdict: &NodeVerdict) -> String {
@@ -151,6 +201,13 @@ pub(super) fn hold_words(hold: Hold) -> &'static str {
         Hold::OperationInProgress => "an operation is under way",
         Hold::Paused => "somebody paused scaling (`smartscale resume` ends it)",
         Hold::PendingPods => "pods that some node could take are waiting, so nothing is removed",
+        Hold::Freeze => "a freeze window of the policy holds (`smartscale resume --lift-brakes 1h` lifts it)",
+        Hold::LaunchRate => {
+            "limits.max_launches_per_hour is used up (`smartscale resume --lift-brakes 1h` lifts it)"
+        }
+        Hold::Spending => {
+            "limits.max_usd_per_hour is used up (`smartscale resume --lift-brakes 1h` lifts it)"
+        }
     }
 }
 
@@ -169,7 +226,30 @@ pub(super) fn boot_line(boot: &BootReport) -> String {
     } else {
         format!(": {}", boot.error)
     };
-    format!("Boot step {step}: {outcome}{took}{attempts}{error}.")
+    let remedy = if boot.remedy.is_empty() {
+        String::new()
+    } else {
+        format!(" To do: {}.", boot.remedy)
+    };
+    format!("Boot step {step}: {outcome}{took}{attempts}{error}.{remedy}")
+}
+
+pub(super) fn booted_line(boot: &BootTime) -> String {
+    let BootTime {
+        step,
+        seconds,
+        attempts,
+        error,
+    } = boot;
+    let error = if error.is_empty() {
+        String::new()
+    } else {
+        format!(": {error}")
+    };
+    match attempts {
+        0 | 1 => format!("Boot step {step} took {seconds:.1} s{error}."),
+        many => format!("Boot step {step} took {seconds:.1} s, {many} attempts{error}."),
+    }
 }
 
 pub(super) fn drain_lines(drain: &DrainReport) -> Vec<String> {
@@ -256,5 +336,21 @@ pub(super) fn span(duration: std::time::Duration) -> String {
         (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
         (0, _, _) => format!("{hours} h {minutes} min"),
         _ => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_is_told_with_its_source_and_age() {
+        let words = |source, age| price_words(0.0062, source, age);
+        assert_eq!(
+            words(Some(PriceSource::SpotPriceHistory), Some(130)),
+            "0.0062 USD/h (spot-price-history, 2 min 10 s old)"
+        );
+        assert_eq!(words(Some(PriceSource::Policy), None), "0.0062 USD/h (policy)");
+        assert_eq!(words(None, None), "0.0062 USD/h (nobody knows its price)");
     }
 }

@@ -5,7 +5,7 @@ use std::{os::unix::fs::PermissionsExt as _, sync::Arc};
 use async_trait::async_trait;
 use smartscale_proto::{identity::Role, time::Clock, tls::keys::key_and_request};
 
-use super::*;
+use super::{vault::NoVault, *};
 
 pub(crate) fn names() -> Names {
     Names {
@@ -48,20 +48,14 @@ fn an_agents_name_is_ours_to_give() {
 }
 
 #[test]
-fn a_certificate_lives_as_long_as_was_set_and_began_five_minutes_ago() {
+fn a_certificate_lives_as_long_as_was_set_and_began_an_hour_ago() {
     let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
-    let authority = authority();
     let life = CertificateLife::new(Duration::from_secs(3600)).unwrap();
-    let authority = Authority {
-        ends: "2036-01-01T00:00:00Z".parse().unwrap(),
-        ..authority
-    }
-    .with_life(life)
-    .with_clock(Arc::new(At(now)));
+    let authority = authority().with_life(life).with_clock(Arc::new(At(now)));
     let issued = authority.agent("i-1".parse().unwrap(), &key()).unwrap();
     assert_eq!(issued.not_after.to_string(), "2026-01-02T04:04:05Z");
     let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(&issued.chain[0]).unwrap();
-    assert_eq!(parsed.validity().not_before.timestamp(), now.as_second() - 300);
+    assert_eq!(parsed.validity().not_before.timestamp(), now.as_second() - 3600);
     assert!(CertificateLife::new(Duration::from_secs(3599)).is_err());
     assert!(CertificateLife::new(Duration::from_secs(24 * 3600 + 1)).is_err());
 }
@@ -69,7 +63,7 @@ fn a_certificate_lives_as_long_as_was_set_and_began_five_minutes_ago() {
 #[test]
 fn no_certificate_outlives_its_authority() {
     let authority = authority();
-    let ends = authority.ends;
+    let ends = authority.held().ends();
     let late = authority.with_clock(Arc::new(At(ends - SignedDuration::from_secs(60))));
     assert_eq!(
         late.agent("i-1".parse().unwrap(), &key()).unwrap().not_after,
@@ -82,20 +76,22 @@ fn no_certificate_outlives_its_authority() {
     ));
 }
 
-#[test]
-fn an_authority_survives_its_files_and_is_never_overwritten() {
+#[tokio::test]
+async fn an_authority_survives_its_files_and_is_never_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let (crt, key) = (folder.path().join("ca.crt"), folder.path().join("ca.key"));
-    let created = Authority::create_files(names(), &crt, &key).unwrap();
-    let loaded = Authority::load(names(), &crt, &key).unwrap();
+    let created = Authority::create_files(names(), &crt, &key, (&NoVault, None))
+        .await
+        .unwrap();
+    let loaded = Authority::load(names(), &crt, &key, &NoVault).await.unwrap();
     assert_eq!(created.fingerprint(), loaded.fingerprint());
     assert!(matches!(
-        Authority::create_files(names(), &crt, &key),
+        Authority::create_files(names(), &crt, &key, (&NoVault, None)).await,
         Err(AuthorityError::File(_))
     ));
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     assert!(matches!(
-        Authority::load(names(), &crt, &key),
+        Authority::load(names(), &crt, &key, &NoVault).await,
         Err(AuthorityError::File(FileError::Exposed { .. }))
     ));
 }
@@ -105,7 +101,7 @@ fn during_a_rollover_both_authorities_are_trusted_and_ours_signs() {
     let old = authority();
     let (_, pair) = Authority::create(names()).unwrap();
     assert!(matches!(
-        Authority::new(names(), pair, old.anchors().to_vec()),
+        Authority::new(names(), pair, old.anchors()),
         Err(AuthorityError::Mismatch)
     ));
     let (new, pair) = Authority::create(names()).unwrap();

@@ -1,5 +1,4 @@
-//! Proofs that a caller is the machine that it says it is. Where the coordinator mints a one-time secret for each
-//! launch, whoever shows it is the machine.
+//! One-time secrets: minted for each launch, kept as a hash, spent by the first enrolment. Whoever shows it is the machine.
 
 use std::time::Duration;
 
@@ -9,36 +8,10 @@ use sha2::{Digest as _, Sha256};
 use smartscale_proto::{time::SharedClock, v1::enrol_request::Proof};
 use zeroize::Zeroizing;
 
-use crate::state::records::NodeRecord;
+use super::{Attestor, Claim, NotAttested};
 
 /// How long a secret may be used after it was minted.
 pub const SECRET_LIFE: Duration = Duration::from_secs(15 * 60);
-
-/// A proof that does not hold. The caller is not told which part.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the proof does not hold")]
-pub struct NotProven {
-    /// What is wrong, for the log and the audit.
-    pub why: &'static str,
-}
-
-/// What a proof is bound to.
-#[derive(Debug, Clone, Copy)]
-pub struct Claim<'a> {
-    /// The record of the machine that the caller claims to be.
-    pub record: &'a NodeRecord,
-    /// The single-use challenge of this attempt.
-    pub challenge: &'a [u8; 32],
-    /// The request (DER) whose key is to be signed.
-    pub request: &'a [u8],
-}
-
-/// Judges proofs.
-#[async_trait]
-pub trait Attestor: Send + Sync {
-    /// Whether `proof` shows that the caller is the machine of the claim.
-    async fn attest(&self, claim: Claim<'_>, proof: &Proof) -> Result<(), NotProven>;
-}
 
 /// A minted secret.
 pub struct Secret {
@@ -77,29 +50,25 @@ impl TokenAttestor {
 
 #[async_trait]
 impl Attestor for TokenAttestor {
-    async fn attest(&self, claim: Claim<'_>, proof: &Proof) -> Result<(), NotProven> {
-        let Proof::Token(token) = proof;
+    async fn attest(&self, claim: Claim<'_>, proof: &Proof) -> Result<(), NotAttested> {
+        let Proof::Token(token) = proof else {
+            return Err(NotAttested::other_kind("token"));
+        };
         let Some(expected) = &claim.record.secret_hash else {
-            return Err(NotProven {
-                why: "no secret is open for this machine",
-            });
+            return Err(NotAttested::not_proven("no secret is open for this machine"));
         };
         if !same(hash(&token.secret).as_bytes(), expected.as_bytes()) {
-            return Err(NotProven {
-                why: "another secret",
-            });
+            return Err(NotAttested::not_proven("another secret"));
         }
         match claim.record.secret_expires_at {
             Some(end) if self.clock.now() < end => Ok(()),
-            _ => Err(NotProven {
-                why: "the secret has lapsed",
-            }),
+            _ => Err(NotAttested::not_proven("the secret has lapsed")),
         }
     }
 }
 
 /// Compares without telling by its duration where the first difference is.
-fn same(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     let differences = a.iter().zip(b).fold(0_u8, |found, (a, b)| found | (a ^ b));
     a.len() == b.len() && std::hint::black_box(differences) == 0
 }

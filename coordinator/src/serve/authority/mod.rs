@@ -7,32 +7,46 @@
 //!    then further anchors)       └──▶ admin/…    (client)
 //! ```
 //! During a rollover `ca.crt` holds two certificates: ours signs, both are trusted, and everybody who gets a
-//! certificate is told both.
+//! certificate is told both. Key and certificates may be replaced while the coordinator serves
+//! ([`replace`](Authority::replace)); whoever has to act on it hears it by [`changes`](Authority::changes).
+//!
+//! - `held`: the key and the certificates of one moment
+//! - [`files`], [`vault`]: where they are kept, the key sealed by KMS if somebody wants it to be
+//! - [`rollover`]: from one authority to the next, step by step
 //!
 //! Lifetimes are counted by the machine's own clock, since that is what every TLS handshake judges by, also where the
 //! coordinator's loops run on another one (a simulation).
 
-use std::{path::Path, time::Duration};
+pub mod files;
+mod held;
+pub mod rollover;
+pub mod vault;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SigningKey as _,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use smartscale_proto::{
-    files::{FileError, read_private, write_private},
-    identity::{Identity, Party, Segment},
+    files::FileError,
+    identity::{Identity, Party, Role, Segment},
     time::{SharedClock, SystemClock, to_wire},
     tls::{Anchors, Credential, TlsError, keys},
     v1,
 };
-use x509_parser::prelude::FromDer as _;
+use tokio::sync::watch;
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
+pub use self::held::Held;
 use super::csr::RequestedKey;
+use crate::state::records::Signed;
 
-/// How far a certificate's life begins in the past: machines whose clocks are behind by less can use it at once.
-pub const BACKDATED: Duration = Duration::from_secs(5 * 60);
+/// How far a certificate's life begins in the past: machines whose clocks are behind by less, or the coordinator's own
+/// ahead by less, can use it at once. An hour costs nothing, since nobody had the key then.
+pub const BACKDATED: Duration = Duration::from_secs(3600);
 /// Life of the coordinator's own certificate.
 const SERVER_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Life of a new authority: ten years.
@@ -82,6 +96,12 @@ impl CertificateLife {
         }
     }
 
+    /// A life that no installation may have, so that a test sees its end.
+    #[cfg(test)]
+    pub(crate) fn of_a_test(life: Duration) -> Self {
+        Self(life)
+    }
+
     /// The life.
     #[must_use]
     pub fn get(self) -> Duration {
@@ -108,6 +128,14 @@ pub enum AuthorityError {
     /// The files hold something else.
     #[error("the authority's files cannot be used")]
     Tls(#[from] TlsError),
+    /// The key cannot be sealed or opened.
+    #[error("{} cannot be used: {source}", .path.display())]
+    Vault {
+        /// The key's file.
+        path: PathBuf,
+        /// Why.
+        source: vault::VaultError,
+    },
     /// No certificate of `ca.crt` belongs to the key.
     #[error("none of the certificates belongs to the authority's key")]
     Mismatch,
@@ -124,10 +152,27 @@ pub enum AuthorityError {
 pub struct Issued {
     /// Leaf first, then the authority's own.
     pub chain: Vec<CertificateDer<'static>>,
-    /// Everybody to trust.
+    /// Everybody to trust, the one that signed first.
     pub anchors: Vec<CertificateDer<'static>>,
+    /// When it was signed.
+    pub issued_at: Timestamp,
     /// When the leaf ends.
     pub not_after: Timestamp,
+}
+
+impl Issued {
+    /// What the node record keeps of it.
+    #[must_use]
+    pub fn signed(&self) -> Signed {
+        let anchors = self.anchors.iter();
+        Signed {
+            issued_at: self.issued_at,
+            not_after: self.not_after,
+            anchors: anchors
+                .map(|anchor| hex::encode(keys::fingerprint(anchor)))
+                .collect(),
+        }
+    }
 }
 
 impl From<Issued> for v1::Certificate {
@@ -144,10 +189,7 @@ impl From<Issued> for v1::Certificate {
 /// A certificate authority with its key.
 pub struct Authority {
     names: Names,
-    issuer: Issuer<'static, KeyPair>,
-    certificate: CertificateDer<'static>,
-    anchors: Vec<CertificateDer<'static>>,
-    ends: Timestamp,
+    held: watch::Sender<Arc<Held>>,
     life: CertificateLife,
     clock: SharedClock,
 }
@@ -156,7 +198,7 @@ impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authority")
             .field("names", &self.names)
-            .field("ends", &self.ends)
+            .field("held", &*self.held.borrow())
             .finish_non_exhaustive()
     }
 }
@@ -197,72 +239,41 @@ impl Authority {
         key: KeyPair,
         certificates: Vec<CertificateDer<'static>>,
     ) -> Result<Self, AuthorityError> {
-        let own = key.subject_public_key_info();
-        let mut found = None;
-        for certificate in &certificates {
-            let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(certificate)
-                .map_err(|error| AuthorityError::Unusable(error.to_string()))?;
-            if parsed.public_key().raw == own {
-                if !parsed.is_ca() {
-                    return Err(AuthorityError::Unusable("it is no authority's".to_owned()));
-                }
-                let ends = Timestamp::from_second(parsed.validity().not_after.timestamp())
-                    .map_err(|error| AuthorityError::Unusable(error.to_string()))?;
-                found = Some((certificate.clone(), ends));
-            }
-        }
-        let (certificate, ends) = found.ok_or(AuthorityError::Mismatch)?;
-        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Self {
+        Ok(Self::of(names, Held::new(key, certificates)?))
+    }
+
+    /// An authority that signs with what is `held`.
+    #[must_use]
+    pub fn of(names: Names, held: Held) -> Self {
+        Self {
             names,
-            issuer,
-            certificate,
-            anchors: certificates,
-            ends,
+            held: watch::Sender::new(Arc::new(held)),
             life: CertificateLife::default(),
-            clock: std::sync::Arc::new(SystemClock),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Signs with another key, or trusts others, from now on. Whether anything is different.
+    pub fn replace(&self, held: Held) -> bool {
+        self.held.send_if_modified(|present| {
+            let differs = !present.is_same(&held);
+            if differs {
+                *present = Arc::new(held);
+            }
+            differs
         })
     }
 
-    /// Reads `ca.key` (0600) and `ca.crt` (one or more certificates).
-    ///
-    /// # Errors
-    /// [`AuthorityError`] naming the file and what is wrong with it.
-    pub fn load(names: Names, certificates: &Path, key: &Path) -> Result<Self, AuthorityError> {
-        let key = keys::key_from_pem(&read_private(key)?)?;
-        let pem = std::fs::read(certificates).map_err(|source| FileError::Read {
-            path: certificates.to_owned(),
-            source,
-        })?;
-        Self::new(
-            names,
-            KeyPair::try_from(&key)?,
-            keys::certificates_from_pem(&pem)?,
-        )
+    /// Tells of each replacement.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Arc<Held>> {
+        self.held.subscribe()
     }
 
-    /// Creates an authority and writes its two files; neither may exist.
-    ///
-    /// # Errors
-    /// [`AuthorityError::File`] also when one of the files is there already: an authority is never overwritten.
-    pub fn create_files(names: Names, certificate: &Path, key: &Path) -> Result<Self, AuthorityError> {
-        for path in [certificate, key] {
-            if path.exists() {
-                return Err(FileError::Write {
-                    path: path.to_owned(),
-                    source: std::io::ErrorKind::AlreadyExists.into(),
-                }
-                .into());
-            }
-        }
-        let (authority, pair) = Self::create(names)?;
-        write_private(key, pair.serialize_pem().as_bytes())?;
-        let pem = keys::to_pem("CERTIFICATE", &authority.certificate);
-        std::fs::write(certificate, pem).map_err(|source| FileError::Write {
-            path: certificate.to_owned(),
-            source,
-        })?;
-        Ok(authority)
+    /// The key and the certificates of this moment.
+    #[must_use]
+    pub fn held(&self) -> Arc<Held> {
+        Arc::clone(&self.held.borrow())
     }
 
     /// Agents' certificates live for `life`.
@@ -285,16 +296,16 @@ impl Authority {
         &self.names
     }
 
-    /// Everybody to trust: its own certificate and, during a rollover, the other's.
+    /// Everybody to trust: its own certificate first and, during a rollover, the other's.
     #[must_use]
-    pub fn anchors(&self) -> &[CertificateDer<'static>] {
-        &self.anchors
+    pub fn anchors(&self) -> Vec<CertificateDer<'static>> {
+        self.held().anchors().to_vec()
     }
 
     /// SHA-256 of its own certificate: what a machine pins before its first contact.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
-        keys::fingerprint(&self.certificate)
+        keys::fingerprint(self.held().certificate())
     }
 
     /// Signs an agent's key for the machine `instance`.
@@ -308,6 +319,30 @@ impl Authority {
             key,
             self.life.get(),
         )
+    }
+
+    /// Signs a person's key.
+    ///
+    /// # Errors
+    /// As [`agent`](Self::agent).
+    pub fn person(
+        &self,
+        role: Role,
+        name: Segment,
+        key: &RequestedKey,
+        life: Duration,
+    ) -> Result<Issued, AuthorityError> {
+        let party = Party::Admin { role, name };
+        self.sign(party, ExtendedKeyUsagePurpose::ClientAuth, key, life)
+    }
+
+    /// Signs what is no certificate: the end of the audit's chain. Such a text must begin so that no certificate begins
+    /// like it.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Signing`].
+    pub fn seal(&self, text: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+        Ok(self.held().issuer().key().sign(text)?)
     }
 
     /// A fresh credential of the coordinator itself.
@@ -357,12 +392,14 @@ impl Authority {
         life: Duration,
     ) -> Result<Issued, AuthorityError> {
         let now = self.clock.now();
-        if now >= self.ends {
-            return Err(AuthorityError::Unusable(format!("it ended at {}", self.ends)));
+        let held = self.held();
+        let ends = held.ends();
+        if now >= ends {
+            return Err(AuthorityError::Unusable(format!("it ended at {ends}")));
         }
         // Certificates hold whole seconds.
-        let end = (now + signed(life)).min(self.ends).as_second();
-        let not_after = Timestamp::from_second(end).unwrap_or(self.ends);
+        let end = (now + signed(life)).min(ends).as_second();
+        let not_after = Timestamp::from_second(end).unwrap_or(ends);
         let identity = self.names.identity(party);
         let mut params = CertificateParams::default();
         live(&mut params, now, not_after);
@@ -375,13 +412,22 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;
-        let leaf = params.signed_by(key, &self.issuer)?.der().clone();
+        let leaf = params.signed_by(key, held.issuer())?.der().clone();
         Ok(Issued {
-            chain: vec![leaf, self.certificate.clone()],
-            anchors: self.anchors.clone(),
+            chain: vec![leaf, held.certificate().clone()],
+            anchors: held.anchors().to_vec(),
+            issued_at: now,
             not_after,
         })
     }
+}
+
+/// When a certificate (DER) of ours was signed, by the clock of its authority; `None` for what is no certificate.
+#[must_use]
+pub fn signed_at(certificate: &[u8]) -> Option<Timestamp> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let begins = Timestamp::from_second(parsed.validity().not_before.timestamp()).ok()?;
+    begins.checked_add(signed(BACKDATED)).ok()
 }
 
 /// The common name: for people who look at a certificate; nothing reads it.
@@ -418,5 +464,4 @@ fn live(params: &mut CertificateParams, now: Timestamp, not_after: Timestamp) {
 }
 
 #[cfg(test)]
-#[path = "authority_tests.rs"]
-mod tests;
+pub(super) mod tests;
