@@ -352,7 +352,7 @@ impl Executor {
             Ok(Verified::Unproven { uid }) => {
                 let nonce = binding.nonce(&uid);
                 if let Err(error) = self.parts.agents.bind_node(&record.instance, &uid, &nonce).await {
-                    tracing::info!(%node, uid, %error, "a node is not bound to its machine yet");
+                    tracing::debug!(%node, uid, %error, "a node is not bound to its machine yet");
                 }
             }
             Err(error) => tracing::warn!(%node, %error, "the startup taint was not lifted"),

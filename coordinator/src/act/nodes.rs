@@ -2,7 +2,11 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use smartscale_planner::model::{NodeName, PodKey};
+use smartscale_planner::{
+    BlockerCode,
+    drainability::{Evictability, Strictness, Tier, classify},
+    model::{NodeName, Pod, PodKey},
+};
 
 use super::binding::{Binding, Verified};
 use crate::ids::OperationId;
@@ -21,7 +25,26 @@ pub struct PodOnNode {
     /// Whether it has a deletion timestamp.
     pub terminating: bool,
     /// Its priority tier: tiers leave in ascending order.
-    pub tier: i32,
+    pub tier: Tier,
+}
+
+impl PodOnNode {
+    /// What a drain has to know of this pod.
+    #[must_use]
+    pub fn of(pod: &Pod, now: Timestamp) -> Self {
+        let fate = classify(pod, Strictness::default(), None, now);
+        Self {
+            key: pod.key.clone(),
+            uid: pod.uid.to_string(),
+            must_leave: !matches!(fate, Evictability::Skip(_)),
+            local_storage: matches!(
+                &fate,
+                Evictability::Block(blockers, _) if blockers.contains(&BlockerCode::LocalStorage)
+            ),
+            terminating: pod.is_terminating(),
+            tier: Tier::of(pod.priority),
+        }
+    }
 }
 
 /// What the API server said to an eviction.

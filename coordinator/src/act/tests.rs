@@ -19,7 +19,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use smartscale_manifests::{Node, Objects};
 use smartscale_planner::{
-    Action, Launch, Plan, Removal, RemovalReason, fixtures,
+    Action, Launch, Plan, Removal, RemovalReason,
+    drainability::Tier,
+    fixtures,
     model::{Market, NodeName},
     snapshot::State,
 };
@@ -295,7 +297,7 @@ fn decision() -> DecisionId {
     "d-1".parse().unwrap()
 }
 
-fn pod(name: &str, tier: i32) -> PodOnNode {
+fn pod(name: &str, tier: Tier) -> PodOnNode {
     PodOnNode {
         key: format!("default/{name}").parse().unwrap(),
         uid: format!("uid-{name}"),

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use http::{Method, Request, header};
 use kube::{Client, core::Status};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 use smartscale_proto::time::{SharedClock, within};
 
 use crate::observe::web::chain;
@@ -100,6 +101,25 @@ impl Api {
         self.call(Method::GET, path, None).await
     }
 
+    /// An object; `None` where there is none.
+    pub(super) async fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ApiError> {
+        match self.get(path).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.code() == Some(404) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All objects of a list.
+    pub(super) async fn list(&self, path: &str) -> Result<Vec<Value>, ApiError> {
+        #[derive(Deserialize)]
+        struct List {
+            #[serde(default)]
+            items: Vec<Value>,
+        }
+        self.get(path).await.map(|list: List| list.items)
+    }
+
     /// What the server has at this path, whatever its form.
     pub(super) async fn text(&self, path: &str) -> Result<String, ApiError> {
         self.answer(request(Method::GET, path, None)?).await
@@ -150,6 +170,22 @@ pub(super) fn request(
         .map_err(|error| ApiError::Unavailable(format!("{path}: {error}")))
 }
 
+/// The path of an object in a namespace. `group`: `/api/v1`, or `/apis/` with group and version.
+pub(super) fn object_path(
+    group: &str,
+    namespace: &str,
+    resource: &str,
+    name: &str,
+) -> Result<String, ApiError> {
+    let (namespace, name) = (segment(namespace)?, segment(name)?);
+    Ok(format!("{group}/namespaces/{namespace}/{resource}/{name}"))
+}
+
+/// A text of an object that is read without its type.
+pub(super) fn text<'v>(object: &'v Value, pointer: &str) -> Option<&'v str> {
+    object.pointer(pointer)?.as_str()
+}
+
 /// A name as one segment of a path. Names of Kubernetes objects need no escaping; another text would mean another
 /// path.
 pub(super) fn segment(name: &str) -> Result<&str, ApiError> {
@@ -174,6 +210,8 @@ mod tests {
         assert_eq!(segment("i-0123.ec2"), Ok("i-0123.ec2"));
         for bad in ["", ".", "..", "a/b", "a?b", "a%2fb", "a b"] {
             assert!(segment(bad).is_err(), "{bad}");
+            assert!(object_path("/api/v1", bad, "pods", "web").is_err(), "{bad}");
+            assert!(object_path("/api/v1", "shop", "pods", bad).is_err(), "{bad}");
         }
     }
 }

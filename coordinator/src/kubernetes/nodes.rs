@@ -14,13 +14,12 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 use smartscale_manifests as manifests;
 use smartscale_planner::{
-    BlockerCode,
-    drainability::{Evictability, Strictness, Tier, classify},
+    drainability::Tier,
     model::{NodeName, Pod, PodKey, keys},
 };
 
 use super::{
-    api::{Api, ApiError, JSON, JSON_PATCH, MERGE_PATCH, segment},
+    api::{Api, ApiError, JSON, JSON_PATCH, MERGE_PATCH, object_path, segment, text},
     hand_over,
 };
 use crate::{
@@ -45,12 +44,6 @@ pub struct KubeNodes {
     api: Api,
 }
 
-#[derive(Deserialize)]
-pub(super) struct List {
-    #[serde(default)]
-    pub(super) items: Vec<Value>,
-}
-
 impl KubeNodes {
     /// Nodes behind this API.
     #[must_use]
@@ -60,7 +53,7 @@ impl KubeNodes {
 
     async fn node(&self, node: &NodeName) -> Result<manifests::Node, NodesError> {
         let path = node_path(node)?;
-        self.api.get(&path).await.map_err(|error| of_node(node, &error))
+        self.api.get(&path).await.map_err(|error| of_node(node, error))
     }
 
     /// Reads the node, lets `change` make a patch of it (`None`: nothing to do), and writes it unless somebody else
@@ -81,7 +74,7 @@ impl KubeNodes {
                 Ok(_) => return Ok(()),
                 // 409: another version; 422: a `test` of a JSON patch that does not hold.
                 Err(error) if matches!(error.code(), Some(409 | 422)) => last = Some(error),
-                Err(error) => return Err(of_node(node, &error)),
+                Err(error) => return Err(of_node(node, error)),
             }
         }
         let last = last.map(|error| error.to_string()).unwrap_or_default();
@@ -90,21 +83,13 @@ impl KubeNodes {
         )))
     }
 
-    async fn list(&self, path: &str) -> Result<Vec<Value>, NodesError> {
-        let list: Result<List, _> = self.api.get(path).await;
-        list.map(|list| list.items).map_err(|error| refusal(&error))
-    }
-
     async fn pod(&self, key: &PodKey) -> Result<Option<manifests::ObjectMeta>, NodesError> {
         #[derive(Deserialize)]
         struct Meta {
             metadata: manifests::ObjectMeta,
         }
-        match self.api.get::<Meta>(&pod_path(key)?).await {
-            Ok(pod) => Ok(Some(pod.metadata)),
-            Err(error) if error.code() == Some(404) => Ok(None),
-            Err(error) => Err(refusal(&error)),
-        }
+        let pod: Option<Meta> = self.api.find(&pod_path(key)?).await?;
+        Ok(pod.map(|pod| pod.metadata))
     }
 }
 
@@ -118,10 +103,6 @@ pub(super) fn pods_path(node: &NodeName) -> Result<String, NodesError> {
     let name = segment(node.as_str()).map_err(|_| NodesError::NoNode(node.clone()))?;
     let query = form(&[("fieldSelector", &format!("spec.nodeName={name}"))]);
     Ok(format!("/api/v1/pods?{query}"))
-}
-
-pub(super) fn text<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
-    value.pointer(pointer)?.as_str()
 }
 
 /// Namespaces and names of the claims that a pod uses. A generic ephemeral volume's claim is named for both.
@@ -141,27 +122,24 @@ fn claims(pod: &Value) -> impl Iterator<Item = (String, String)> {
 }
 
 fn pod_path(key: &PodKey) -> Result<String, NodesError> {
-    let part = |name| segment(name).map_err(|error| NodesError::Refused(error.to_string()));
-    Ok(format!(
-        "/api/v1/namespaces/{}/pods/{}",
-        part(key.namespace.as_str())?,
-        part(&key.name)?
-    ))
+    Ok(object_path("/api/v1", key.namespace.as_str(), "pods", &key.name)?)
 }
 
-fn of_node(node: &NodeName, error: &ApiError) -> NodesError {
+fn of_node(node: &NodeName, error: ApiError) -> NodesError {
     if error.code() == Some(404) {
         NodesError::NoNode(node.clone())
     } else {
-        refusal(error)
+        error.into()
     }
 }
 
-/// What may work later is told apart from what will not. A credential that is refused may be in rotation (401).
-pub(super) fn refusal(error: &ApiError) -> NodesError {
-    match error.code() {
-        Some(401 | 408 | 409 | 429 | 500..) | None => NodesError::Unavailable(error.to_string()),
-        Some(_) => NodesError::Refused(error.to_string()),
+impl From<ApiError> for NodesError {
+    /// What may work later is told apart from what will not. A credential that is refused may be in rotation (401).
+    fn from(error: ApiError) -> Self {
+        match error.code() {
+            Some(401 | 408 | 409 | 429 | 500..) | None => Self::Unavailable(error.to_string()),
+            Some(_) => Self::Refused(error.to_string()),
+        }
     }
 }
 
@@ -191,46 +169,26 @@ fn balancers_patch(node: &manifests::Node, operation: Option<&OperationId>) -> V
     })
 }
 
-fn rank(tier: Tier) -> i32 {
-    match tier {
-        Tier::Low => 0,
-        Tier::Ordinary => 1,
-        Tier::High => 2,
-        Tier::ClusterCritical => 3,
-        Tier::NodeCritical => 4,
-    }
-}
-
 /// A pod as a drain sees it. One whose fields cannot be understood has to leave like any other: a drain must not
 /// hang on it, nor forget it.
-pub(super) fn on_node(value: Value, now: jiff::Timestamp) -> Option<PodOnNode> {
-    let meta = |path: &str| value.pointer(path).and_then(Value::as_str).map(str::to_owned);
+pub(super) fn on_node(value: Value, now: Timestamp) -> Option<PodOnNode> {
+    let meta = |path: &str| text(&value, path).map(str::to_owned);
     let key = PodKey::new(meta("/metadata/namespace")?, meta("/metadata/name")?);
     let uid = meta("/metadata/uid")?;
     let terminating = meta("/metadata/deletionTimestamp").is_some();
     let read = serde_json::from_value::<manifests::Pod>(value).ok();
     let pod = read.and_then(|pod| Pod::try_from(&pod).ok());
-    let fate = pod
-        .as_ref()
-        .map(|pod| (classify(pod, Strictness::default(), None, now), pod.priority));
-    let local_storage = matches!(
-        &fate,
-        Some((Evictability::Block(blockers, _), _)) if blockers.contains(&BlockerCode::LocalStorage)
-    );
-    let (must_leave, tier) = match fate {
-        None => (true, rank(Tier::Ordinary)),
-        Some((Evictability::Skip(_), priority)) => (false, rank(Tier::of(priority))),
-        Some((Evictability::Leaving { .. }, priority)) => (true, rank(Tier::of(priority))),
-        Some((Evictability::Evict(tier) | Evictability::Block(_, tier), _)) => (true, rank(tier)),
-    };
-    Some(PodOnNode {
-        key,
-        uid,
-        must_leave,
-        local_storage,
-        terminating,
-        tier,
-    })
+    Some(pod.map_or(
+        PodOnNode {
+            key,
+            uid,
+            must_leave: true,
+            local_storage: false,
+            terminating,
+            tier: Tier::Ordinary,
+        },
+        |pod| PodOnNode::of(&pod, now),
+    ))
 }
 
 #[async_trait]
@@ -279,7 +237,7 @@ impl Nodes for KubeNodes {
 
     async fn pods(&self, node: &NodeName) -> Result<Vec<PodOnNode>, NodesError> {
         let now = self.api.clock.now();
-        let pods = self.list(&pods_path(node)?).await?;
+        let pods = self.api.list(&pods_path(node)?).await?;
         Ok(pods.into_iter().filter_map(|pod| on_node(pod, now)).collect())
     }
 
@@ -321,7 +279,7 @@ impl Nodes for KubeNodes {
                 Some(429) if error.is_caused_by("DisruptionBudget") => Ok(Eviction::Budget),
                 Some(500) if error.says("more than one PodDisruptionBudget") => Ok(Eviction::MultipleBudgets),
                 Some(403) if error.is_caused_by("NamespaceTerminating") => Ok(Eviction::NamespaceTerminating),
-                _ => Err(refusal(&error)),
+                _ => Err(error.into()),
             },
         }
     }
@@ -340,7 +298,7 @@ impl Nodes for KubeNodes {
             Ok(_) => Ok(()),
             // Gone, or another pod of the same name.
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
-            Err(error) => Err(refusal(&error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -385,7 +343,7 @@ impl Nodes for KubeNodes {
     }
 
     async fn attached(&self, node: &NodeName) -> Result<Vec<String>, NodesError> {
-        let attachments = self.list("/apis/storage.k8s.io/v1/volumeattachments").await?;
+        let attachments = self.api.list("/apis/storage.k8s.io/v1/volumeattachments").await?;
         let here = attachments
             .iter()
             .filter(|one| text(one, "/spec/nodeName") == Some(node.as_str()));
@@ -396,10 +354,10 @@ impl Nodes for KubeNodes {
             return Ok(volumes);
         }
         // Pods that stay on the node, a DaemonSet's, keep theirs until its end.
-        let pods = self.list(&pods_path(node)?).await?;
+        let pods = self.api.list(&pods_path(node)?).await?;
         let used: BTreeSet<(String, String)> = pods.iter().flat_map(claims).collect();
         if !used.is_empty() {
-            let all = self.list("/api/v1/persistentvolumes").await?;
+            let all = self.api.list("/api/v1/persistentvolumes").await?;
             let is_used = |volume: &&Value| {
                 let part = |pointer| text(volume, pointer).unwrap_or_default().to_owned();
                 used.contains(&(part("/spec/claimRef/namespace"), part("/spec/claimRef/name")))
@@ -469,7 +427,7 @@ impl Nodes for KubeNodes {
         {
             Ok(_) => Ok(Name::Freed),
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(Name::Free),
-            Err(error) => Err(refusal(&error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -489,7 +447,7 @@ impl Nodes for KubeNodes {
         {
             Ok(_) => Ok(()),
             Err(error) if error.code() == Some(404) => Ok(()),
-            Err(error) => Err(refusal(&error)),
+            Err(error) => Err(error.into()),
         }
     }
 }

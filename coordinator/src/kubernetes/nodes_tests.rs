@@ -154,7 +154,7 @@ fn pod() -> PodOnNode {
         must_leave: true,
         local_storage: false,
         terminating: false,
-        tier: 1,
+        tier: Tier::Ordinary,
     }
 }
 
@@ -274,10 +274,10 @@ async fn pods_are_classified_and_one_that_cannot_be_understood_has_to_leave() {
     assert_eq!(
         seen,
         [
-            ("web", true, 1),
-            ("log", false, 1),
-            ("dns", true, 3),
-            ("odd", true, 1)
+            ("web", true, Tier::Ordinary),
+            ("log", false, Tier::Ordinary),
+            ("dns", true, Tier::ClusterCritical),
+            ("odd", true, Tier::Ordinary)
         ]
     );
     assert_eq!(

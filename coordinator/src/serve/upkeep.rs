@@ -11,8 +11,12 @@ use super::{authority::Authority, leading::Leader, people::People, sessions::Ses
 
 /// How often the coordinator's own certificate is renewed: it lives for a day.
 const ROTATION: Duration = Duration::from_secs(8 * 3600);
-/// How often open sessions are held against the node records.
+/// How often open sessions and streams are held against what was revoked.
 const TRUST_PERIOD: Duration = Duration::from_millis(800);
+const _: () = assert!(
+    TRUST_PERIOD.as_millis() <= 800,
+    "what is revoked ends within a second: a fifth of it is left for the store's answer"
+);
 /// Between attempts to read stored reports.
 const LOAD_RETRY: Duration = Duration::from_secs(1);
 

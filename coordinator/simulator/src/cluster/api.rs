@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use serde_json::{Value, from_value};
 use smartscale_coordinator::{
     act::{
@@ -14,11 +13,7 @@ use smartscale_coordinator::{
     observe::{ClusterView, Observed},
 };
 use smartscale_manifests::{Object, Objects};
-use smartscale_planner::{
-    BlockerCode,
-    drainability::{Evictability, Strictness, Tier, classify},
-    model::{NodeName, keys},
-};
+use smartscale_planner::model::{NodeName, keys};
 use tokio::sync::{Mutex, watch};
 
 use super::{Cluster, EvictionRefused, State, budget, manifest};
@@ -113,38 +108,6 @@ fn node_mut<'s>(state: &'s mut State, node: &NodeName) -> Result<&'s mut super::
         .ok_or_else(|| NodesError::NoNode(node.clone()))
 }
 
-fn tier(tier: Tier) -> i32 {
-    match tier {
-        Tier::Low => 0,
-        Tier::Ordinary => 1,
-        Tier::High => 2,
-        Tier::ClusterCritical => 3,
-        Tier::NodeCritical => 4,
-    }
-}
-
-fn on_node(entry: &super::PodEntry, now: Timestamp) -> PodOnNode {
-    let pod = &entry.pod;
-    let fate = classify(pod, Strictness::default(), None, now);
-    let local_storage = matches!(
-        &fate,
-        Evictability::Block(blockers, _) if blockers.contains(&BlockerCode::LocalStorage)
-    );
-    let (must_leave, rank) = match fate {
-        Evictability::Skip(_) => (false, 0),
-        Evictability::Leaving { .. } => (true, tier(Tier::of(pod.priority))),
-        Evictability::Evict(rank) | Evictability::Block(_, rank) => (true, tier(rank)),
-    };
-    PodOnNode {
-        key: pod.key.clone(),
-        uid: pod.uid.to_string(),
-        must_leave,
-        local_storage,
-        terminating: pod.is_terminating(),
-        tier: rank,
-    }
-}
-
 #[async_trait]
 impl Nodes for Cluster {
     async fn cordon(&self, node: &NodeName, operation: Option<&OperationId>) -> Result<bool, NodesError> {
@@ -193,7 +156,7 @@ impl Nodes for Cluster {
             .pods
             .values()
             .filter(|entry| entry.pod.node.as_ref() == Some(node))
-            .map(|entry| on_node(entry, now))
+            .map(|entry| PodOnNode::of(&entry.pod, now))
             .collect())
     }
 

@@ -52,7 +52,7 @@ async fn a_silent_agent_is_not_waited_for_while_the_machine_is_taken() {
     let mut stage = Stage::new();
     stage.worker("i-old").await;
     *stage.world.silent.lock().unwrap() = true;
-    *stage.world.pods.lock().unwrap() = vec![pod("web", 0)];
+    *stage.world.pods.lock().unwrap() = vec![pod("web", Tier::Ordinary)];
     let leader = stage.leader().await;
     stage.announce("i-old", NoticeSource::Queue).await;
     for _ in 0..6 {
@@ -86,7 +86,7 @@ async fn a_removal_under_way_is_hastened_and_not_given_up_any_more() {
     stage.worker("i-old").await;
     *stage.world.silent.lock().unwrap() = true;
     *stage.world.closed_budget.lock().unwrap() = true;
-    *stage.world.pods.lock().unwrap() = vec![pod("web", 0)];
+    *stage.world.pods.lock().unwrap() = vec![pod("web", Tier::Ordinary)];
     let leader = stage.leader().await;
     stage.submit(&leader, &scale_down("i-old")).await.unwrap();
     leader.turn().await;
@@ -107,7 +107,7 @@ async fn a_drain_that_a_person_ordered_ends_with_the_machine() {
     stage.worker("i-old").await;
     *stage.world.silent.lock().unwrap() = true;
     *stage.world.closed_budget.lock().unwrap() = true;
-    *stage.world.pods.lock().unwrap() = vec![pod("web", 0)];
+    *stage.world.pods.lock().unwrap() = vec![pod("web", Tier::Ordinary)];
     let leader = stage.leader().await;
     leader.turn().await;
     let order = DrainOrder {

@@ -7,7 +7,7 @@ use crate::serve::admin::{DrainOrder, Orders as _};
 async fn a_drained_node_that_took_pods_again_loses_none_of_them() {
     let mut stage = Stage::new();
     stage.worker("i-old").await;
-    *stage.world.pods.lock().unwrap() = vec![pod("newcomer", 0)];
+    *stage.world.pods.lock().unwrap() = vec![pod("newcomer", Tier::Ordinary)];
     let leader = stage.leader().await;
     stage.submit(&leader, &scale_down("i-old")).await.unwrap();
     assert!(stage.play(&leader).await);
@@ -27,7 +27,7 @@ async fn a_node_whose_agent_is_silent_is_drained_through_the_api_tier_by_tier_an
     let mut stage = Stage::new();
     stage.worker("i-old").await;
     *stage.world.silent.lock().unwrap() = true;
-    *stage.world.pods.lock().unwrap() = vec![pod("late", 1), pod("early", 0)];
+    *stage.world.pods.lock().unwrap() = vec![pod("late", Tier::High), pod("early", Tier::Ordinary)];
     let leader = stage.leader().await;
     stage.submit(&leader, &scale_down("i-old")).await.unwrap();
     assert!(stage.play(&leader).await);
@@ -43,7 +43,7 @@ async fn a_budget_that_stays_closed_ends_in_an_uncordoned_node_that_is_still_the
     stage.worker("i-old").await;
     *stage.world.silent.lock().unwrap() = true;
     *stage.world.closed_budget.lock().unwrap() = true;
-    *stage.world.pods.lock().unwrap() = vec![pod("web", 0)];
+    *stage.world.pods.lock().unwrap() = vec![pod("web", Tier::Ordinary)];
     let leader = stage.leader().await;
     stage.submit(&leader, &scale_down("i-old")).await.unwrap();
     assert!(stage.play(&leader).await);
@@ -76,9 +76,9 @@ async fn a_pod_with_local_storage_that_came_after_the_decision_keeps_the_node() 
     *stage.world.silent.lock().unwrap() = true;
     let newcomer = PodOnNode {
         local_storage: true,
-        ..pod("newcomer", 0)
+        ..pod("newcomer", Tier::Ordinary)
     };
-    *stage.world.pods.lock().unwrap() = vec![pod("web", 0), newcomer];
+    *stage.world.pods.lock().unwrap() = vec![pod("web", Tier::Ordinary), newcomer];
     let leader = stage.leader().await;
     stage.submit(&leader, &scale_down("i-old")).await.unwrap();
     assert!(stage.play(&leader).await);
@@ -286,7 +286,7 @@ async fn a_machine_that_the_list_lacks_is_looked_at_before_it_counts_as_gone() {
     let mut stage = Stage::new();
     stage.worker("i-old").await;
     *stage.world.silent.lock().unwrap() = true;
-    *stage.world.pods.lock().unwrap() = vec![pod("web", 0)];
+    *stage.world.pods.lock().unwrap() = vec![pod("web", Tier::Ordinary)];
     *stage.world.unlisted.lock().unwrap() = Some("i-old".parse().unwrap());
     let leader = stage.leader().await;
     stage.submit(&leader, &scale_down("i-old")).await.unwrap();
@@ -302,7 +302,7 @@ async fn a_drain_has_its_time_anew_with_the_next_leader_whose_clock_may_be_ahead
     stage.worker("i-old").await;
     *stage.world.silent.lock().unwrap() = true;
     *stage.world.closed_budget.lock().unwrap() = true;
-    *stage.world.pods.lock().unwrap() = vec![pod("web", 0)];
+    *stage.world.pods.lock().unwrap() = vec![pod("web", Tier::Ordinary)];
     let leader = stage.leader().await;
     let forced = DrainOrder {
         node: "i-old".into(),
@@ -336,7 +336,7 @@ async fn a_drain_that_a_person_gives_up_leaves_the_node_open_whoever_leads_by_th
     stage.worker("i-old").await;
     *stage.world.silent.lock().unwrap() = true;
     *stage.world.closed_budget.lock().unwrap() = true;
-    *stage.world.pods.lock().unwrap() = vec![pod("web", 0)];
+    *stage.world.pods.lock().unwrap() = vec![pod("web", Tier::Ordinary)];
     let leader = stage.leader().await;
     let ids = stage.submit(&leader, &scale_down("i-old")).await.unwrap();
     leader.turn().await;

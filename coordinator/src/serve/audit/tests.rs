@@ -30,6 +30,8 @@ struct Flaky {
     down: AtomicBool,
     /// So many appends from now on take place and are not answered.
     unanswered: AtomicU64,
+    /// So many appends from now on come too late: somebody else's stood there first.
+    overtaken: AtomicU64,
 }
 
 impl Flaky {
@@ -59,8 +61,14 @@ impl StateStore for Flaky {
     }
     async fn append(&self, write: &Write) -> Result<(), StoreError> {
         self.up()?;
-        let done = self.inner.append(write).await;
         let lose = |left: u64| left.checked_sub(1);
+        let late = self
+            .overtaken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, lose);
+        if late.is_ok() {
+            return Err(StoreError::Conflict("of somebody else".to_owned()));
+        }
+        let done = self.inner.append(write).await;
         match self
             .unanswered
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, lose)
@@ -100,6 +108,7 @@ impl World {
                 inner,
                 down: AtomicBool::new(false),
                 unanswered: AtomicU64::new(0),
+                overtaken: AtomicU64::new(0),
             }),
             authority: Arc::new(Authority::create(names("demo")).unwrap().0),
         }
@@ -227,6 +236,21 @@ async fn two_processes_of_one_name_write_one_chain() {
     other.end().await;
     assert_eq!(world.findings().await, []);
     assert_eq!(world.entries().await.len(), 2 * 102);
+}
+
+#[tokio::test]
+async fn a_process_that_is_overtaken_at_its_end_still_leaves_its_records() {
+    let world = World::new().await;
+    let running = world.start();
+    until(async || (world.entries().await.len() == 1).then_some(())).await;
+    world.store.overtaken.store(20, Ordering::Relaxed);
+    running.act(3);
+    running.end().await;
+    assert_eq!(
+        calls(&world.entries().await),
+        ["start", "Status", "Status", "Status", "stop"]
+    );
+    assert_eq!(world.findings().await, []);
 }
 
 #[tokio::test]

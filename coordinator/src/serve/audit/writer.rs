@@ -7,7 +7,8 @@
 //! ```
 //! A record is tried until the store takes it. Where a record stands already that is not ours, another process of this
 //! coordinator's name goes on with the chain (an old one that ends late, or a mistake): the chain is read again and ours
-//! follows it.
+//! follows it. Each time that one of them loses a place another has got on, so that this ends; it is no sign that the
+//! store takes nothing, also not at the end of the process.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -35,8 +36,10 @@ const BATCH: usize = 64;
 const LOOK: Duration = Duration::from_secs(10);
 /// The longest pause between attempts.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Attempts of a record once the end of the process has begun.
+/// Failures of the store that a record or head outlasts once the end of the process has begun.
 const LAST_ATTEMPTS: u32 = 2;
+/// Places lost to another process of this name before even the end of this one goes without its records.
+const LAST_PLACES: u32 = 10_000;
 
 /// Writes records to the store.
 pub struct Writer {
@@ -51,6 +54,15 @@ pub struct Writer {
 
 /// The process ends and the store does not answer.
 struct GivenUp;
+
+/// What kept one record, or a head, from being written so far.
+#[derive(Default)]
+struct Tries {
+    /// The store took nothing.
+    failed: u32,
+    /// Another process of this name was faster.
+    overtaken: u32,
+}
 
 impl Writer {
     pub(super) fn new(
@@ -118,15 +130,15 @@ impl Writer {
     /// Writes all of `deeds`, then the head.
     async fn write(&mut self, deeds: &[Deed], shutdown: &CancellationToken) -> Result<(), GivenUp> {
         for deed in deeds {
-            let mut attempt = 0;
+            let mut tries = Tries::default();
             while let Err(error) = self.add(deed).await {
-                self.wait(&mut attempt, &error, shutdown).await?;
+                self.wait(&mut tries, &error, shutdown).await?;
             }
         }
         if !deeds.is_empty() {
-            let mut attempt = 0;
+            let mut tries = Tries::default();
             while let Err(error) = self.seal().await {
-                self.wait(&mut attempt, &error, shutdown).await?;
+                self.wait(&mut tries, &error, shutdown).await?;
             }
             self.audit.stuck.store(false, Ordering::Relaxed);
         }
@@ -136,20 +148,25 @@ impl Writer {
     /// Says that the store takes nothing, once, and waits for another attempt.
     async fn wait(
         &mut self,
-        attempt: &mut u32,
+        tries: &mut Tries,
         error: &StoreError,
         shutdown: &CancellationToken,
     ) -> Result<(), GivenUp> {
-        *attempt += 1;
         // What was known of the chain may be wrong.
         self.end = None;
-        if *attempt == 2 && !self.audit.stuck.swap(true, Ordering::Relaxed) {
+        let (count, last) = match error {
+            StoreError::Conflict(_) => (&mut tries.overtaken, LAST_PLACES),
+            _ => (&mut tries.failed, LAST_ATTEMPTS),
+        };
+        *count += 1;
+        let count = *count;
+        if tries.failed == 2 && !self.audit.stuck.swap(true, Ordering::Relaxed) {
             tracing::error!(%error, "the state store takes no audit records: they wait, and are in the log");
         }
-        if shutdown.is_cancelled() && *attempt >= LAST_ATTEMPTS {
+        if shutdown.is_cancelled() && count >= last {
             return Err(GivenUp);
         }
-        let delay = Backoff::DEFAULT.bound(*attempt).min(PAUSE);
+        let delay = Backoff::DEFAULT.bound(count).min(PAUSE);
         let clock = Arc::clone(&self.audit.clock);
         // The end of the process is not waited for in full.
         let _ = within(&*clock, delay, shutdown.cancelled()).await;
