@@ -58,19 +58,19 @@ impl Engine {
                     Err(refusal) => self.node_refused(&refusal, drain, run),
                 }
             }
-            Event::Listed(Ok(pods)) => {
+            Event::Listed(asked, Ok(pods)) => {
                 run.list = Attempts {
                     next: self.tools.clock.elapsed() + self.tools.settings.poll,
                     ..Attempts::default()
                 };
-                run.listed = true;
+                run.listed = Some(asked);
                 if !drain.error.is_empty() && drain.stage == Stage::Evicting {
                     drain.error.clear();
                     run.dirty = true;
                 }
                 self.reconcile(&pods, drain, run);
             }
-            Event::Listed(Err(refusal)) => {
+            Event::Listed(_, Err(refusal)) => {
                 let failures = run.list.failures + 1;
                 let next = self.tools.clock.elapsed() + self.backoff(failures);
                 run.list = Attempts {

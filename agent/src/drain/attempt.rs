@@ -1,6 +1,6 @@
 //! The eviction of one pod: read, look, evict.
 //!
-//! The pod is read first, because an eviction that is refused for its UID has used the disruption budget up for two minutes
+//! The pod is read first, on its own or with all others of the node within the last second, because an eviction that is refused for its UID has used the disruption budget up for two minutes
 //! all the same: the precondition guards against a race, it does not probe. A pod that was told to go already is never
 //! evicted a second time.
 
@@ -25,25 +25,35 @@ pub(super) enum Attempt {
     Refused { refusal: Refusal, called: bool },
 }
 
-/// Evicts the pod called `key` if it is the one with `uid` and has not been told to go. `grace` replaces the pod's own.
+/// The pod that is to go.
+pub(super) struct Target {
+    pub(super) key: PodKey,
+    pub(super) uid: String,
+    /// It was read a moment ago: it had this UID, and had not been told to go.
+    pub(super) is_read: bool,
+}
+
+/// Evicts a pod if it is the one that is meant and has not been told to go. `grace` replaces the pod's own.
 pub(super) async fn evict(
     api: Arc<dyn KubeletApi>,
     clock: SharedClock,
     limit: Duration,
-    key: PodKey,
-    uid: String,
+    target: Target,
     grace: Option<Duration>,
 ) -> Attempt {
+    let Target { key, uid, is_read } = target;
     let attempt = async {
-        match api.pod(&key).await {
-            Ok(None) => return Attempt::Gone,
-            Ok(Some(own)) if *own.pod.uid != *uid => return Attempt::Gone,
-            Ok(Some(own)) => {
+        let read = if is_read { None } else { Some(api.pod(&key).await) };
+        match read {
+            None => {}
+            Some(Ok(None)) => return Attempt::Gone,
+            Some(Ok(Some(own))) if *own.pod.uid != *uid => return Attempt::Gone,
+            Some(Ok(Some(own))) => {
                 if let Some(deletion) = own.pod.deletion {
                     return Attempt::Leaving { ends_at: deletion.at };
                 }
             }
-            Err(refusal) => {
+            Some(Err(refusal)) => {
                 return Attempt::Refused {
                     refusal,
                     called: false,

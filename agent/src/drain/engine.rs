@@ -5,7 +5,10 @@
 
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use futures_util::{
+    FutureExt as _,
+    stream::{FuturesUnordered, StreamExt as _},
+};
 use rand::{SeedableRng as _, rngs::SmallRng};
 use smartscale_planner::drainability::Tier;
 use smartscale_proto::{
@@ -37,7 +40,8 @@ const IDLE: Duration = Duration::from_secs(5);
 pub(super) enum Event {
     Node(Result<OwnNode, Refusal>),
     Cordoned(Result<(), Refusal>),
-    Listed(Result<Vec<OwnPod>, Refusal>),
+    /// When it was asked for, and the answer.
+    Listed(Duration, Result<Vec<OwnPod>, Refusal>),
     Attempted(String, Attempt),
     Deleted(String, Result<(), Refusal>),
     Uncordoned(Result<(), Refusal>),
@@ -59,8 +63,8 @@ pub(super) struct Run {
     pub(super) node: Attempts,
     pub(super) list: Attempts,
     pub(super) pods: HashMap<String, Attempts>,
-    /// The list was read in this run.
-    pub(super) listed: bool,
+    /// When the list was asked for that was last read in this run.
+    pub(super) listed: Option<Duration>,
     /// Tiers up to this one may leave, since when, and for how long it has the stage for itself.
     pub(super) tier: Option<(Tier, Duration, Duration)>,
     /// Whether the state's changes are on disk and told.
@@ -214,7 +218,13 @@ impl Engine {
                     Some(command) => self.amend(command, drain, &mut run),
                     None => return false,
                 },
-                Some(event) = flights.next(), if !flights.is_empty() => self.apply(event, drain, &mut run),
+                Some(event) = flights.next(), if !flights.is_empty() => {
+                    self.apply(event, drain, &mut run);
+                    // What else has come back by now is stored with it: a hundred pods are not a hundred writes.
+                    while let Some(Some(event)) = flights.next().now_or_never() {
+                        self.apply(event, drain, &mut run);
+                    }
+                }
                 () = clock.sleep(wake) => {}
             }
         }
@@ -254,7 +264,7 @@ impl Engine {
                 (OnTimeout::Abort, _) => drain.stage = Stage::Failed,
             },
             Stage::Evicting => {
-                if run.listed && !drain.pods.iter().any(super::state::PodRecord::is_open) {
+                if run.listed.is_some() && !drain.pods.iter().any(super::state::PodRecord::is_open) {
                     drain.stage = Stage::Drained;
                     drain.error.clear();
                 } else if now >= drain.deadline.elapsed {
@@ -262,7 +272,7 @@ impl Engine {
                         OnTimeout::Force => self.begin_forcing(drain),
                         OnTimeout::Abort => {
                             let left = drain.pods.iter().filter(|pod| pod.is_open()).count();
-                            drain.error = if run.listed {
+                            drain.error = if run.listed.is_some() {
                                 format!("the deadline passed and {left} pods had not left")
                             } else {
                                 format!("the deadline passed; {}", drain.error)
@@ -275,7 +285,7 @@ impl Engine {
             Stage::Forcing => {
                 let over = drain.forced_until.is_none_or(|until| now >= until.elapsed);
                 let left = drain.pods.iter().filter(|pod| pod.is_open()).count();
-                if run.listed && left == 0 {
+                if run.listed.is_some() && left == 0 {
                     drain.stage = Stage::Drained;
                     drain.error.clear();
                 } else if over {

@@ -12,6 +12,9 @@ use super::{
     state::{Cordon, DrainState, Moment, PodRecord, PodStage, Stage},
 };
 
+/// For so long after the list was asked for, what it says of a pod need not be read again before its eviction.
+const READ_LASTS: Duration = Duration::from_secs(1);
+
 impl Engine {
     /// Starts what is due in this stage.
     pub(super) fn start(
@@ -58,15 +61,24 @@ impl Engine {
             .iter()
             .map(|pod| self.eviction_grace(drain, pod.grace))
             .collect();
+        // All of them were read just now, when they were listed.
+        let is_read = run
+            .listed
+            .is_some_and(|asked| now.saturating_sub(asked) < READ_LASTS);
         let pods = drain.pods.iter_mut().zip(graces);
         for (pod, grace) in pods.filter(|(pod, _)| due(pod)) {
             let attempts = run.pods.entry(pod.uid.clone()).or_default();
             if attempts.is_due(now) {
                 attempts.flying = true;
                 let (api, clock) = (Arc::clone(&self.tools.api), Arc::clone(&self.tools.clock));
-                let (limit, key, uid) = (self.tools.settings.call_time, pod.key.clone(), pod.uid.clone());
+                let (limit, uid) = (self.tools.settings.call_time, pod.uid.clone());
+                let target = attempt::Target {
+                    key: pod.key.clone(),
+                    uid: uid.clone(),
+                    is_read,
+                };
                 flights.push(Box::pin(async move {
-                    let attempt = attempt::evict(api, clock, limit, key, uid.clone(), grace).await;
+                    let attempt = attempt::evict(api, clock, limit, target, grace).await;
                     Event::Attempted(uid, attempt)
                 }));
             }
@@ -107,8 +119,9 @@ impl Engine {
         let (api, clock) = (Arc::clone(&self.tools.api), Arc::clone(&self.tools.clock));
         let (limit, node) = (self.tools.settings.call_time, drain.node.clone());
         Box::pin(async move {
-            let listed = within(&*clock, limit, api.pods(&node, true)).await;
-            Event::Listed(listed.unwrap_or_else(|| Err(attempt::too_late())))
+            let asked = clock.elapsed();
+            let listed = within(&*clock, limit, api.pods(&node)).await;
+            Event::Listed(asked, listed.unwrap_or_else(|| Err(attempt::too_late())))
         })
     }
 

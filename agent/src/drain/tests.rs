@@ -235,6 +235,32 @@ async fn a_budget_that_says_no_is_asked_every_five_seconds_and_holds_nobody_else
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_is_read_before_its_eviction_unless_it_was_listed_a_moment_ago() {
+    let world = World::new();
+    world.pod("default/a", 0);
+    world.pod("default/b", 0);
+    world.kubelet.budget("web", &["default/a"], 0);
+    let (drainer, engine) = engine(world.tools(Arc::<MemoryFolder>::clone(&world.folder)));
+    drainer.order(world.order("op-1", 300, OnTimeout::Abort)).await;
+    let slow = async {
+        tokio::time::sleep(seconds(2)).await;
+        assert_eq!(world.evictions("default/b"), (1, 0));
+        assert_eq!(world.kubelet.reads(), [], "both were in the list");
+        let refused = Refusal::Unavailable("refused".into());
+        world.kubelet.fail(Verb::List, None, refused, 100);
+        tokio::time::sleep(seconds(4)).await;
+        assert_eq!(world.kubelet.reads(), ["default/a".parse().unwrap()]);
+        world.kubelet.budget("web", &["default/a"], 1);
+    };
+    let (done, ()) = tokio::join!(finish(&drainer, engine, ""), slow);
+    assert_eq!(
+        stage(&done, "default/a"),
+        PodStage::Terminating,
+        "nobody can list it any more"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_budgets_are_reported_at_once_and_the_drain_is_given_up_at_its_deadline() {
     let world = World::new();
     world.pod("default/a", 0);

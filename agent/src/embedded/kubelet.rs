@@ -62,6 +62,7 @@ struct World {
     budgets: BTreeMap<String, Budget>,
     faults: Vec<(Verb, Option<PodKey>, Refusal, u32)>,
     calls: Vec<Call>,
+    reads: Vec<PodKey>,
 }
 
 /// A node in memory.
@@ -125,6 +126,12 @@ impl EmbeddedKubelet {
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.world).calls.clone()
+    }
+
+    /// Pods that were read on their own so far.
+    #[must_use]
+    pub fn reads(&self) -> Vec<PodKey> {
+        lock(&self.world).reads.clone()
     }
 
     /// Pods that are there.
@@ -259,7 +266,7 @@ impl KubeletApi for EmbeddedKubelet {
         Ok(())
     }
 
-    async fn pods(&self, _node: &str, _fresh: bool) -> Result<Vec<OwnPod>, Refusal> {
+    async fn pods(&self, _node: &str) -> Result<Vec<OwnPod>, Refusal> {
         let mut world = lock(&self.world);
         world.fault(Verb::List, None)?;
         world.bury(self.clock.now());
@@ -273,6 +280,7 @@ impl KubeletApi for EmbeddedKubelet {
     async fn pod(&self, key: &PodKey) -> Result<Option<OwnPod>, Refusal> {
         let mut world = lock(&self.world);
         world.bury(self.clock.now());
+        world.reads.push(key.clone());
         Ok(world
             .residents
             .iter()

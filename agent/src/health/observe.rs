@@ -20,11 +20,7 @@ use super::{
     conditions::{Conditions, Services},
     sane::sane,
 };
-use crate::{
-    config,
-    kubelet::{KubeletApi, OwnPod},
-    units::Units,
-};
+use crate::{config, kubelet::KubeletApi, units::Units};
 
 /// Time for a call of the API.
 const CALL_TIME: Duration = Duration::from_secs(10);
@@ -178,10 +174,10 @@ impl Observer {
         loop {
             let node = self.node.borrow().clone();
             if let Some(node) = node {
-                let pods = within(&*self.clock, CALL_TIME, self.kubelet.pods(&node, false)).await;
+                let phases = within(&*self.clock, CALL_TIME, self.kubelet.phases(&node)).await;
                 let ready = within(&*self.clock, CALL_TIME, self.kubelet.node(&node)).await;
                 around.learn(|around| {
-                    around.pods = pods.and_then(Result::ok).map(|pods| count(&pods));
+                    around.pods = phases.and_then(Result::ok).map(|phases| count(&phases));
                     around.node_ready = ready.and_then(Result::ok).map(|node| node.ready);
                 });
             }
@@ -221,17 +217,17 @@ impl Surroundings {
     }
 }
 
-fn count(pods: &[OwnPod]) -> v1::PodCounts {
+fn count(phases: &[(Phase, bool)]) -> v1::PodCounts {
     let mut counts = v1::PodCounts::default();
-    for own in pods {
-        match own.pod.phase {
+    for (phase, is_terminating) in phases {
+        match phase {
             Phase::Pending => counts.pending += 1,
             Phase::Running => counts.running += 1,
             Phase::Succeeded => counts.succeeded += 1,
             Phase::Failed => counts.failed += 1,
             Phase::Unknown => {}
         }
-        counts.terminating += u32::from(own.pod.is_terminating());
+        counts.terminating += u32::from(*is_terminating);
     }
     counts
 }

@@ -10,7 +10,7 @@ pub mod kube;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use smartscale_planner::model::{Pod, PodKey};
+use smartscale_planner::model::{Phase, Pod, PodKey};
 
 /// A pod of this node.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,11 +87,20 @@ pub trait KubeletApi: Send + Sync {
     /// # Errors
     /// [`Refusal::OtherUid`] or [`Refusal::Refused`] when the name belongs to another node by now, or another.
     async fn prove(&self, node: &str, uid: &str, nonce: &str) -> Result<(), Refusal>;
-    /// Every pod bound to the node. `fresh` asks the datastore, otherwise a cache may answer.
+    /// Every pod bound to the node, as the datastore has it.
     ///
     /// # Errors
     /// [`Refusal`].
-    async fn pods(&self, node: &str, fresh: bool) -> Result<Vec<OwnPod>, Refusal>;
+    async fn pods(&self, node: &str) -> Result<Vec<OwnPod>, Refusal>;
+    /// Where each pod bound to the node stands, and whether it terminates; a cache may answer.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    async fn phases(&self, node: &str) -> Result<Vec<(Phase, bool)>, Refusal> {
+        let pods = self.pods(node).await?;
+        let phase = |own: &OwnPod| (own.pod.phase, own.pod.is_terminating());
+        Ok(pods.iter().map(phase).collect())
+    }
     /// One pod; `None` when there is none of this name.
     ///
     /// # Errors

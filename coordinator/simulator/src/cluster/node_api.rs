@@ -111,7 +111,7 @@ impl KubeletApi for NodeApi {
         })
     }
 
-    async fn pods(&self, node: &str, _fresh: bool) -> Result<Vec<OwnPod>, Refusal> {
+    async fn pods(&self, node: &str) -> Result<Vec<OwnPod>, Refusal> {
         self.own(node)?;
         let state = self.cluster.state();
         Ok(state

@@ -75,8 +75,8 @@ impl KubeletApi for Kubelet {
             .await
     }
 
-    async fn pods(&self, node: &str, fresh: bool) -> Result<Vec<OwnPod>, Refusal> {
-        self.api().pods(node, fresh).await
+    async fn pods(&self, node: &str) -> Result<Vec<OwnPod>, Refusal> {
+        self.api().pods(node).await
     }
 
     async fn pod(&self, key: &PodKey) -> Result<Option<OwnPod>, Refusal> {

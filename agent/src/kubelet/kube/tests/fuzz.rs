@@ -95,7 +95,7 @@ fn answers_of_the_api_server() {
         kept: None,
     };
     fuzz(target, |input| {
-        let pods = match serde_json::from_slice::<PodList>(input) {
+        let pods = match serde_json::from_slice::<PodList<manifests::Pod>>(input) {
             Ok(list) => list
                 .items
                 .iter()

@@ -311,15 +311,15 @@ async fn pods_are_listed_by_node_and_a_missing_one_is_none() {
     let world = World::new(|seen| match seen.head.uri.to_string().as_str() {
         "/api/v1/pods?fieldSelector=spec.nodeName%3Dn&resourceVersion=0" => at_once(
             200,
-            r#"{"items":[{"metadata":{"name":"a","namespace":"default","uid":"u1"},"spec":{"nodeName":"n"},"status":{"phase":"Running"}}]}"#,
+            r#"{"items":[{"metadata":{"name":"a","namespace":"default","uid":"u1"},"spec":{"nodeName":"n"},"status":{"phase":"Running"}},{"metadata":{"name":"b","deletionTimestamp":"2026-01-02T03:04:05Z"},"status":{}}]}"#,
         ),
         "/api/v1/pods?fieldSelector=spec.nodeName%3Dn" => at_once(200, r#"{"items":[]}"#),
         other => at_once(404, format!("nothing at {other}")),
     })
     .await;
-    let pods = world.api.pods("n", false).await.unwrap();
-    assert_eq!((pods.len(), &*pods[0].pod.uid), (1, "u1"));
-    assert_eq!(world.api.pods("n", true).await.unwrap(), []);
+    let phases = world.api.phases("n").await.unwrap();
+    assert_eq!(phases, [(Phase::Running, false), (Phase::Unknown, true)]);
+    assert_eq!(world.api.pods("n").await.unwrap(), []);
     assert_eq!(world.api.pod(&key()).await.unwrap(), None);
 }
 
