@@ -9,6 +9,7 @@ use smartscale_proto::{
 };
 
 use crate::{
+    backtest::BacktestArgs,
     demo::DemoArgs,
     plan::{Output, PlanArgs},
 };
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Login(LoginArgs),
     /// Tries a policy on a cluster that lies in files; nothing is contacted
     Plan(PlanArgs),
+    /// Replays a history of requests by a policy: what it would have cost, and who would have waited; nothing is contacted
+    Backtest(BacktestArgs),
     /// Plays the main story on this machine: real coordinators and agents, a simulated cluster and cloud
     Demo(DemoArgs),
     /// Prints the completions of a shell

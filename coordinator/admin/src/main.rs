@@ -1,7 +1,9 @@
 //! `smartscale`: asks and orders a running coordinator, and tries policies offline.
 
+mod backtest;
 mod cli;
 mod demo;
+mod input;
 mod live;
 mod login;
 mod plan;
@@ -18,6 +20,7 @@ fn main() -> ExitCode {
     match command {
         Command::Login(args) => login::run(&connection, &args),
         Command::Plan(args) => plan::run(args),
+        Command::Backtest(args) => backtest::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "smartscale", &mut std::io::stdout());

@@ -15,7 +15,6 @@ mod names;
 mod table;
 
 use std::{
-    fmt,
     io::{self, Read, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -29,6 +28,8 @@ use smartscale_planner::{
     model::{Cluster, NodeName, PodKey},
     snapshot::{Metrics, State},
 };
+
+use super::input::{BadInput, text};
 
 /// What `smartscale plan` is asked.
 #[derive(Debug, Clone, clap::Args)]
@@ -73,30 +74,6 @@ pub(crate) enum Output {
     /// For machines and people.
     Yaml,
 }
-
-/// Input that cannot be used: where, what is wrong, what would be right.
-#[derive(Debug)]
-pub(crate) struct BadInput {
-    place: String,
-    message: String,
-}
-
-impl BadInput {
-    fn new(place: impl fmt::Display, message: impl fmt::Display) -> Self {
-        Self {
-            place: place.to_string(),
-            message: message.to_string(),
-        }
-    }
-}
-
-impl fmt::Display for BadInput {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.message)
-    }
-}
-
-impl std::error::Error for BadInput {}
 
 /// A pod's name as people type it.
 fn pod_key(text: &str) -> Result<PodKey, String> {
@@ -308,10 +285,4 @@ fn format_of(path: &Path) -> Option<read::Format> {
         "yaml" | "yml" => Some(read::Format::Yaml),
         _ => None,
     }
-}
-
-fn text(path: &Path) -> Result<String, BadInput> {
-    let bytes = std::fs::read(path)
-        .map_err(|error| BadInput::new(path.display(), format!("cannot be read: {error}")))?;
-    String::from_utf8(bytes).map_err(|_| BadInput::new(path.display(), "is no UTF-8 text"))
 }

@@ -7,6 +7,7 @@
 
 #[path = "../src"]
 mod program {
+    pub(crate) mod input;
     pub(crate) mod plan;
 }
 

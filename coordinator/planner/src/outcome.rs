@@ -43,6 +43,9 @@ pub struct Plan {
     /// To be kept for the next plan ([`crate::snapshot::State::unneeded_since`]); no part of the output.
     #[serde(skip)]
     pub unneeded_since: BTreeMap<NodeName, Timestamp>,
+    /// With `scale_down.steer`: nodes that scale-ins of workloads are to empty, the first one first; no part of the output.
+    #[serde(skip)]
+    pub steer: Vec<NodeName>,
 }
 
 /// One node to launch.

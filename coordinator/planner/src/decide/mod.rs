@@ -247,6 +247,7 @@ impl<'a> Context<'a> {
             assumptions: Vec::new(),
             placements,
             unneeded_since: removals.unneeded_since,
+            steer: removals.steer,
         };
         plan.assumptions = self.assumptions(&plan);
         plan.assumptions.extend(preemptions);

@@ -30,7 +30,12 @@ pub(super) struct Removals {
     pub(super) unneeded_since: BTreeMap<NodeName, Timestamp>,
     /// The moves in the order in which their places were found.
     pub(super) placements: Vec<Placement>,
+    /// Nodes that scale-ins are to empty.
+    pub(super) steer: Vec<NodeName>,
 }
+
+/// Most nodes that scale-ins are steered to.
+const STEERED: usize = 5;
 
 /// What limits leave while removals are accepted one after another.
 #[derive(Clone, Debug)]
@@ -114,7 +119,7 @@ impl<'a> Context<'a> {
                 .get(&verdict.node.name)
                 .copied()
                 .unwrap_or(self.now);
-            if self.now.duration_since(since) < sustained {
+            if self.now.duration_since(since) < self.patience(verdict, sustained) {
                 verdict
                     .blockers
                     .push(Blocker::of_node(BlockerCode::NotUnneededLongEnough));
@@ -203,6 +208,7 @@ impl<'a> Context<'a> {
             &mut remove,
             &mut placements,
         );
+        let steer = self.steer(&verdicts);
         let nodes = verdicts
             .into_iter()
             .map(|mut verdict| {
@@ -221,7 +227,60 @@ impl<'a> Context<'a> {
             nodes,
             unneeded_since,
             placements,
+            steer,
         }
+    }
+
+    /// How long a node must be unneeded. Where scale-ins empty nodes, one with pods is given so much longer with each of
+    /// them: an eviction that a scale-in makes needless costs more than the node does meanwhile.
+    fn patience(&self, verdict: &Verdict<'a>, sustained: SignedDuration) -> SignedDuration {
+        if !self.policy.scale_down.steer {
+            return sustained;
+        }
+        let pods = i32::try_from(verdict.movers.len()).unwrap_or(i32::MAX);
+        sustained
+            .checked_mul(pods.saturating_add(1))
+            .unwrap_or(SignedDuration::MAX)
+    }
+
+    /// The nodes that scale-ins of workloads are to empty, the one that saves most per pod first: those that nothing keeps
+    /// but their pods.
+    fn steer(&self, verdicts: &[Verdict<'a>]) -> Vec<NodeName> {
+        if !self.policy.scale_down.steer {
+            return Vec::new();
+        }
+        let goes_away = |blocker: &Blocker| {
+            matches!(
+                blocker.code,
+                BlockerCode::NoPlaceToMove
+                    | BlockerCode::NotUnneededLongEnough
+                    | BlockerCode::TooYoung
+                    | BlockerCode::Utilised
+                    | BlockerCode::Budget
+            )
+        };
+        let may = |verdict: &&Verdict<'a>| {
+            verdict.pool.is_some()
+                && !verdict.node.being_deleted
+                && !verdict.movers.is_empty()
+                && verdict.blockers.iter().all(goes_away)
+        };
+        let mut nodes: Vec<(f64, &NodeName)> = verdicts
+            .iter()
+            .filter(may)
+            .map(|verdict| {
+                #[allow(clippy::cast_precision_loss, reason = "a number of pods")]
+                let pods = verdict.movers.len() as f64;
+                let price = self.policy.price_of(verdict.node).unwrap_or(0.0);
+                (price / pods, &verdict.node.name)
+            })
+            .collect();
+        nodes.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| b.1.cmp(a.1)));
+        nodes
+            .into_iter()
+            .take(STEERED)
+            .map(|(_, name)| name.clone())
+            .collect()
     }
 
     /// Replaces one node, or several by one, if nothing goes without a replacement: what saves most per moved pod.

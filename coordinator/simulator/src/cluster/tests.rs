@@ -274,14 +274,14 @@ async fn a_kubelets_credential_reaches_its_own_node_and_pods_and_no_others() {
     world.deploy("web", 2, 450);
     world.pass(10).await;
     let api = world.cluster.kubelet_api("a");
-    let own = api.pods("a", true).await.unwrap();
+    let own = api.pods("a").await.unwrap();
     assert_eq!(own.len(), 1);
-    assert!(matches!(api.pods("b", true).await, Err(Refusal::Refused(_))));
+    assert!(matches!(api.pods("b").await, Err(Refusal::Refused(_))));
     assert!(matches!(api.cordon("b", "op").await, Err(Refusal::Refused(_))));
     let other = world
         .cluster
         .kubelet_api("b")
-        .pods("b", true)
+        .pods("b")
         .await
         .unwrap()
         .remove(0)
