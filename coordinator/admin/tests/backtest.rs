@@ -206,6 +206,18 @@ fn input_that_cannot_be_used_is_named_with_its_file_and_place() {
 }
 
 #[test]
+fn the_plot_is_one_svg_with_a_panel_for_each_figure() {
+    let folder = Folder::new();
+    let output = folder.run(&["--plot", "run.svg"]);
+    assert_eq!(output.status.code(), Some(0));
+    let svg = std::fs::read_to_string(folder.path("run.svg")).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+    assert_eq!(svg.matches("class=\"title\"").count(), 4);
+    assert!(svg.contains("prefers-color-scheme:dark") && svg.contains("2026-01-01 00:00"));
+    assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+}
+
+#[test]
 fn a_series_that_cannot_be_written_is_a_failure() {
     let folder = Folder::new();
     let output = folder.run(&["--series", "no/such/folder.csv"]);

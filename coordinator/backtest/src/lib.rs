@@ -204,16 +204,20 @@ impl<'a> Rehearsal<'a> {
         self.cheapest.nodes(self.cheapest.of(first.unwrap_or(0)))
     }
 
-    fn policy(&self) -> (Totals, Series) {
+    /// What a pod requests.
+    fn requests(&self) -> Resources {
         let workload = self.scenery.workload;
-        let requests = Resources {
+        Resources {
             cpu: workload.cpu,
             memory: workload.memory,
             pods: 1,
             ..Resources::default()
-        };
+        }
+    }
+
+    fn policy(&self) -> (Totals, Series) {
         let mut minutes = Minutes::new(self.trace);
-        let mut decider = ByPolicy::new(self.scenery.policy, requests);
+        let mut decider = ByPolicy::new(self.scenery.policy, self.requests());
         let begin = self.begin();
         let totals = replay::run(
             &self.scenery,

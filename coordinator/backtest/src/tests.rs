@@ -474,3 +474,48 @@ fn the_series_has_a_row_a_minute_in_the_offset_of_the_first_row() {
     assert_eq!(lines[3], "2026-01-01T00:02:30+02:00,0,4,4,0,2,2,480");
     assert_eq!(lines.len(), 6);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(40))]
+    /// What is not planned anew would have been planned alike.
+    #[test]
+    fn plans_that_are_left_out_would_have_done_nothing(
+        demands in proptest::collection::vec(0_u32..120, 60..300),
+        calm in 1_usize..12,
+        fits in proptest::bool::ANY,
+        steer in proptest::bool::ANY,
+        sustained in 0_u32..5,
+        cooldown in 0_u32..4,
+        min_age in 0_u32..4,
+        up in 30_u32..90,
+        spot in proptest::bool::ANY,
+    ) {
+        let when = if fits { "fits" } else { "thresholds" };
+        let markets = if spot { "markets = [\"spot\", \"on-demand\"]\nspot_share_percent = 50\n" } else { "" };
+        let text = POLICY
+            .replace(
+                "[[pool]]",
+                &format!(
+                    "[scale_up]\ncpu_percent = {up}\ncooldown = \"{cooldown}m\"\n[scale_down]\nwhen = \"{when}\"\nsteer = {steer}\n\
+                     cpu_percent = 25\nmemory_percent = 60\nsustained = \"{}s\"\ncooldown = \"{cooldown}m\"\nmin_age = \"{min_age}m\"\n[[pool]]",
+                    sustained * 35
+                ),
+            )
+            .replace("[[instance_type]]", &format!("{markets}[[instance_type]]"));
+        let cloud = "stockouts = [{ market = \"spot\", from = \"2026-01-01T00:05:00Z\", until = \"2026-01-01T00:20:00Z\" }]\n\
+                     spot_interruptions_per_node_day = 40.0\nboot_jitter = \"20s\"\n";
+        let (policy, workload) = (policy(&text), Workload::from_toml(&(WORKLOAD.to_owned() + cloud)).unwrap());
+        // The same demand for a while, so that there is something to leave out.
+        let demands: Vec<u32> = demands.iter().flat_map(|demand| std::iter::repeat_n(*demand, calm)).collect();
+        let trace = trace(&demands);
+        let rehearsal = Rehearsal::new(&trace, &policy, &workload, 1).unwrap();
+        let run = |mut decider: ByPolicy<'_>| {
+            let mut ticks = Ticks::default();
+            let begin = rehearsal.begin();
+            let totals = replay::run(&rehearsal.scenery, &trace, &begin, &mut decider, |_| {}, &mut ticks);
+            (totals, ticks.0)
+        };
+        let decider = || ByPolicy::new(&policy, rehearsal.requests());
+        proptest::prop_assert_eq!(run(decider()), run(decider().tireless()));
+    }
+}

@@ -61,6 +61,8 @@ pub(crate) struct Node {
     /// Hidden until it has come.
     ready_at: Tick,
     pub(crate) ready: bool,
+    /// Since when it is.
+    pub(crate) ready_since: Option<Tick>,
     /// It goes, and takes no pods.
     pub(crate) removed: bool,
     terminates_at: Option<Tick>,
@@ -75,6 +77,11 @@ impl Node {
     /// Takes pods.
     pub(crate) fn is_open(&self) -> bool {
         self.ready && !self.removed
+    }
+
+    fn becomes_ready(&mut self, now: Tick) {
+        self.ready = true;
+        self.ready_since = Some(now);
     }
 }
 
@@ -208,8 +215,9 @@ impl<'p> World<'p> {
         };
         let zone = zone.clone();
         self.add(kind, zone, market, least, Tick::default());
+        let now = self.now;
         if let Some(node) = self.nodes.last_mut() {
-            node.ready = true;
+            node.becomes_ready(now);
         }
     }
 
@@ -236,6 +244,7 @@ impl<'p> World<'p> {
             launched: self.now,
             ready_at,
             ready: false,
+            ready_since: None,
             removed: false,
             terminates_at: None,
             interrupted_at,
@@ -290,7 +299,7 @@ impl<'p> World<'p> {
         self.count_serving();
         for node in &mut self.nodes {
             if !node.ready && node.ready_at <= now {
-                node.ready = true;
+                node.becomes_ready(now);
                 self.version += 1;
             }
         }
@@ -415,8 +424,9 @@ impl<'p> World<'p> {
         let boot = chance.of(self.next_node, Draw::Boot);
         let ready_at = workload::ready_at(&workload.cloud, self.now, boot);
         let id = self.add(kind, zone.clone(), market, price, ready_at);
-        if let Some(node) = self.nodes.last_mut() {
-            node.ready = ready_at <= self.now;
+        let now = self.now;
+        if let Some(node) = self.nodes.last_mut().filter(|node| node.ready_at <= now) {
+            node.becomes_ready(now);
         }
         self.counts.launches += 1;
         Ok(id)

@@ -3,11 +3,12 @@
 //! ```text
 //! --trace ──────────────┐                      ┌─▶ the policy's run and those it is compared with ─▶ table, JSON
 //! --policy --workload ──┼─▶ smartscale-backtest ┤
-//! --compare --seed ─────┘                      └─▶ --series: the policy's run, minute by minute
+//! --compare --seed ─────┘                      └─▶ --series, --plot: the policy's run, minute by minute
 //! ```
 //!
 //! Exit codes: 0 it was replayed, 1 a result could not be written, 2 bad usage or input.
 
+mod plot;
 mod result;
 mod table;
 
@@ -50,6 +51,9 @@ pub(crate) struct BacktestArgs {
     /// Writes the policy's run minute by minute, as CSV
     #[arg(long, value_name = "FILE")]
     pub(crate) series: Option<PathBuf>,
+    /// Draws the policy's run, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
 }
 
 /// Forms of the output.
@@ -82,7 +86,13 @@ pub(crate) fn run(args: &BacktestArgs) -> ExitCode {
         Some(path) => write_series(path, &series),
         None => Ok(()),
     };
-    let printed = written.and_then(|()| {
+    let drawn = written.and_then(|()| match &args.plot {
+        Some(path) => {
+            std::fs::write(path, plot::of(&series)).map_err(|error| format!("{}: {error}", path.display()))
+        }
+        None => Ok(()),
+    });
+    let printed = drawn.and_then(|()| {
         let text = match args.output {
             Form::Table => table::of(&results),
             Form::Json => serde_json::to_string_pretty(&results).map_err(|error| error.to_string())? + "\n",

@@ -69,7 +69,8 @@ pub(super) fn of(results: &Results) -> String {
     if let Some(fixed) = results.compare.get("fixed") {
         let minutes = i128::from(results.policy.shortfall_minutes) - i128::from(fixed.shortfall_minutes);
         line(format!(
-            "Of its minutes short of capacity {minutes} are for want of nodes; pods start late in all others."
+            "{minutes} of its minutes short of capacity are for want of nodes; in the others pods\n\
+             start late, as they do in a fixed fleet."
         ));
     }
     line(format!(

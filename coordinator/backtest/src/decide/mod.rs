@@ -1,5 +1,6 @@
 //! Who decides about the nodes.
 
+mod calm;
 pub(crate) mod fixed;
 pub(crate) mod policy;
 pub(crate) mod thresholds;

@@ -15,7 +15,7 @@ use smartscale_planner::{
     snapshot::{Backoff, Launched, Launching, Metrics, Reading, Source},
 };
 
-use super::Decider;
+use super::{Decider, calm::Calm};
 use crate::{
     tick::{Tick, ticks},
     world::{Node, NodeId, PodId, World},
@@ -44,6 +44,10 @@ pub(crate) struct ByPolicy<'p> {
     failures: BTreeMap<(InstanceType, Zone, Market), u32>,
     /// Removals that wait until these nodes are Ready.
     replacements: Vec<(NodeId, Vec<NodeId>)>,
+    /// The last plan did nothing, and may still be the same.
+    calm: Option<Calm>,
+    /// Every plan is made, whether it can be another or not.
+    tireless: bool,
     /// Ticks between readings.
     interval: u32,
     /// How long readings are kept.
@@ -70,8 +74,21 @@ impl<'p> ByPolicy<'p> {
             nodes: BTreeMap::new(),
             failures: BTreeMap::new(),
             replacements: Vec::new(),
+            calm: None,
+            tireless: false,
             interval: ticks(policy.scale_up.reading_interval).max(1),
             kept: SignedDuration::try_from(kept).unwrap_or(SignedDuration::MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+impl ByPolicy<'_> {
+    /// Makes every plan.
+    pub(crate) fn tireless(self) -> Self {
+        Self {
+            tireless: true,
+            ..self
         }
     }
 }
@@ -79,7 +96,16 @@ impl<'p> ByPolicy<'p> {
 impl Decider for ByPolicy<'_> {
     fn decide(&mut self, world: &mut World<'_>) -> bool {
         let mut acted = self.replace(world);
-        self.read(world);
+        let is_new = self.read(world);
+        let reading = self.snapshot.metrics.cluster.last().filter(|_| is_new);
+        if let Some(calm) = self.calm.take()
+            && !self.tireless
+            && calm.lasts(self.policy, world, reading)
+        {
+            self.calm = Some(calm);
+            return acted;
+        }
+        self.read_nodes(world);
         for _ in 0..ATTEMPTS {
             self.show(world);
             let now = world.time();
@@ -87,6 +113,7 @@ impl Decider for ByPolicy<'_> {
             self.snapshot.state.unneeded_since = plan.unneeded_since.clone();
             world.mark(plan.steer.iter().filter_map(id_of).collect());
             if plan.action == Action::None {
+                self.calm = Calm::after(&plan, self.policy, &self.snapshot.state, world);
                 break;
             }
             let done = self.carry_out(world, &plan);
@@ -135,11 +162,12 @@ impl ByPolicy<'_> {
         acted
     }
 
-    /// Takes the readings that are due.
-    fn read(&mut self, world: &World<'_>) {
+    /// Takes the reading of the averages that is due. Whether one was.
+    fn read(&mut self, world: &World<'_>) -> bool {
         let now = world.time();
         let metrics = &mut self.snapshot.metrics;
-        if world.now().0.is_multiple_of(self.interval) {
+        let is_due = world.now().0.is_multiple_of(self.interval);
+        if is_due {
             let usage = world.averages();
             metrics.cluster.push(Reading {
                 time: now,
@@ -158,7 +186,13 @@ impl ByPolicy<'_> {
                 metrics.cluster.drain(..old);
             }
         }
-        let mut readings = std::mem::take(&mut metrics.nodes);
+        is_due
+    }
+
+    /// Takes a reading of every node.
+    fn read_nodes(&mut self, world: &World<'_>) {
+        let now = world.time();
+        let readings = &mut self.snapshot.metrics.nodes;
         readings.clear();
         for node in world.nodes().iter().filter(|node| node.is_open()) {
             let usage = world.usage(node);
@@ -172,7 +206,6 @@ impl ByPolicy<'_> {
                 },
             );
         }
-        metrics.nodes = readings;
     }
 
     /// Shows the world as it is.
