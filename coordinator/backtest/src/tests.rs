@@ -477,6 +477,17 @@ fn the_series_has_a_row_a_minute_in_the_offset_of_the_first_row() {
 
 proptest::proptest! {
     #![proptest_config(proptest::test_runner::Config::with_cases(40))]
+    #[test]
+    fn no_bytes_break_a_reader(
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        cells in proptest::collection::vec("[-0-9TZ:.,e+\"\\n ]{0,30}", 0..12),
+    ) {
+        let _ = Trace::from_csv(&*bytes);
+        let _ = Workload::from_toml(&String::from_utf8_lossy(&bytes));
+        let text = "time,requests\n".to_owned() + &cells.join(",");
+        let _ = Trace::from_csv(text.as_bytes());
+    }
+
     /// What is not planned anew would have been planned alike.
     #[test]
     fn plans_that_are_left_out_would_have_done_nothing(

@@ -3,7 +3,11 @@
 //! What a coordinator keeps between decisions is kept here: readings, cooldowns, since when nodes are unneeded, offerings that
 //! failed, removals that wait for their replacements.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use smartscale_planner::{
@@ -233,9 +237,11 @@ impl ByPolicy<'_> {
         for pod in world.pending() {
             cluster.pods.push(self.pods.of(world, pod.id, pod.made, None));
         }
-        let oldest = world.nodes().first().map(|node| node.id);
-        self.nodes
-            .retain(|id, _| oldest.is_some_and(|oldest| *id >= oldest));
+        let present = world.nodes();
+        if self.nodes.len() > 2 * present.len() + 64 {
+            self.nodes
+                .retain(|id, _| present.iter().any(|node| node.id == *id));
+        }
         self.pods.forget(cluster);
     }
 
@@ -456,7 +462,8 @@ impl Pods {
     /// Forgets pods that are gone, now and then.
     fn forget(&mut self, cluster: &Cluster) {
         if self.shown.len() > 2 * cluster.pods.len() + 64 {
-            self.shown.retain(|_, pod| Arc::strong_count(pod) > 1);
+            let present: BTreeSet<*const Pod> = cluster.pods.iter().map(Arc::as_ptr).collect();
+            self.shown.retain(|_, pod| present.contains(&Arc::as_ptr(pod)));
         }
     }
 }
