@@ -142,17 +142,23 @@ impl Link {
                     },
                 })?;
         let (head, body) = Response::into_parts(response);
-        let body = Limited::new(body, limit)
-            .collect()
-            .await
-            .map_err(|error| HttpError::Body {
-                address: self.address.clone(),
-                reason: error.to_string(),
-            })?;
+        let unreadable = |reason: String| HttpError::Body {
+            address: self.address.clone(),
+            reason,
+        };
+        // Frame by frame into one piece: collected frames would be held a second time while they are joined.
+        let mut body = Limited::new(body, limit);
+        let mut whole = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| unreadable(error.to_string()))?;
+            if let Ok(data) = frame.into_data() {
+                whole.extend_from_slice(&data);
+            }
+        }
         Ok(Answer {
             status: head.status,
             headers: head.headers,
-            body: body.to_bytes(),
+            body: whole.into(),
         })
     }
 
