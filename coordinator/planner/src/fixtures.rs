@@ -15,10 +15,10 @@ use jiff::Timestamp;
 
 use crate::{
     model::{
-        Bytes, Cluster, DEFAULT_SCHEDULER, DaemonSet, Deletion, DisruptionBudget, HostPort, LabelSelector,
-        Labels, Market, MilliCpu, Node, NodeAffinity, NodeOperator, NodeRequirement, NodeTerm, Owner, Phase,
-        Pod, PodAffinityTerm, PodVolume, Protocol, Resources, SpreadConstraint, Taint, TaintEffect,
-        Toleration, TolerationOperator, UnsatisfiableAction, VolumeSource, Weighted, keys,
+        Bytes, Cluster, DaemonSet, Deletion, DisruptionBudget, HostPort, LabelSelector, Labels, Market,
+        MilliCpu, Node, NodeOperator, NodeRequirement, NodeTerm, Owner, Phase, Pod, PodAffinityTerm,
+        PodVolume, Protocol, Resources, SpreadConstraint, Taint, TaintEffect, Toleration, TolerationOperator,
+        UnsatisfiableAction, VolumeSource, Weighted, keys,
     },
     policy::Policy,
     quantity,
@@ -181,42 +181,21 @@ impl From<NodeFixture> for Node {
 pub fn pod(key: &str) -> PodFixture {
     let (namespace, name) = key.split_once('/').unwrap_or(("default", key));
     let owner = name.rsplit_once('-').map_or(name, |(owner, _)| owner);
+    let requests = Resources {
+        cpu: MilliCpu(100),
+        memory: Bytes(128 << 20),
+        pods: 1,
+        ..Resources::default()
+    };
     PodFixture(Pod {
-        key: crate::model::PodKey::new(namespace, name),
         uid: format!("uid-{namespace}-{name}").into(),
         labels: [("app".into(), owner.into())].into(),
-        annotations: Labels::new(),
-        node: None,
-        phase: Phase::Pending,
-        ready: false,
         created: Some(now() - jiff::SignedDuration::from_mins(1)),
-        started: None,
-        deletion: None,
         controller: Some(Owner {
             kind: "ReplicaSet".into(),
             name: owner.into(),
         }),
-        requests: Resources {
-            cpu: MilliCpu(100),
-            memory: Bytes(128 << 20),
-            pods: 1,
-            ..Resources::default()
-        },
-        priority: 0,
-        preempts: true,
-        nominated: None,
-        scheduler: DEFAULT_SCHEDULER.into(),
-        node_selector: Labels::new(),
-        node_affinity: NodeAffinity::default(),
-        pod_affinity: Vec::new(),
-        pod_anti_affinity: Vec::new(),
-        preferred_pod_affinity: Vec::new(),
-        tolerations: Vec::new(),
-        spread: Vec::new(),
-        host_ports: Vec::new(),
-        gated: false,
-        volumes: Vec::new(),
-        resource_claims: false,
+        ..Pod::pending(crate::model::PodKey::new(namespace, name), requests)
     })
 }
 

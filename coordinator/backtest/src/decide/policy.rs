@@ -13,8 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 use smartscale_planner::{
     Action, Launch, Plan, Planner, Policy, Removal, Snapshot,
     model::{
-        Cluster, DEFAULT_SCHEDULER, InstanceType, Labels, Market, NodeAffinity, NodeName, Owner, Phase, Pod,
-        PodKey, Resources, SETTLING, Zone, keys,
+        Cluster, InstanceType, Labels, Market, NodeName, Owner, Phase, Pod, PodKey, Resources, SETTLING,
+        Zone, keys,
     },
     snapshot::{Backoff, Launched, Launching, Metrics, Reading, Source},
 };
@@ -402,36 +402,12 @@ impl Pods {
     fn new(requests: Resources) -> Self {
         Self {
             template: Pod {
-                key: PodKey::new("default", "workload"),
-                uid: "".into(),
                 labels: [("app".into(), "workload".into())].into(),
-                annotations: Labels::new(),
-                node: None,
-                phase: Phase::Pending,
-                ready: false,
-                created: None,
-                started: None,
-                deletion: None,
                 controller: Some(Owner {
                     kind: "ReplicaSet".into(),
                     name: "workload".into(),
                 }),
-                requests,
-                priority: 0,
-                preempts: true,
-                nominated: None,
-                scheduler: DEFAULT_SCHEDULER.into(),
-                node_selector: Labels::new(),
-                node_affinity: NodeAffinity::default(),
-                pod_affinity: Vec::new(),
-                pod_anti_affinity: Vec::new(),
-                preferred_pod_affinity: Vec::new(),
-                tolerations: Vec::new(),
-                spread: Vec::new(),
-                host_ports: Vec::new(),
-                gated: false,
-                volumes: Vec::new(),
-                resource_claims: false,
+                ..Pod::pending(PodKey::new("default", "workload"), requests)
             },
             shown: BTreeMap::new(),
         }

@@ -6,8 +6,7 @@
 use crate::{
     Policy,
     model::{
-        Bytes, Cluster, DEFAULT_SCHEDULER, MilliCpu, Node, NodeAffinity, Owner, Phase, Pod, PodKey,
-        Resources, Toleration, TolerationOperator, keys,
+        Bytes, Cluster, MilliCpu, Node, Owner, Pod, PodKey, Resources, Toleration, TolerationOperator, keys,
     },
     policy::Kept,
 };
@@ -62,40 +61,19 @@ pub(super) fn pods(policy: &Policy, cluster: &Cluster) -> Vec<Pod> {
 
 fn pod(pool: &str, index: u32, requests: Resources) -> Pod {
     Pod {
-        key: PodKey::new(KIND, format!("{pool}-{index}")),
-        uid: "".into(),
-        labels: [].into(),
-        annotations: [].into(),
-        node: None,
-        phase: Phase::Pending,
-        ready: false,
-        created: None,
-        started: None,
-        deletion: None,
         controller: Some(Owner {
             kind: KIND.into(),
             name: pool.into(),
         }),
-        requests,
         priority: i32::MIN,
         preempts: false,
-        nominated: None,
-        scheduler: DEFAULT_SCHEDULER.into(),
         node_selector: [(keys::POOL.into(), pool.into())].into(),
-        node_affinity: NodeAffinity::default(),
-        pod_affinity: Vec::new(),
-        pod_anti_affinity: Vec::new(),
-        preferred_pod_affinity: Vec::new(),
         tolerations: vec![Toleration {
             key: None,
             operator: TolerationOperator::Exists,
             value: "".into(),
             effect: None,
         }],
-        spread: Vec::new(),
-        host_ports: Vec::new(),
-        gated: false,
-        volumes: Vec::new(),
-        resource_claims: false,
+        ..Pod::pending(PodKey::new(KIND, format!("{pool}-{index}")), requests)
     }
 }

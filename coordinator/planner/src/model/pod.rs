@@ -72,6 +72,39 @@ pub struct Pod {
 pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
 
 impl Pod {
+    /// A pod that waits for a place, asks for `requests` and for nothing else, and is nobody's.
+    pub fn pending(key: PodKey, requests: Resources) -> Self {
+        Self {
+            key,
+            uid: "".into(),
+            labels: Labels::new(),
+            annotations: Labels::new(),
+            node: None,
+            phase: Phase::Pending,
+            ready: false,
+            created: None,
+            started: None,
+            deletion: None,
+            controller: None,
+            requests,
+            priority: 0,
+            preempts: true,
+            nominated: None,
+            scheduler: DEFAULT_SCHEDULER.into(),
+            node_selector: Labels::new(),
+            node_affinity: NodeAffinity::default(),
+            pod_affinity: Vec::new(),
+            pod_anti_affinity: Vec::new(),
+            preferred_pod_affinity: Vec::new(),
+            tolerations: Vec::new(),
+            spread: Vec::new(),
+            host_ports: Vec::new(),
+            gated: false,
+            volumes: Vec::new(),
+            resource_claims: false,
+        }
+    }
+
     /// Ended for good: it takes no room.
     pub fn is_finished(&self) -> bool {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
