@@ -63,24 +63,21 @@ impl Folder {
     }
 
     /// Writes a file below it (folders are made) and says where it is. Readable by its owner alone: keys are among them.
+    /// Who reads it meanwhile has the whole of what was or of what is: tests of a shared cluster write the same
+    /// kubeconfig at once.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> anyhow::Result<PathBuf> {
         use std::io::Write as _;
-        use std::os::unix::fs::OpenOptionsExt as _;
         let path = self.0.path.join(name);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
-        }
-        std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| file.write_all(content.as_ref()))
-            .with_context(|| format!("write {}", path.display()))?;
+        let parent = path.parent().unwrap_or(&self.0.path);
+        std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+        let written = tempfile::NamedTempFile::new_in(parent).and_then(|mut part| {
+            part.write_all(content.as_ref())?;
+            Ok(part.persist(&path)?)
+        });
+        written.with_context(|| format!("write {}", path.display()))?;
         Ok(path)
     }
 
@@ -97,5 +94,25 @@ impl Drop for Inner {
         } else if let Err(error) = std::fs::remove_dir_all(&self.path) {
             eprintln!("rig: could not remove {}: {error}", self.path.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::Folder;
+
+    #[test]
+    fn who_reads_a_file_while_it_is_written_again_has_the_whole_of_what_it_was() {
+        let folder = Folder::new("written-again").unwrap();
+        let path = folder.write("kubernetes/admin.kubeconfig", "what it was").unwrap();
+        let mut reader = std::fs::File::open(&path).unwrap();
+        folder.write("kubernetes/admin.kubeconfig", "what it is").unwrap();
+        let mut read = String::new();
+        reader.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "what it was");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "what it is");
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 }
