@@ -10,11 +10,16 @@ impl Chance {
     /// nothing but its state.
     pub(crate) fn of(self, node: u32, draw: Draw) -> f64 {
         let stream = mix(self.0.wrapping_add(GAMMA).wrapping_add(u64::from(node)));
-        let bits = mix(stream.wrapping_add(GAMMA.wrapping_mul(draw as u64 + 1)));
-        #[allow(clippy::cast_precision_loss, reason = "53 bits are all that the fraction has")]
-        let fraction = (bits >> 11) as f64 / (1_u64 << 53) as f64;
-        fraction
+        uniform(stream, draw as u64)
     }
+}
+
+/// The draw number `draw` of a stream, in [0, 1).
+pub(crate) fn uniform(stream: u64, draw: u64) -> f64 {
+    let bits = mix(stream.wrapping_add(GAMMA.wrapping_mul(draw + 1)));
+    #[allow(clippy::cast_precision_loss, reason = "53 bits are all that the fraction has")]
+    let fraction = (bits >> 11) as f64 / (1_u64 << 53) as f64;
+    fraction
 }
 
 /// What is drawn for a node.

@@ -19,6 +19,7 @@ mod kinds;
 mod oracle;
 mod replay;
 mod series;
+mod synthetic;
 mod tick;
 mod trace;
 mod workload;
@@ -41,6 +42,7 @@ use crate::{
 pub use crate::{
     replay::Totals,
     series::{Minute, Series},
+    synthetic::Shape,
     tick::PER_MINUTE as TICKS_PER_MINUTE,
     trace::{Trace, TraceError},
     workload::{Cloud, Stockout, Workload, WorkloadError},

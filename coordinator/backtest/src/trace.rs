@@ -114,6 +114,24 @@ impl Trace {
         rows.finish()
     }
 
+    /// Requests of one minute after the other.
+    pub(crate) fn by_minutes(start: Timestamp, offset: Offset, requests: &[f64]) -> Self {
+        const MINUTE: i64 = 60 * NANOS;
+        let starts = (0_i64..).map(|minute| minute * MINUTE);
+        let rows = starts.zip(requests);
+        Self {
+            start,
+            offset,
+            rows: rows
+                .map(|(at, requests)| Row {
+                    at,
+                    requests: *requests,
+                })
+                .collect(),
+            length: MINUTE,
+        }
+    }
+
     /// When it begins.
     pub fn start(&self) -> Timestamp {
         self.start

@@ -16,6 +16,7 @@ pub mod duration;
 pub mod explain;
 #[doc(hidden)]
 pub mod fixtures;
+pub mod forecast;
 pub mod model;
 mod names;
 mod outcome;

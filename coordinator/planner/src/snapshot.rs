@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Due,
-    model::{Cluster, ClusterId, InstanceType, Market, NodeName, PoolName, Zone},
+    model::{Bytes, Cluster, ClusterId, InstanceType, Market, MilliCpu, NodeName, PoolName, Zone},
 };
 
 /// Everything that one decision sees.
@@ -124,6 +124,20 @@ pub struct State {
     /// Nodes much of whose CPU the hypervisor has given to others for a while.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub throttled: Vec<Throttled>,
+    /// Room that the forecast wants beyond what pods ask for now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Expected>,
+}
+
+/// Room that is expected to be asked for soon (`[forecast]`), as so many pods of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// How many.
+    pub pods: u32,
+    /// What each requests.
+    pub cpu_millis: MilliCpu,
+    /// What each requests.
+    pub memory_bytes: Bytes,
 }
 
 /// Something that EC2 announced of a node.
@@ -381,6 +395,7 @@ struct StateFile {
     drifted: Option<Vec<Drifted>>,
     throttled: Option<Vec<Throttled>>,
     given_up: Option<Vec<GivenUp>>,
+    expected: Option<Expected>,
 }
 
 impl State {
@@ -417,6 +432,7 @@ impl State {
             drifted: file.drifted.unwrap_or_default(),
             throttled: file.throttled.unwrap_or_default(),
             given_up: file.given_up.unwrap_or_default(),
+            expected: file.expected,
         })
     }
 }

@@ -106,7 +106,9 @@ mod tests {
     #[test]
     fn who_reads_a_file_while_it_is_written_again_has_the_whole_of_what_it_was() {
         let folder = Folder::new("written-again").unwrap();
-        let path = folder.write("kubernetes/admin.kubeconfig", "what it was").unwrap();
+        let path = folder
+            .write("kubernetes/admin.kubeconfig", "what it was")
+            .unwrap();
         let mut reader = std::fs::File::open(&path).unwrap();
         folder.write("kubernetes/admin.kubeconfig", "what it is").unwrap();
         let mut read = String::new();

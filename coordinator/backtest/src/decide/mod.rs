@@ -2,6 +2,7 @@
 
 mod calm;
 pub(crate) mod fixed;
+mod foresight;
 pub(crate) mod policy;
 pub(crate) mod thresholds;
 

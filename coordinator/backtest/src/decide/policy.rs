@@ -19,7 +19,7 @@ use smartscale_planner::{
     snapshot::{Backoff, Launched, Launching, Metrics, Reading, Source},
 };
 
-use super::{Decider, calm::Calm};
+use super::{Decider, calm::Calm, foresight::Foresight};
 use crate::{
     tick::{Tick, ticks},
     world::{Node, NodeId, PodId, World},
@@ -52,6 +52,8 @@ pub(crate) struct ByPolicy<'p> {
     calm: Option<Calm>,
     /// Every plan is made, whether it can be another or not.
     tireless: bool,
+    /// What comes, where the policy asks for it.
+    foresight: Option<Foresight>,
     /// Ticks between readings.
     interval: u32,
     /// How long readings are kept.
@@ -74,6 +76,7 @@ impl<'p> ByPolicy<'p> {
                 ..Snapshot::default()
             },
             shown: None,
+            foresight: Foresight::new(policy, &requests),
             pods: Pods::new(requests),
             nodes: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -101,6 +104,7 @@ impl Decider for ByPolicy<'_> {
     fn decide(&mut self, world: &mut World<'_>) -> bool {
         let mut acted = self.replace(world);
         let is_new = self.read(world);
+        self.look_ahead(world);
         let reading = self.snapshot.metrics.cluster.last().filter(|_| is_new);
         if let Some(calm) = self.calm.take()
             && !self.tireless
@@ -164,6 +168,19 @@ impl ByPolicy<'_> {
             false
         });
         acted
+    }
+
+    /// Raises or lowers the floor.
+    fn look_ahead(&mut self, world: &World<'_>) {
+        let Some(foresight) = &mut self.foresight else {
+            return;
+        };
+        let expected = foresight.expect(world);
+        let state = &mut self.snapshot.state;
+        if state.expected != expected {
+            state.expected = expected;
+            self.calm = None;
+        }
     }
 
     /// Takes the reading of the averages that is due. Whether one was.

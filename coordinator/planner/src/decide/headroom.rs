@@ -1,4 +1,5 @@
-//! Room kept free in a pool (`[[pool]] headroom`), as virtual pods of the lowest priority.
+//! Room kept free in a pool (`[[pool]] headroom`), and room for what is expected (`[forecast]`), as virtual pods of the lowest
+//! priority.
 //!
 //! They are placed after every real pod, launch nodes where they find no room, and must find another place when their
 //! node goes; but nothing that is printed names them, and they hold nothing.
@@ -9,19 +10,54 @@ use crate::{
         Bytes, Cluster, MilliCpu, Node, Owner, Pod, PodKey, Resources, Toleration, TolerationOperator, keys,
     },
     policy::Kept,
+    snapshot::Expected,
 };
 
 /// The kind of controller that marks them.
 const KIND: &str = "smartscale.io/headroom";
+/// That of those that are expected.
+const EXPECTED: &str = "smartscale.io/expected";
 
 /// Whether the pod is only room kept free.
 pub(crate) fn is_headroom(pod: &Pod) -> bool {
-    pod.is_owned_by(KIND)
+    pod.is_owned_by(KIND) || is_expected(pod)
 }
+
+/// Whether the pod is only room for what is expected.
+pub(crate) fn is_expected(pod: &Pod) -> bool {
+    pod.is_owned_by(EXPECTED)
+}
+
+/// The virtual pods: those of every pool, then those that are expected.
+pub(super) fn pods(policy: &Policy, cluster: &Cluster, expected: Option<&Expected>) -> Vec<Pod> {
+    let mut all = of_pools(policy, cluster);
+    if let Some(expected) = expected {
+        let each = || Resources {
+            cpu: expected.cpu_millis.max(MilliCpu::ZERO),
+            memory: expected.memory_bytes.max(Bytes::ZERO),
+            pods: 1,
+            ..Resources::default()
+        };
+        let count = expected.pods.min(MOST_EXPECTED);
+        all.extend((0..count).map(|index| Pod {
+            controller: Some(Owner {
+                kind: EXPECTED.into(),
+                name: "forecast".into(),
+            }),
+            priority: i32::MIN,
+            preempts: false,
+            ..Pod::pending(PodKey::new(EXPECTED, format!("{index}")), each())
+        }));
+    }
+    all
+}
+
+/// Most pods that are expected at once.
+const MOST_EXPECTED: u32 = 10_000;
 
 /// The virtual pods of every pool: as many as it keeps slots (at least one), which share CPU and memory evenly. A
 /// percentage makes at least one for every node that it is of, so that none is larger than its share of an average node.
-pub(super) fn pods(policy: &Policy, cluster: &Cluster) -> Vec<Pod> {
+fn of_pools(policy: &Policy, cluster: &Cluster) -> Vec<Pod> {
     let mut all = Vec::new();
     for pool in &policy.pools {
         let headroom = &pool.headroom;

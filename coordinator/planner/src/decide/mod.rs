@@ -139,7 +139,7 @@ fn decide(
         };
         key(a).cmp(&key(b))
     });
-    let headroom = headroom::pods(policy, &snapshot.cluster);
+    let headroom = headroom::pods(policy, &snapshot.cluster, state.expected.as_ref());
     let mut world = World::new(&snapshot.cluster, &headroom, policy, now, known);
     let offerings = offerings::all(&mut world, policy, state, now);
     world.open_domains(&offerings::domains(&offerings));

@@ -36,6 +36,9 @@ pub(super) struct Removals {
 
 /// Most nodes that scale-ins are steered to.
 const STEERED: usize = 5;
+/// So many times `sustained` a scale-in is waited for with each pod of a node. Jumps that come again within the hour then find
+/// the node, and at two minutes no history was dearer for it by more than a few percent (`docs/forecast.md`).
+const FOR_EACH_POD: i32 = 8;
 
 /// What limits leave while removals are accepted one after another.
 #[derive(Clone, Debug)]
@@ -231,15 +234,15 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// How long a node must be unneeded. Where scale-ins empty nodes, one with pods is given so much longer with each of
-    /// them: an eviction that a scale-in makes needless costs more than the node does meanwhile.
+    /// How long a node must be unneeded. Where scale-ins empty nodes, one with pods is given longer with each of them: an
+    /// eviction that a scale-in makes needless costs more than the node does meanwhile.
     fn patience(&self, verdict: &Verdict<'a>, sustained: SignedDuration) -> SignedDuration {
         if !self.policy.scale_down.steer {
             return sustained;
         }
         let pods = i32::try_from(verdict.movers.len()).unwrap_or(i32::MAX);
         sustained
-            .checked_mul(pods.saturating_add(1))
+            .checked_mul(pods.saturating_mul(FOR_EACH_POD).saturating_add(1))
             .unwrap_or(SignedDuration::MAX)
     }
 

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Context,
-    headroom::is_headroom,
+    headroom::{is_expected, is_headroom},
     replacements::{Leaver, Replacement, Terms},
     rules::node_usage,
 };
@@ -81,10 +81,14 @@ impl<'a> Context<'a> {
             })
             .collect();
         let mut refuges = Refuges::new(world);
-        existing
+        let mut verdicts: Vec<Verdict<'a>> = existing
             .into_iter()
             .map(|(host, node)| self.judge(world, &mut refuges, host, node))
-            .collect()
+            .collect();
+        if self.snapshot.state.expected.is_some() {
+            unneeded_but_for_what_is_expected(world, &mut verdicts);
+        }
+        verdicts
     }
 
     /// Judges one node.
@@ -223,6 +227,30 @@ impl<'a> Context<'a> {
         let usage_known = node_usage(&self.snapshot.metrics, verdict.node.name.as_str(), self.now).is_some();
         known.or_else(|| usage_known.then_some(self.now))
     }
+}
+
+/// A node whose pods fit elsewhere, and that only room for what is expected keeps, is unneeded all the same: as with a minimum,
+/// it has waited long enough when that falls.
+fn unneeded_but_for_what_is_expected<'a>(world: &mut World<'a>, verdicts: &mut [Verdict<'a>]) {
+    let mut expected: Vec<(&'a Pod, usize)> = Vec::new();
+    for (host, of) in world.hosts.iter().enumerate() {
+        let pods = of.later().iter().copied().filter(|pod| is_expected(pod));
+        expected.extend(pods.map(|pod| (pod, host)));
+    }
+    expected.iter().for_each(|(pod, host)| world.take(pod, *host));
+    let has_no_place = |blocker: &Blocker| blocker.code == BlockerCode::NoPlaceToMove;
+    let kept_by_places = |verdict: &&mut Verdict<'a>| {
+        let own =
+            |blocker: &&Blocker| !matches!(blocker.code, BlockerCode::TooYoung | BlockerCode::UnknownUsage);
+        verdict.pool.is_some()
+            && !verdict.unneeded
+            && verdict.blockers.iter().filter(own).all(has_no_place)
+            && verdict.blockers.iter().any(has_no_place)
+    };
+    for verdict in verdicts.iter_mut().filter(kept_by_places) {
+        verdict.unneeded = try_all(world, &[verdict.host], &verdict.movers).1.is_empty();
+    }
+    expected.iter().for_each(|(pod, host)| world.put(pod, *host));
 }
 
 /// Those of a node's pods that no other node can take, when all of them must go. `classes` are theirs.

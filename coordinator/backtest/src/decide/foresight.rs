@@ -1,0 +1,99 @@
+//! The forecast, shown what a coordinator would be shown: what pods ask for, what they use, how long nodes took to boot.
+
+use smartscale_planner::{
+    Policy,
+    forecast::{BootTimes, Demand, Forecaster, Terms, room_of_a_node},
+    model::Resources,
+    snapshot::Expected,
+};
+
+use crate::{
+    tick::{TICK, Tick},
+    world::World,
+};
+
+/// What comes, by what was there up to the present tick.
+#[derive(Debug)]
+pub(super) struct Foresight {
+    forecaster: Forecaster,
+    boots: BootTimes,
+    /// The last tick whose boots are counted.
+    seen: Tick,
+    terms: Terms,
+    each: Resources,
+}
+
+impl Foresight {
+    /// `None` where the policy wants no forecast, or no node holds a pod.
+    pub(super) fn new(policy: &Policy, each: &Resources) -> Option<Self> {
+        let forecast = policy.forecast;
+        let boots = BootTimes::default();
+        Some(Self {
+            terms: Terms {
+                quantile: forecast.quantile,
+                max_extra: forecast.max_extra_percent.fraction(),
+                boot: boots.most(),
+                node: room_of_a_node(policy, each).filter(|_| forecast.enabled)?,
+                least: policy.limits.min_nodes,
+            },
+            forecaster: Forecaster::default(),
+            boots,
+            seen: Tick::default(),
+            each: each.clone(),
+        })
+    }
+
+    /// Looks at the world as it is, and says what room it should have beyond what pods ask for.
+    pub(super) fn expect(&mut self, world: &World<'_>) -> Option<Expected> {
+        self.time_boots(world);
+        self.forecaster
+            .observe(world.time(), &self.demand(world), &self.terms);
+        let extra = self.forecaster.expect(&self.terms).extra;
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a floor is not negative; the cast saturates"
+        )]
+        let pods = (extra / self.each.cpu.as_f64() + 1e-6).floor() as u32;
+        (pods > 0).then_some(Expected {
+            pods,
+            cpu_millis: self.each.cpu,
+            memory_bytes: self.each.memory,
+        })
+    }
+
+    fn time_boots(&mut self, world: &World<'_>) {
+        let now = world.now();
+        let is_new = |ready: Tick| ready > self.seen && ready <= now;
+        let mut any = false;
+        for node in world.nodes() {
+            if let Some(ready) = node.ready_since.filter(|ready| is_new(*ready)) {
+                self.boots.add(TICK * ready.since(node.launched));
+                any = true;
+            }
+        }
+        self.seen = now;
+        if any {
+            self.terms.boot = self.boots.most();
+        }
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "numbers of pods")]
+    fn demand(&self, world: &World<'_>) -> Demand {
+        let bound: usize = world.nodes().iter().map(|node| node.pods.len()).sum();
+        let waiting = world.pending().len();
+        let capacity: f64 = world
+            .nodes()
+            .iter()
+            .filter(|node| node.is_open())
+            .map(|node| world.scenery().kinds[node.kind].allocatable.cpu.as_f64())
+            .sum();
+        let used = world.averages().cpu_percent / 100.0 * capacity;
+        let requests = |pods: usize| pods as f64 * self.each.cpu.as_f64();
+        Demand {
+            requested: requests(bound + waiting),
+            waiting: requests(waiting),
+            used: Some(used),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What the workloads ask for, and what that says about what they need.
+
+use crate::{
+    Policy,
+    model::{MilliCpu, Resources, TaintEffect},
+    policy::Pool,
+};
+
+/// What the workloads' pods ask for at one moment; DaemonSets' and finished pods aside.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Demand {
+    /// CPU requests of all pods that have a node or wait for one, in mCPU.
+    pub requested: f64,
+    /// Those of pods that wait for a node.
+    pub waiting: f64,
+    /// CPU that pods use, in mCPU. `None` while it is unknown.
+    pub used: Option<f64>,
+}
+
+impl Demand {
+    /// Pods that wait would use what others cannot serve.
+    fn is_cut_short(&self) -> bool {
+        let running = self.requested - self.waiting;
+        self.waiting > 0.0 && self.used.is_none_or(|used| used >= FULL * running)
+    }
+}
+
+/// Pods that use this share of their requests are taken to be at their limit.
+const FULL: f64 = 0.95;
+/// How much of a new sample the gauge takes over.
+const SHARE: f64 = 0.05;
+/// Growth of the requests in a minute that says something about what they are measured by.
+const GROWTH: f64 = 0.01;
+
+/// Learns how much of their requests pods use when their number grows: what a `HorizontalPodAutoscaler` aims at.
+///
+/// An autoscaler keeps pods for a while after the demand for them has gone (its stabilization window, 5 minutes), so that
+/// requests are slow to show a fall. What is used shows it at once; in units of what pods are made for it is the demand itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Gauge {
+    /// Used ÷ requested.
+    share: Option<f64>,
+    /// Requests of the last minute.
+    last: Option<f64>,
+}
+
+impl Gauge {
+    /// The share of their requests that pods use when more of them are made.
+    pub(super) fn share(&self) -> Option<f64> {
+        self.share
+    }
+
+    /// The demand: by what is used, or by requests as long as nobody knows what use means.
+    pub(super) fn signal(&self, demand: &Demand) -> f64 {
+        match (self.share, demand.used) {
+            (Some(share), Some(used)) if !demand.is_cut_short() => used / share,
+            _ => demand.requested,
+        }
+    }
+
+    /// Takes in a minute.
+    pub(super) fn learn(&mut self, requested: f64, used: Option<f64>) {
+        let before = self.last.replace(requested);
+        let (Some(before), Some(used)) = (before, used) else {
+            return;
+        };
+        if requested <= before * (1.0 + GROWTH) || used <= 0.0 {
+            return;
+        }
+        let sample = (used / requested).clamp(0.05, 1.0);
+        self.share = Some(
+            self.share
+                .map_or(sample, |share| share + SHARE * (sample - share)),
+        );
+    }
+}
+
+/// What the pods of a node can ask for, in mCPU of their requests, if each is as large as `pod`: of the node that is cheapest
+/// for each of them, in the pools whose taints keep nobody off. `None`: no node holds one, or it requests no CPU.
+#[must_use]
+pub fn room_of_a_node(policy: &Policy, pod: &Resources) -> Option<f64> {
+    let keeps_off = |pool: &Pool| {
+        pool.taints
+            .iter()
+            .any(|taint| taint.effect != TaintEffect::PreferNoSchedule)
+    };
+    let mut best: Option<(f64, i64)> = None;
+    for pool in policy.pools.iter().filter(|pool| !keeps_off(pool)) {
+        for spec in &pool.types {
+            let held = held(&pool.allocatable(spec), pod);
+            let offerings = pool
+                .markets
+                .iter()
+                .flat_map(|market| pool.zones.iter().map(|zone| (zone, *market)));
+            let price = offerings
+                .filter_map(|(zone, market)| pool.price(spec, zone, market))
+                .min_by(f64::total_cmp);
+            let Some(price) = price.filter(|_| held > 0) else {
+                continue;
+            };
+            #[allow(clippy::cast_precision_loss, reason = "pods of a node")]
+            let each = price / held as f64;
+            if best.is_none_or(|(least, _)| each < least) {
+                best = Some((each, held));
+            }
+        }
+    }
+    let (_, held) = best.filter(|_| pod.cpu > MilliCpu::ZERO)?;
+    Some(MilliCpu(held.saturating_mul(pod.cpu.0)).as_f64())
+}
+
+/// How many pods like this one it holds.
+fn held(allocatable: &Resources, pod: &Resources) -> i64 {
+    let by = |have: i64, each: i64| if each > 0 { have.max(0) / each } else { i64::MAX };
+    by(allocatable.cpu.0, pod.cpu.0)
+        .min(by(allocatable.memory.0, pod.memory.0))
+        .min(allocatable.pods.max(0))
+}

@@ -1,0 +1,347 @@
+//! What pods will ask for within the time that a node takes to boot, learnt from what they asked for so far: a floor for the
+//! nodes, which only ever raises their number.
+//!
+//! ```text
+//! demand ─▶ minutes ─▶ level (20 minutes) ──────────────────────────┐
+//!              │                                                    ├─▶ how high the next minutes may go ─▶ floor
+//!              └─▶ how far above the level minutes went: lately, ───┘
+//!                  or at this minute of the hour, day, week
+//! ```
+//! What the method was chosen from, and what each scored, is in `docs/forecast.md`. Pure: it has no clock, and remembers only
+//! what it was shown.
+
+mod boots;
+mod demand;
+mod history;
+mod scores;
+mod seasons;
+mod spread;
+
+pub use boots::BootTimes;
+pub use demand::{Demand, room_of_a_node};
+pub use scores::Accuracy;
+pub use seasons::Source;
+
+use std::{collections::VecDeque, time::Duration};
+
+use jiff::Timestamp;
+
+use self::{demand::Gauge, history::History, scores::Scores, seasons::Seasons, spread::Spread};
+
+/// How much of the newest minute the level takes over: it looks back about 20 minutes.
+const LEVEL: f64 = 0.05;
+/// How much of the newest minute the usual distance from the level takes over.
+const DISTANCE: f64 = 0.0001;
+/// Minutes before which nothing is expected.
+const FEWEST_MINUTES: usize = 30;
+/// Minutes after which a level that all of them left is given up.
+const STEP_MINUTES: usize = 10;
+/// How far they must have left it, as a share of it.
+const STEP_SHARE: f64 = 0.5;
+/// What a minute in which requests are lost weighs, in nodes that are used in full for it.
+const LOST: f64 = 5.0;
+/// Seconds until it is looked at again whether a node is needed.
+const LOOKS: f64 = 15.0;
+/// Minutes of an hour.
+const HOUR: usize = 60;
+/// Nodes are added one by one up to this many, whatever is expected.
+const MOST_NODES: f64 = 10_000.0;
+
+/// What a forecast is made for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Terms {
+    /// A node is worth its price if more than 1 − `quantile` of it is expected to be used.
+    pub quantile: f64,
+    /// How far above the nodes for what pods asked for within the last hour the floor may go, as a share of them; one node
+    /// always may be added.
+    pub max_extra: f64,
+    /// From the launch of a node to its being Ready; a high quantile of what was measured, because what comes too late helps
+    /// nobody.
+    pub boot: Duration,
+    /// What the pods of one node can ask for, in mCPU.
+    pub node: f64,
+    /// Nodes that are there in any case.
+    pub least: u32,
+}
+
+impl Terms {
+    /// Minutes within which a node that is launched now makes a difference.
+    fn horizon(&self) -> u64 {
+        (self.boot.as_secs() + 30).div_ceil(60).clamp(1, 60)
+    }
+
+    /// A pod that finds no node waits for the boot; a node is paid for the horizon, and until somebody looks again.
+    #[allow(clippy::cast_precision_loss, reason = "minutes of an hour")]
+    fn waits(&self) -> f64 {
+        let boot = self.boot.as_secs_f64();
+        (boot / (LOOKS + 60.0 * self.horizon() as f64)).min(1.0)
+    }
+}
+
+/// What is expected.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Expectation {
+    /// What room there should be beyond what pods ask for now, in mCPU of their requests. 0 while there is too little history
+    /// and while the forecast has been worse than none.
+    pub extra: f64,
+    /// The highest demand within the horizon, in mCPU: median and the quantile of the terms.
+    pub band: Band,
+    /// What it was learnt from.
+    pub source: Source,
+}
+
+/// Quantiles of what is expected, in mCPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Band {
+    /// Half of the time it stays below.
+    pub median: f64,
+    /// So often, as the terms' quantile says, it stays below.
+    pub high: f64,
+}
+
+/// Learns from demand and says what comes.
+#[derive(Debug, Clone, Default)]
+pub struct Forecaster {
+    history: History,
+    /// The minute that runs.
+    present: Option<Minute>,
+    level: Level,
+    recent: Spread,
+    gauge: Gauge,
+    /// The highest requests of each minute of the last hour.
+    lately: VecDeque<f64>,
+    /// Expectations whose time has not come, the oldest first.
+    open: VecDeque<Open>,
+    scores: Scores,
+}
+
+/// A minute so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Minute {
+    /// Since 1970.
+    number: u64,
+    /// Highest signal.
+    signal: f64,
+    /// Highest requests.
+    most: f64,
+    /// The last requests.
+    requested: f64,
+    /// The last that was used.
+    used: Option<f64>,
+}
+
+/// Where demand is, and how far from there it usually goes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Level {
+    value: Option<f64>,
+    /// Usual distance of a minute from the level, in units of the level's square root.
+    distance: f64,
+    /// Minutes that it was learnt from.
+    count: u32,
+}
+
+impl Level {
+    /// With one more minute.
+    fn with(self, signal: f64) -> Self {
+        let Some(value) = self.value else {
+            return Self {
+                value: Some(signal),
+                ..self
+            };
+        };
+        let root = value.max(signal).sqrt();
+        let distance = if root > 0.0 {
+            (signal - value).abs() / root
+        } else {
+            0.0
+        };
+        let count = self.count.saturating_add(1);
+        let share = DISTANCE.max(1.0 / f64::from(count));
+        Self {
+            value: Some(value + LEVEL * (signal - value)),
+            distance: self.distance + share * (distance - self.distance),
+            count,
+        }
+    }
+
+    /// The unit in which distances from the level are counted: events that come independently scatter by the square root.
+    fn unit(self) -> f64 {
+        let value = self.value.unwrap_or(0.0);
+        (value.max(0.0).sqrt() * self.distance).max(1e-6 * (1.0 + value))
+    }
+}
+
+/// An expectation of some minute, to be held against what came.
+#[derive(Debug, Clone)]
+struct Open {
+    /// The last minute that it is about.
+    until: u64,
+    level: f64,
+    unit: f64,
+    /// Highest signal and requests since.
+    signal: f64,
+    requested: f64,
+    /// What pods asked for when it was made.
+    then: f64,
+    /// What each source said, as a quantile of the demand.
+    said: [Option<f64>; Source::ALL.len()],
+    /// What was provided for.
+    chosen: Source,
+}
+
+impl Forecaster {
+    /// Takes in what pods ask for at `now`. Times that go backwards are passed over.
+    pub fn observe(&mut self, now: Timestamp, demand: &Demand, terms: &Terms) {
+        let Ok(seconds) = u64::try_from(now.as_second()) else {
+            return;
+        };
+        let number = seconds / 60;
+        let signal = self.gauge.signal(demand);
+        if !signal.is_finite() || !demand.requested.is_finite() {
+            return;
+        }
+        match &mut self.present {
+            Some(minute) if number < minute.number => return,
+            Some(minute) if number == minute.number => {
+                minute.signal = minute.signal.max(signal);
+                minute.most = minute.most.max(demand.requested);
+                minute.requested = demand.requested;
+                minute.used = demand.used.filter(|_| demand.waiting <= 0.0).or(minute.used);
+                return;
+            }
+            _ => {}
+        }
+        if let Some(over) = self.present.take() {
+            self.close(over, terms);
+        }
+        self.present = Some(Minute {
+            number,
+            signal,
+            most: demand.requested,
+            requested: demand.requested,
+            used: demand.used.filter(|_| demand.waiting <= 0.0),
+        });
+    }
+
+    /// A minute is over.
+    fn close(&mut self, minute: Minute, terms: &Terms) {
+        self.gauge.learn(minute.most, minute.used);
+        self.lately.push_back(minute.most);
+        if self.lately.len() > HOUR {
+            self.lately.pop_front();
+        }
+        for open in &mut self.open {
+            open.signal = open.signal.max(minute.signal);
+            open.requested = open.requested.max(minute.most);
+        }
+        while let Some(open) = self.open.pop_front_if(|open| open.until <= minute.number) {
+            self.recent.add((open.signal - open.level) / open.unit);
+            self.scores.add(&open, terms.quantile);
+        }
+        self.level = self.level.with(minute.signal);
+        self.history.push(minute.number, minute.signal, self.level);
+        if let Some(value) = self.history.left(STEP_MINUTES, STEP_SHARE) {
+            self.level.value = Some(value);
+            self.history.relevel(self.level);
+        }
+        let (level, unit) = (self.level.value.unwrap_or(0.0), self.level.unit());
+        let seasons = Seasons::at(&self.history, minute.number, terms.horizon());
+        let said = Source::ALL.map(|source| {
+            let spread = seasons
+                .get(source)
+                .or((source == Source::Lately).then_some(&self.recent))?;
+            Some(level + unit * spread.quantile(terms.quantile)?)
+        });
+        self.open.push_back(Open {
+            until: minute.number + terms.horizon(),
+            level,
+            unit,
+            signal: 0.0,
+            requested: 0.0,
+            then: minute.most,
+            said,
+            chosen: self.scores.best(),
+        });
+    }
+
+    /// What is expected, by all that was observed.
+    #[must_use]
+    pub fn expect(&self, terms: &Terms) -> Expectation {
+        let none = Expectation {
+            extra: 0.0,
+            band: Band::default(),
+            source: Source::Lately,
+        };
+        let Some(minute) = self.present.filter(|_| self.recent.len() >= FEWEST_MINUTES) else {
+            return none;
+        };
+        let level = self.level.with(minute.signal);
+        let (value, unit) = (level.value.unwrap_or(0.0), level.unit());
+        let seasons = Seasons::at(&self.history, minute.number, terms.horizon());
+        let best = self.scores.best();
+        let (source, spread) = seasons
+            .get(best)
+            .map_or((Source::Lately, &self.recent), |spread| (best, spread));
+        let at = |quantile: f64| value + unit * spread.quantile(quantile).unwrap_or(0.0);
+        let band = Band {
+            median: at(0.5),
+            high: at(terms.quantile),
+        };
+        let extra = if self.scores.helps() {
+            self.extra(
+                terms,
+                minute.requested,
+                |distance| value + unit * distance,
+                spread,
+            )
+        } else {
+            0.0
+        };
+        Expectation { extra, band, source }
+    }
+
+    /// Adds nodes while more of the next one is expected to be used than `1 − quantile`.
+    fn extra(&self, terms: &Terms, requested: f64, demand: impl Fn(f64) -> f64, spread: &Spread) -> f64 {
+        if !(terms.node.is_finite() && terms.node > 0.0) {
+            return 0.0;
+        }
+        let full = self.gauge.share().map(|share| terms.node / share);
+        let least = f64::from(terms.least);
+        let nodes_for = |requested: f64| (requested / terms.node).ceil().max(least);
+        let needed = nodes_for(requested);
+        let lately = nodes_for(self.lately.iter().copied().fold(requested, f64::max));
+        let most = lately + (lately * terms.max_extra).floor().max(1.0);
+        let is_worth_it = |nodes: f64| {
+            let (mut used, mut lost) = (0.0, 0.0);
+            spread.each(|distance, weight| {
+                let most = demand(distance);
+                used += weight * ((most - terms.node * nodes) / terms.node).clamp(0.0, 1.0);
+                if let Some(full) = full
+                    && most > full * nodes
+                    && most <= full * (nodes + 1.0)
+                {
+                    lost += weight;
+                }
+            });
+            used * terms.waits() + lost * LOST > 1.0 - terms.quantile
+        };
+        let mut nodes = needed;
+        while nodes < most.min(MOST_NODES) && is_worth_it(nodes) {
+            nodes += 1.0;
+        }
+        if nodes > needed {
+            nodes * terms.node - requested
+        } else {
+            0.0
+        }
+    }
+
+    /// How good it has been.
+    #[must_use]
+    pub fn accuracy(&self) -> Accuracy {
+        self.scores.accuracy()
+    }
+}
+
+#[cfg(test)]
+mod tests;

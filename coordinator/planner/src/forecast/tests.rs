@@ -1,0 +1,225 @@
+#![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+
+use super::{BootTimes, Demand, Forecaster, Source, Terms, room_of_a_node};
+use crate::{
+    fixtures,
+    model::{Bytes, MilliCpu, Resources},
+};
+
+/// Nodes hold ten pods of a CPU; they boot in 90 s.
+const TERMS: Terms = Terms {
+    quantile: 0.9,
+    max_extra: 0.5,
+    boot: Duration::from_secs(90),
+    node: 10_000.0,
+    least: 0,
+};
+
+fn minute(number: i64) -> Timestamp {
+    "2026-01-05T00:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_mins(number)
+}
+
+/// Of workloads without an autoscaler's delay: what they use is 70 % of what they request.
+fn demand(pods: f64) -> Demand {
+    Demand {
+        requested: pods * 1000.0,
+        waiting: 0.0,
+        used: Some(pods * 700.0),
+    }
+}
+
+fn after(minutes: impl IntoIterator<Item = f64>) -> Forecaster {
+    let mut forecaster = Forecaster::default();
+    for (number, pods) in (0..).zip(minutes) {
+        forecaster.observe(minute(number), &demand(pods), &TERMS);
+    }
+    forecaster
+}
+
+/// A number that looks random, the same each time, in [0, 1).
+fn scatter(number: i64) -> f64 {
+    let mixed = (number.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 11;
+    let mixed = (mixed ^ (mixed >> 21)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 33;
+    f64::from(u32::try_from(mixed % 10_000).unwrap()) / 10_000.0
+}
+
+#[test]
+fn without_history_nothing_is_expected() {
+    assert_eq!(Forecaster::default().expect(&TERMS).extra, 0.0);
+    assert_eq!(after((0..25).map(|_| 15.0)).expect(&TERMS).extra, 0.0);
+}
+
+#[test]
+fn steady_demand_needs_no_more_than_it_asks_for() {
+    let forecaster = after((0..600).map(|_| 15.0));
+    assert_eq!(forecaster.expect(&TERMS).extra, 0.0);
+}
+
+#[test]
+fn demand_that_scatters_is_given_room_for_where_it_often_goes() {
+    // Between 10 and 40; at 18 now, two nodes' worth.
+    let scattered = (0..1000)
+        .map(|number| 10.0 + 30.0 * scatter(number))
+        .chain([18.0]);
+    let expected = after(scattered).expect(&TERMS);
+    // Three nodes at least, four at most.
+    assert!(
+        expected.extra >= 12_000.0 && expected.extra <= 22_000.0,
+        "{expected:?}"
+    );
+    assert!(expected.band.high > expected.band.median, "{expected:?}");
+}
+
+#[test]
+fn the_floor_is_bounded_by_what_the_last_hour_asked_for() {
+    // Every third minute ten times as much, until the last hour.
+    let bursts = (0..3000).map(|number| if number % 3 == 0 { 200.0 } else { 20.0 });
+    let mut forecaster = after(bursts);
+    for number in 3000..3061 {
+        forecaster.observe(minute(number), &demand(20.0), &TERMS);
+    }
+    let expected = forecaster.expect(&TERMS);
+    // Two nodes for 20 pods, and one more.
+    assert!(expected.extra <= 10_000.0, "{expected:?}");
+}
+
+#[test]
+fn jumps_at_the_same_minute_of_every_hour_are_learnt() {
+    let jumps = (0..2 * 24 * 60 + 59).map(|number: i64| {
+        let mean = if number % 60 < 5 { 60.0 } else { 20.0 };
+        mean + scatter(number)
+    });
+    let forecaster = after(jumps);
+    // At 23:58, two minutes before the next.
+    let expected = forecaster.expect(&TERMS);
+    assert_eq!(expected.source, Source::Hour);
+    assert!(expected.extra >= 10_000.0, "{expected:?}");
+    assert!(expected.band.median > 50_000.0, "{expected:?}");
+    assert!(forecaster.accuracy().helps);
+}
+
+#[test]
+fn half_an_hour_after_a_step_down_nothing_is_expected_from_before_it() {
+    let minutes = (0..2000).map(|number| if number < 1970 { 80.0 } else { 20.0 } + scatter(number));
+    let expected = after(minutes).expect(&TERMS);
+    assert!(expected.band.median < 25_000.0, "{expected:?}");
+    assert_eq!(expected.extra, 0.0);
+}
+
+#[test]
+fn a_forecast_that_was_worse_than_none_for_a_day_raises_nothing() {
+    // Use wanders while requests stay as they are: what is expected of use never comes.
+    let mut forecaster = Forecaster::default();
+    for number in 0..5 {
+        forecaster.observe(
+            minute(number),
+            &demand(15.0 + 5.0 * f64::from(i32::try_from(number).unwrap())),
+            &TERMS,
+        );
+    }
+    for number in 5..4000 {
+        let wandering = Demand {
+            requested: 31_000.0,
+            waiting: 0.0,
+            used: Some(16_000.0 + 25_000.0 * scatter(number)),
+        };
+        forecaster.observe(minute(number), &wandering, &TERMS);
+    }
+    let accuracy = forecaster.accuracy();
+    assert!(accuracy.loss > accuracy.reactive_loss, "{accuracy:?}");
+    assert!(!accuracy.helps);
+    assert_eq!(forecaster.expect(&TERMS).extra, 0.0);
+}
+
+#[test]
+fn a_fall_is_seen_in_what_is_used_before_requests_follow() {
+    let mut forecaster = after((0..600).map(|number| 15.0 + 15.0 * scatter(number)));
+    // The autoscaler holds 30 pods, but a third of them would do.
+    for number in 600..640 {
+        let held = Demand {
+            requested: 30_000.0,
+            waiting: 0.0,
+            used: Some(7_000.0),
+        };
+        forecaster.observe(minute(number), &held, &TERMS);
+    }
+    let median = forecaster.expect(&TERMS).band.median;
+    assert!(median < 20_000.0, "{median}");
+}
+
+#[test]
+fn times_that_go_backwards_and_figures_that_are_none_change_nothing() {
+    let mut forecaster = after((0..100).map(|number| 15.0 + 15.0 * scatter(number)));
+    let before = forecaster.expect(&TERMS);
+    forecaster.observe(minute(50), &demand(1000.0), &TERMS);
+    let broken = Demand {
+        requested: f64::NAN,
+        ..demand(10.0)
+    };
+    forecaster.observe(minute(101), &broken, &TERMS);
+    let infinite = Demand {
+        used: Some(f64::INFINITY),
+        ..demand(10.0)
+    };
+    forecaster.observe(minute(101), &infinite, &TERMS);
+    assert_eq!(forecaster.expect(&TERMS), before);
+}
+
+#[test]
+fn most_boots_are_over_within_the_time_that_is_reckoned_with() {
+    let mut boots = BootTimes::default();
+    assert_eq!(boots.most(), Duration::from_secs(120));
+    for seconds in 1..=100 {
+        boots.add(Duration::from_secs(seconds));
+    }
+    // Of the last 64: 37 to 100.
+    assert_eq!(boots.most(), Duration::from_secs(94));
+}
+
+#[test]
+fn a_node_has_room_for_as_many_pods_as_the_cheapest_for_each_holds() {
+    let policy = fixtures::policy("");
+    let pod = |cpu: i64, memory: i64| Resources {
+        cpu: MilliCpu(cpu),
+        memory: Bytes(memory << 20),
+        pods: 1,
+        ..Resources::default()
+    };
+    let room = room_of_a_node(&policy, &pod(250, 256)).unwrap();
+    assert!(room > 0.0 && room % 250.0 == 0.0, "{room}");
+    assert_eq!(room_of_a_node(&policy, &pod(0, 256)), None);
+    assert_eq!(room_of_a_node(&policy, &pod(1_000_000, 256)), None);
+}
+
+proptest! {
+    #[test]
+    fn whatever_was_observed_the_floor_is_finite_and_within_its_bound(
+        minutes in prop::collection::vec((0.0_f64..1e6, 0.0_f64..2.0, 0.0_f64..1.0, 1_i64..90), 0..300),
+        quantile in 0.5_f64..0.99,
+    ) {
+        let terms = Terms { quantile, ..TERMS };
+        let mut forecaster = Forecaster::default();
+        let mut at = 0;
+        let mut lately: Vec<f64> = Vec::new();
+        for (requested, use_of_it, waits, gap) in minutes {
+            at += gap;
+            forecaster.observe(minute(at), &Demand {
+                requested,
+                waiting: requested * waits,
+                used: Some(requested * use_of_it),
+            }, &terms);
+            lately.push(requested);
+            let expected = forecaster.expect(&terms);
+            prop_assert!(expected.extra.is_finite() && expected.extra >= 0.0);
+            prop_assert!(expected.band.median <= expected.band.high);
+            let most = lately.iter().rev().take(61).copied().fold(0.0, f64::max);
+            let nodes = (most / terms.node).ceil();
+            prop_assert!(requested + expected.extra <= (nodes + (nodes * 0.5).floor().max(1.0)) * terms.node + 1e-6);
+        }
+    }
+}
