@@ -399,6 +399,22 @@ fn the_policy_removes_what_has_been_unneeded_for_as_long_as_it_says() {
 }
 
 #[test]
+fn nodes_of_a_schedule_are_there_when_its_window_begins() {
+    // Two nodes more are wanted from 00:05 on, tick 20. They boot for two ticks.
+    let schedule = "[[schedule]]\ncron = \"5 0 * * *\"\nduration = \"10m\"\nlead = \"30s\"\nmin_nodes = 3\n";
+    let demands: Vec<u32> = [20; 20].into_iter().chain([60; 20]).collect();
+    let policy = POLICY.replace("[[pool]]", "[scale_up]\ncpu_percent = 100\n[[pool]]");
+    let known = backtest(&(policy.clone() + schedule), &demands).policy;
+    assert_eq!((known.launches, known.pending_pod_seconds), (2, 0.0));
+    assert_eq!(known.cost_usd, 18.0 + 22.0 * 3.0);
+    let unknown = backtest(&policy, &demands).policy;
+    assert_eq!(
+        (unknown.launches, unknown.pending_pod_seconds),
+        (2, 2.0 * 4.0 * 15.0)
+    );
+}
+
+#[test]
 fn a_run_on_a_prefix_is_the_prefix_of_the_run_on_the_whole() {
     // Jagged, with a peak at its end that nobody may foresee.
     let demands: Vec<u32> = (0..400)

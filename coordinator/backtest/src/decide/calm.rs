@@ -35,6 +35,7 @@ impl Calm {
         let waits = !plan.unneeded_since.is_empty();
         let sustained = signed(policy.scale_down.sustained);
         let has_clocks = !policy.freezes.is_empty()
+            || !policy.schedules.is_empty()
             || policy.limits.max_launches_per_hour > 0
             || policy.pools.iter().any(|pool| pool.max_age.is_some())
             || !state.backoff.is_empty();

@@ -55,7 +55,9 @@ impl Brakes {
             return brakes;
         }
         for freeze in &policy.freezes {
-            let Some(until) = freeze.until(now) else { continue };
+            let Some(until) = freeze.window.until(now) else {
+                continue;
+            };
             brakes.launches |= freeze.stops(Stop::ScaleUp);
             brakes.removals |= freeze.stops(Stop::ScaleDown);
             brakes.replacements |= freeze.stops(Stop::Replace);

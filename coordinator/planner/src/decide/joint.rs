@@ -58,12 +58,12 @@ impl<'a> Context<'a> {
             let Some(of_pool) = left.pools.get(&pool.name) else {
                 continue;
             };
-            let spare = |nodes: usize, min: u32| (nodes + 1).saturating_sub(min as usize);
+            let spare = |nodes: usize, min: usize| (nodes + 1).saturating_sub(min);
             let most = left
                 .drains
                 .min(of_pool.disruptions)
-                .min(spare(left.nodes, self.policy.limits.min_nodes))
-                .min(spare(of_pool.nodes, pool.min_nodes));
+                .min(spare(left.nodes, self.floors.all.nodes))
+                .min(spare(of_pool.nodes, self.floors.of_pool(pool_index)));
             let is_of_pool = |verdict: &Verdict<'a>| verdict.pool == Some(pool_index);
             let mut candidates: Vec<usize> = (0..verdicts.len())
                 .filter(|index| is_of_pool(&verdicts[*index]) && lacks_only_a_place(&verdicts[*index]))
@@ -153,13 +153,14 @@ impl<'a> Context<'a> {
             }
             self.accept(world, verdict, left);
         }
-        let pool = self.policy.pool_of(verdicts[*joint.members.first()?].node)?;
+        let pool_index = verdicts[*joint.members.first()?].pool?;
+        let pool = &self.policy.pools[pool_index];
         let of_pool = left.pools.get(&pool.name)?;
         let new_is_on_demand = self.market_of(&joint.replacement) == Market::OnDemand;
         let on_demand = of_pool.on_demand + usize::from(new_is_on_demand);
         let base = (pool.on_demand_base as usize).min(of_pool.nodes + 1);
-        if left.nodes + 1 < self.policy.limits.min_nodes as usize
-            || of_pool.nodes + 1 < pool.min_nodes as usize
+        if left.nodes + 1 < self.floors.all.nodes
+            || of_pool.nodes + 1 < self.floors.of_pool(pool_index)
             || (pool.markets.contains(&Market::OnDemand) && on_demand < base)
         {
             return Some(BlockerCode::AtMinNodes);

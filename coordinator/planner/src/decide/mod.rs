@@ -12,6 +12,7 @@ mod budgets;
 mod company;
 mod drafts;
 mod due;
+mod floors;
 mod headroom;
 mod honour;
 mod joint;
@@ -44,6 +45,8 @@ use crate::{
 };
 pub(crate) use brakes::{Brakes, launched};
 use budgets::Covering;
+pub(crate) use floors::Floor;
+use floors::Floors;
 pub(crate) use headroom::is_headroom;
 pub(crate) use launches::Outcome;
 pub(crate) use offerings::{Offering, PoolCount};
@@ -63,6 +66,7 @@ pub(crate) struct Context<'a> {
     covering: Covering,
     pub(crate) averages: Averages,
     pub(crate) brakes: Brakes,
+    pub(crate) floors: Floors<'a>,
     pub(crate) cooldown_up: bool,
     pub(crate) cooldown_down: bool,
 }
@@ -159,6 +163,7 @@ fn decide(
         covering: Covering::new(&snapshot.cluster, &world.classes),
         averages: Averages::of(&snapshot.metrics, policy, now),
         brakes: Brakes::new(snapshot, policy, &launching, now),
+        floors: Floors::of(policy, now),
         cooldown_up: state.last_scale_action == Some(Action::ScaleUp)
             && recent(state, policy.scale_up.cooldown, now),
         cooldown_down: state
@@ -251,6 +256,7 @@ impl<'a> Context<'a> {
         };
         plan.assumptions = self.assumptions(&plan);
         plan.assumptions.extend(preemptions);
+        plan.assumptions.extend(self.floors.notes());
         plan.summary = summary::of(&plan);
         plan
     }

@@ -74,7 +74,7 @@ impl<'a> Context<'a> {
                     .get(&pool.name)
                     .map_or(0, |c| c.nodes - c.being_deleted)
             };
-            while staying(room) < pool.min_nodes as usize {
+            while staying(room) < self.floors.of_pool(index) {
                 let Some(offering) = self.cheapest(room, index, |_| true) else {
                     break;
                 };
@@ -90,7 +90,7 @@ impl<'a> Context<'a> {
                 .values()
                 .map(|count| count.nodes - count.being_deleted)
                 .sum();
-            if staying >= self.policy.limits.min_nodes as usize {
+            if staying >= self.floors.all.nodes {
                 break;
             }
             let cheapest = (0..self.policy.pools.len())

@@ -534,8 +534,10 @@ impl<'a> Context<'a> {
         // Taking an on-demand node must leave the base, or all that is left.
         let base = (pool.on_demand_base as usize).min(staying);
         let breaks_base = pool.markets.contains(&Market::OnDemand) && on_demand && of_pool.on_demand <= base;
-        if left.nodes <= self.policy.limits.min_nodes as usize
-            || of_pool.nodes <= pool.min_nodes as usize
+        if left.nodes <= self.floors.all.nodes
+            || verdict
+                .pool
+                .is_some_and(|index| of_pool.nodes <= self.floors.of_pool(index))
             || breaks_base
         {
             codes.push(BlockerCode::AtMinNodes);

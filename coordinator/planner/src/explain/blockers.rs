@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Blocker, BlockerCode, RemovalReason,
-    decide::{Verdict, node_usage},
+    decide::{Floor, Verdict, node_usage},
     drainability,
     model::{Market, Node, Percent, Pod, PodKey, VolumeSource, keys},
     placement::World,
@@ -270,14 +270,20 @@ impl<'a> Seen<'_, 'a> {
         let nodes = || self.context.snapshot.cluster.nodes.iter().filter(staying);
         let of_pool = || nodes().filter(|node| policy.pool_of(node).is_some_and(|p| p.name == pool.name));
         let mut parts = Vec::new();
-        let (all, min) = (nodes().count(), policy.limits.min_nodes as usize);
-        if all <= min {
-            parts.push(format!("{} left, limits.min_nodes = {min}", count(all, "node")));
+        let floors = &self.context.floors;
+        let (all, least) = (nodes().count(), floors.all);
+        if all <= least.nodes {
+            let least = asked(least, "limits.min_nodes");
+            parts.push(format!("{} left, {least}", count(all, "node")));
         }
-        let (members, min) = (of_pool().count(), pool.min_nodes as usize);
-        if members <= min {
+        let (members, least) = (
+            of_pool().count(),
+            verdict.pool.and_then(|pool| floors.pools.get(pool)),
+        );
+        if let Some(least) = least.filter(|least| members <= least.nodes) {
+            let least = asked(*least, "its min_nodes");
             parts.push(format!(
-                "{} left in pool {}, its min_nodes = {min}",
+                "{} left in pool {}, {least}",
                 count(members, "node"),
                 pool.name
             ));
@@ -351,6 +357,19 @@ impl<'a> Seen<'_, 'a> {
         } else {
             and(&parts)
         }
+    }
+}
+
+/// A minimum, and who asks for it.
+fn asked(floor: Floor<'_>, key: &str) -> String {
+    match floor.raised {
+        None => format!("{key} = {}", floor.nodes),
+        Some((schedule, until)) => format!(
+            "{} until {} by schedule {}",
+            floor.nodes,
+            moment(until),
+            schedule.name
+        ),
     }
 }
 

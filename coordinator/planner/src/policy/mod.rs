@@ -14,8 +14,10 @@ mod freeze;
 mod offers;
 mod price;
 mod raw;
+mod schedule;
 mod spec;
 mod validate;
+mod window;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -23,7 +25,9 @@ pub use self::{
     freeze::{Freeze, Stop},
     offers::{Nominal, Offers, Undescribed},
     price::{Price, PriceSource, SpotPrice},
+    schedule::Schedule,
     spec::TypeSpec,
+    window::Window,
 };
 use crate::{
     drainability::Strictness,
@@ -50,6 +54,8 @@ pub struct Policy {
     pub forecast: Forecast,
     /// When something is not done.
     pub freezes: Vec<Freeze>,
+    /// When minimums are higher than otherwise.
+    pub schedules: Vec<Schedule>,
     /// Where nodes come from, in the order of the file.
     pub pools: Vec<Pool>,
     /// Prices and sizes of every type that a pool may use or the file describes.

@@ -23,6 +23,8 @@ pub(super) struct Policy {
     #[serde(default)]
     pub(super) freeze: Vec<Freeze>,
     #[serde(default)]
+    pub(super) schedule: Vec<Schedule>,
+    #[serde(default)]
     pub(super) pool: Vec<Pool>,
     #[serde(default)]
     pub(super) instance_type: Vec<InstanceType>,
@@ -195,6 +197,24 @@ fn utc() -> String {
 /// Pods that wait still get their nodes.
 fn disruptions() -> Vec<super::Stop> {
     vec![super::Stop::ScaleDown, super::Stop::Replace]
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Schedule {
+    pub(super) name: Option<String>,
+    pub(super) cron: String,
+    pub(super) duration: String,
+    #[serde(default = "utc")]
+    pub(super) time_zone: String,
+    #[serde(default = "none")]
+    pub(super) lead: String,
+    pub(super) min_nodes: u32,
+    pub(super) pool: Option<String>,
+}
+
+fn none() -> String {
+    "0s".into()
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,18 +1,17 @@
 //! From what is written to what is meant: bounds, names, quantities and types, each error with its key's path.
 
+mod windows;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
-use jiff::SignedDuration;
-
 use super::{
-    Budget, BurstableCpu, Drain, Forecast, Freeze, Headroom, Kept, Limits, OnNotice, OnTimeout, Policy,
-    PolicyError, Pool, Price, PriceSource, Reserved, ScaleDown, ScaleDownWhen, ScaleUp, SpotPrice, TypeSpec,
-    Warning, catalogue,
-    freeze::Invalid,
+    Budget, BurstableCpu, Drain, Forecast, Headroom, Kept, Limits, OnNotice, OnTimeout, Policy, PolicyError,
+    Pool, Price, PriceSource, Reserved, ScaleDown, ScaleDownWhen, ScaleUp, SpotPrice, TypeSpec, Warning,
+    catalogue,
     raw::{self, Scalar},
 };
 use crate::{
@@ -49,7 +48,7 @@ pub(super) fn policy(raw: raw::Policy) -> Result<(Policy, Vec<Warning>)> {
     };
     let forecast = forecast(&raw.forecast)?;
     let freezes = raw.freeze.into_iter().enumerate();
-    let freezes = freezes.map(|(index, raw)| freeze(&format!("freeze[{index}]"), raw));
+    let freezes = freezes.map(|(index, raw)| windows::freeze(&format!("freeze[{index}]"), raw));
     let freezes = freezes.collect::<Result<Vec<_>>>()?;
     let described = described_types(raw.instance_type)?;
     if raw.pool.is_empty() {
@@ -97,6 +96,11 @@ pub(super) fn policy(raw: raw::Policy) -> Result<(Policy, Vec<Warning>)> {
             ),
         });
     }
+    let schedules = raw.schedule.into_iter().enumerate();
+    let schedules = schedules
+        .map(|(index, raw)| windows::schedule(&format!("schedule[{index}]"), raw, &limits, &pools))
+        .collect::<Result<Vec<_>>>()?;
+    warnings.extend(windows::out_of_reach(&schedules, &limits, &pools));
     let cluster_id = ClusterId::from(raw.cluster.id);
     Ok((
         Policy {
@@ -107,6 +111,7 @@ pub(super) fn policy(raw: raw::Policy) -> Result<(Policy, Vec<Warning>)> {
             drain,
             forecast,
             freezes,
+            schedules,
             pools,
             types,
         },
@@ -142,29 +147,6 @@ fn limits(raw: &raw::Limits) -> Result<Limits> {
         max_launches_per_hour: raw.max_launches_per_hour,
         max_usd_per_hour: usd("limits.max_usd_per_hour", raw.max_usd_per_hour)?,
     })
-}
-
-/// A longer freeze is no window any more.
-const LONGEST_FREEZE: Duration = Duration::from_secs(366 * 24 * 3600);
-
-fn freeze(path: &str, raw: raw::Freeze) -> Result<Freeze> {
-    let at = |key: &str| format!("{path}.{key}");
-    let duration = positive_duration(&at("duration"), &raw.duration)?;
-    if duration > LONGEST_FREEZE {
-        return error(at("duration"), format!("{} is longer than a year", raw.duration));
-    }
-    if raw.stops.is_empty() {
-        return error(
-            at("stops"),
-            "is empty: expected \"scale_up\", \"scale_down\", \"replace\" or several of them",
-        );
-    }
-    let duration = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
-    match Freeze::new(&raw.cron, &raw.time_zone, duration, raw.stops) {
-        Ok(freeze) => Ok(freeze),
-        Err(Invalid::Cron(message)) => error(at("cron"), message),
-        Err(Invalid::TimeZone(message)) => error(at("time_zone"), message),
-    }
 }
 
 fn scale_up(raw: &raw::ScaleUp) -> Result<ScaleUp> {
