@@ -415,6 +415,34 @@ fn nodes_of_a_schedule_are_there_when_its_window_begins() {
 }
 
 #[test]
+fn a_guarded_drain_leaves_enough_pods_that_serve() {
+    let run = |guard: u32| {
+        let down = format!(
+            "[scale_up]\ncpu_percent = 100\n[scale_down]\nwhen = \"fits\"\nsustained = \"1m\"\ncooldown = \"0s\"\n\
+             min_age = \"0s\"\nguard_percent = {guard}\n[[pool]]"
+        );
+        let (policy, workload) = (
+            policy(&POLICY.replace("[[pool]]", &down)),
+            Workload::from_toml(&WORKLOAD.replace("min_pods = 1", "min_pods = 3")).unwrap(),
+        );
+        // Six pods on three nodes, then three, one on each: at 30 all of them are needed, at 18 two would do.
+        let demands: Vec<u32> = [[60; 40], [30; 40], [18; 40]].concat();
+        let trace = trace(&demands);
+        let backtest = Backtest {
+            trace: &trace,
+            policy: &policy,
+            workload: &workload,
+            seed: 1,
+        };
+        backtest.run(&BTreeSet::new()).unwrap().policy
+    };
+    let (hasty, guarded) = (run(0), run(110));
+    assert_eq!((hasty.evictions, hasty.shortfall_minutes), (1, 1));
+    assert_eq!((guarded.evictions, guarded.shortfall_minutes), (1, 0));
+    assert!(guarded.cost_usd > hasty.cost_usd, "it goes later");
+}
+
+#[test]
 fn a_run_on_a_prefix_is_the_prefix_of_the_run_on_the_whole() {
     // Jagged, with a peak at its end that nobody may foresee.
     let demands: Vec<u32> = (0..400)
@@ -515,6 +543,7 @@ proptest::proptest! {
         cooldown in 0_u32..4,
         min_age in 0_u32..4,
         up in 30_u32..90,
+        guarded in proptest::bool::ANY,
         spot in proptest::bool::ANY,
     ) {
         let when = if fits { "fits" } else { "thresholds" };
@@ -524,8 +553,10 @@ proptest::proptest! {
                 "[[pool]]",
                 &format!(
                     "[scale_up]\ncpu_percent = {up}\ncooldown = \"{cooldown}m\"\n[scale_down]\nwhen = \"{when}\"\nsteer = {steer}\n\
-                     cpu_percent = 25\nmemory_percent = 60\nsustained = \"{}s\"\ncooldown = \"{cooldown}m\"\nmin_age = \"{min_age}m\"\n[[pool]]",
-                    sustained * 35
+                     cpu_percent = 25\nmemory_percent = 60\nsustained = \"{}s\"\ncooldown = \"{cooldown}m\"\nmin_age = \"{min_age}m\"\n\
+                     guard_percent = {}\n[[pool]]",
+                    sustained * 35,
+                    u32::from(guarded) * 110
                 ),
             )
             .replace("[[instance_type]]", &format!("{markets}[[instance_type]]"));

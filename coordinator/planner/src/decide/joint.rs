@@ -151,6 +151,9 @@ impl<'a> Context<'a> {
             if !self.spent_budgets(world, verdict, &left.budgets).is_empty() {
                 return Some(BlockerCode::Budget);
             }
+            if self.bares(world, verdict, left) {
+                return Some(BlockerCode::Utilised);
+            }
             self.accept(world, verdict, left);
         }
         let pool_index = verdicts[*joint.members.first()?].pool?;

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Context,
+    guard::Serving,
     headroom::is_headroom,
     joint::Joint,
     verdicts::{BudgetsLeft, Verdict, move_all, no_place},
@@ -54,7 +55,9 @@ pub(super) struct Left {
     /// Allocatable of the Ready nodes that stay: CPU and memory.
     pub(super) capacity: (f64, f64),
     /// What is used of it, from the averages.
-    used: Option<(f64, f64)>,
+    pub(super) used: Option<(f64, f64)>,
+    /// What serves on nodes that stay, where the drain guard asks for it.
+    pub(super) serving: Option<Serving>,
 }
 
 /// What may be removed in this decision.
@@ -107,7 +110,7 @@ impl<'a> Context<'a> {
         for verdict in verdicts.iter_mut().filter(|v| destinations.contains(&v.host)) {
             verdict.blockers.push(Blocker::of_node(BlockerCode::Budget));
         }
-        let mut left = self.left(&verdicts);
+        let mut left = self.left(world, &verdicts);
         self.provide_for_due(world, &mut verdicts, &left);
         let joint = self.joint(world, &mut verdicts, &left);
         let unneeded_since: BTreeMap<NodeName, Timestamp> = verdicts
@@ -155,7 +158,9 @@ impl<'a> Context<'a> {
                 blockers.push(Blocker::of_node(BlockerCode::Budget));
             }
             blockers.extend(self.spent_budgets(world, verdict, &left.budgets));
-            if blockers.is_empty() && self.overloads(verdict, &left, (0.0, 0.0)) {
+            if blockers.is_empty()
+                && (self.overloads(verdict, &left, (0.0, 0.0)) || self.bares(world, verdict, &left))
+            {
                 blockers.push(Blocker::of_node(BlockerCode::Utilised));
             }
             let mut moves = Vec::new();
@@ -364,7 +369,8 @@ impl<'a> Context<'a> {
             }
             let mut blockers: Vec<Blocker> = codes.into_iter().map(Blocker::of_node).collect();
             blockers.extend(self.spent_budgets(world, verdict, &left.budgets));
-            if self.overloads(verdict, left, self.brings(replacement)) {
+            let overloads = self.overloads(verdict, left, self.brings(replacement));
+            if overloads || self.bares(world, verdict, left) {
                 blockers.push(Blocker::of_node(BlockerCode::Utilised));
             }
             if blockers.is_empty() && allowed {
@@ -396,7 +402,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    fn left(&self, verdicts: &[Verdict<'a>]) -> Left {
+    fn left(&self, world: &World<'a>, verdicts: &[Verdict<'a>]) -> Left {
         let (cluster, policy) = (&self.snapshot.cluster, self.policy);
         let mut pools: BTreeMap<PoolName, PoolLeft> = BTreeMap::new();
         let mut nodes = 0;
@@ -441,6 +447,7 @@ impl<'a> Context<'a> {
             nodes,
             capacity,
             used,
+            serving: self.serving(world, verdicts),
         }
     }
 
@@ -548,10 +555,20 @@ impl<'a> Context<'a> {
             // No cooldown spaces these drains: those under way count.
             Some(_) => left.drains.saturating_sub(left.leaving),
         };
-        if parallel == 0 || of_pool.disruptions == 0 {
+        if parallel == 0 || of_pool.disruptions == 0 || !self.pays_back(verdict) {
             codes.push(BlockerCode::Budget);
         }
         codes
+    }
+
+    /// Whether a node that is not needed saves within `cost.payback` what its evictions cost. Not asked where a new node is
+    /// launched: what that saves was asked when it was chosen.
+    pub(crate) fn pays_back(&self, verdict: &Verdict<'a>) -> bool {
+        if verdict.due.is_some() || !verdict.goes_without_a_new_node() {
+            return true;
+        }
+        let saves = self.policy.price_of(verdict.node).unwrap_or(0.0);
+        saves >= self.policy.cost.per_hour(verdict.evicted.len()) - 1e-12
     }
 
     /// Whether what is used now would push those that stay above a scale-up threshold.
@@ -576,6 +593,9 @@ impl<'a> Context<'a> {
 
     pub(super) fn accept(&self, world: &World<'a>, verdict: &Verdict<'a>, left: &mut Left) {
         left.capacity = staying_capacity(verdict, left);
+        if let Some(serving) = &mut left.serving {
+            serving.cpu -= self.serving_on(world, verdict.host, verdict.node).cpu;
+        }
         left.nodes -= 1;
         if verdict.movers.is_empty() {
             left.empty -= 1;

@@ -47,7 +47,7 @@ impl Replacement<'_> {
 /// What is asked of a replacement beside room for the pods.
 #[derive(Clone, Copy)]
 pub(super) enum Terms<'t> {
-    /// It saves `scale_down.min_saving_percent`.
+    /// It saves `scale_down.min_saving_percent`, and what its evictions cost.
     Saving,
     /// The node goes whatever it costs; `bears` says whether so much CPU and memory is enough for what is used.
     AnyPrice { bears: &'t dyn Fn((f64, f64)) -> bool },
@@ -90,6 +90,9 @@ impl<'a> Context<'a> {
             None => return None,
         };
         let most = price * (1.0 - policy.scale_down.min_saving_percent.fraction());
+        let evicted = leavers.iter().flat_map(|leaver| leaver.movers);
+        let evicted = evicted.filter(|pod| !pod.is_terminating()).count();
+        let most = most.min(price - policy.cost.per_hour(evicted));
         let saves = |offered: f64| match terms {
             Terms::Saving => offered <= most + 1e-12 && offered < price - 1e-12,
             Terms::AnyPrice { .. } => true,

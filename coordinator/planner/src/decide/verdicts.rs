@@ -42,7 +42,7 @@ pub(crate) struct Verdict<'a> {
 
 impl Verdict<'_> {
     /// Its pods have places on nodes that are there, if it has any.
-    pub(super) fn goes_without_a_new_node(&self) -> bool {
+    pub(crate) fn goes_without_a_new_node(&self) -> bool {
         self.replacement.is_none() && !self.goes_jointly
     }
 }

@@ -6,13 +6,13 @@ use serde::Serialize;
 use super::{
     Seen,
     node::PodOnNode,
-    words::{self, and, count, length, moment, span},
+    words::{self, and, count, dollars, length, moment, span},
 };
 use crate::{
     Blocker, BlockerCode, RemovalReason,
-    decide::{Floor, Verdict, node_usage},
+    decide::{Floor, Verdict},
     drainability,
-    model::{Market, Node, Percent, Pod, PodKey, VolumeSource, keys},
+    model::{Market, Node, Pod, PodKey, VolumeSource, keys},
     placement::World,
 };
 
@@ -51,7 +51,7 @@ impl<'a> Seen<'_, 'a> {
                 pod: blocker.pod.clone(),
                 detail: match &blocker.pod {
                     Some(key) => self.of_pod(world, verdict, blocker, key, pods),
-                    None => self.of_node(verdict, blocker.code),
+                    None => self.of_node(world, verdict, blocker.code),
                 },
             })
             .collect()
@@ -120,7 +120,7 @@ impl<'a> Seen<'_, 'a> {
         and(&each.collect::<Vec<_>>())
     }
 
-    fn of_node(&self, verdict: &Verdict<'a>, code: BlockerCode) -> String {
+    fn of_node(&self, world: &World<'a>, verdict: &Verdict<'a>, code: BlockerCode) -> String {
         let (context, node) = (self.context, verdict.node);
         let (down, now) = (&context.policy.scale_down, context.now);
         match code {
@@ -142,7 +142,7 @@ impl<'a> Seen<'_, 'a> {
                     length(down.sustained)
                 )
             }
-            BlockerCode::Utilised => self.utilised(verdict),
+            BlockerCode::Utilised => self.utilised(world, verdict),
             BlockerCode::UnknownUsage => self.unknown_usage(node),
             BlockerCode::AtMinNodes => self.at_min(verdict),
             BlockerCode::Budget => self.budget(verdict),
@@ -155,93 +155,6 @@ impl<'a> Seen<'_, 'a> {
             BlockerCode::NoPlaceToMove => "the room kept free in its pool fits nowhere else".to_owned(),
             _ => String::new(),
         }
-    }
-
-    /// Measured, by requests, or because the rest would run hot.
-    fn utilised(&self, verdict: &Verdict<'a>) -> String {
-        let (context, node) = (self.context, verdict.node);
-        let (up, down) = (&context.policy.scale_up, &context.policy.scale_down);
-        let mut parts = Vec::new();
-        let usage = node_usage(&context.snapshot.metrics, node.name.as_str(), context.now);
-        if let Some(usage) = usage.filter(|_| context.asks_averages_below()) {
-            for (what, value, bound) in [
-                ("CPU", usage.cpu, down.cpu_percent),
-                ("memory", usage.memory, down.memory_percent),
-            ] {
-                if value >= bound.0 {
-                    parts.push(format!("{what} {} against {bound}", Percent(value)));
-                }
-            }
-        }
-        let bound = down.unneeded_when_requests_below_percent;
-        let requested = self.requested_percent(verdict);
-        if bound.0 < 100.0 && requested >= bound.0 {
-            parts.push(format!("requests {} against {bound}", Percent(requested)));
-        }
-        if parts.is_empty() {
-            let rest = self.rest_without(verdict);
-            for (what, value, bound) in [
-                ("CPU", rest.0, up.cpu_percent),
-                ("memory", rest.1, up.memory_percent),
-            ] {
-                if value > bound.0 {
-                    parts.push(format!(
-                        "without it the other nodes would be at {} {what}, above {bound}",
-                        Percent(value)
-                    ));
-                }
-            }
-        }
-        if parts.is_empty() {
-            "without it the other nodes would be above a scale-up threshold".to_owned()
-        } else {
-            and(&parts)
-        }
-    }
-
-    /// The higher of CPU and memory that its bound pods request, in percent.
-    fn requested_percent(&self, verdict: &Verdict<'a>) -> f64 {
-        let node = verdict.node;
-        let pods = self.context.snapshot.cluster.pods.iter();
-        let mut used = crate::model::Resources::default();
-        pods.filter(|pod| {
-            pod.node.as_ref() == Some(&node.name) && !pod.is_finished() && !pod.is_gone(self.context.now)
-        })
-        .for_each(|pod| used.add(&pod.requests));
-        let share = |used: f64, have: f64| if have > 0.0 { used / have * 100.0 } else { 100.0 };
-        share(used.cpu.as_f64(), node.allocatable.cpu.as_f64())
-            .max(share(used.memory.as_f64(), node.allocatable.memory.as_f64()))
-    }
-
-    /// CPU and memory of the Ready nodes that stay, in percent, if this one went as well as those that do.
-    fn rest_without(&self, verdict: &Verdict<'a>) -> (f64, f64) {
-        let Some(usage) = self.context.averages.newest else {
-            return (0.0, 0.0);
-        };
-        let ready = || {
-            self.context
-                .snapshot
-                .cluster
-                .nodes
-                .iter()
-                .filter(|node| node.ready)
-        };
-        let goes = |node: &Node| {
-            node.name == verdict.node.name || self.plan.remove.iter().any(|removal| removal.node == node.name)
-        };
-        let rest = |of: fn(&Node) -> f64, percent: f64| {
-            let all: f64 = ready().map(of).sum();
-            let stays: f64 = ready().filter(|node| !goes(node)).map(of).sum();
-            if stays > 0.0 {
-                percent * all / stays
-            } else {
-                f64::INFINITY
-            }
-        };
-        (
-            rest(|node| node.allocatable.cpu.as_f64(), usage.cpu),
-            rest(|node| node.allocatable.memory.as_f64(), usage.memory),
-        )
     }
 
     fn unknown_usage(&self, node: &Node) -> String {
@@ -300,6 +213,24 @@ impl<'a> Seen<'_, 'a> {
         and(&parts)
     }
 
+    /// What its evictions cost against what it saves.
+    fn too_dear(&self, verdict: &Verdict<'a>) -> String {
+        let policy = self.context.policy;
+        let evictions = count(verdict.evicted.len(), "eviction");
+        let cost = policy.cost;
+        let each = cost.eviction_usd;
+        match policy.price_of(verdict.node) {
+            None => {
+                format!("{evictions} at ${each} each (cost.eviction_usd), and nobody knows what it saves")
+            }
+            Some(saves) => format!(
+                "{evictions} at ${each} each (cost.eviction_usd) cost more than it saves in {} (cost.payback), at {}",
+                length(cost.payback),
+                dollars(saves)
+            ),
+        }
+    }
+
     fn budget(&self, verdict: &Verdict<'a>) -> String {
         let policy = self.context.policy;
         let down = &policy.scale_down;
@@ -312,6 +243,9 @@ impl<'a> Seen<'_, 'a> {
         }
         if verdict.replacement.is_some() && !plan.remove.is_empty() {
             return "a node is replaced only when no other goes, one at a time".to_owned();
+        }
+        if verdict.unneeded && !self.context.pays_back(verdict) {
+            return self.too_dear(verdict);
         }
         let empty = plan
             .remove

@@ -19,6 +19,7 @@ mod limits;
 mod node;
 mod pod;
 mod tried;
+mod utilised;
 mod waiting;
 pub(crate) mod words;
 

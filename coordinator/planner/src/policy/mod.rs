@@ -52,6 +52,8 @@ pub struct Policy {
     pub drain: Drain,
     /// The forecast of demand.
     pub forecast: Forecast,
+    /// What a decision costs beside the price of nodes.
+    pub cost: Cost,
     /// When something is not done.
     pub freezes: Vec<Freeze>,
     /// When minimums are higher than otherwise.
@@ -133,6 +135,9 @@ pub struct ScaleDown {
     pub budget: Budget,
     /// What a drain or replacement must save, of the price of the nodes it removes.
     pub min_saving_percent: Percent,
+    /// A node is drained only if the CPU requests of the pods that serve elsewhere are so much of the CPU that is used; 0 is
+    /// not asked.
+    pub guard_percent: Percent,
     /// Only nodes below this by requests are candidates; 100 is not asked.
     pub unneeded_when_requests_below_percent: Percent,
 }
@@ -193,6 +198,24 @@ pub struct Forecast {
     pub quantile: f64,
     /// How far above today's nodes it may go.
     pub max_extra_percent: Percent,
+}
+
+/// What a decision costs beside the price of nodes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    /// What the eviction of a pod costs, in USD.
+    pub eviction_usd: f64,
+    /// A drain or replacement must have saved within so long what its evictions cost.
+    pub payback: Duration,
+}
+
+impl Cost {
+    /// What a node must save to be drained, in USD per hour, if so many pods are evicted for it.
+    pub fn per_hour(self, evictions: usize) -> f64 {
+        #[allow(clippy::cast_precision_loss, reason = "a number of pods")]
+        let evictions = evictions as f64;
+        evictions * self.eviction_usd * 3600.0 / self.payback.as_secs_f64()
+    }
 }
 
 /// How the CPU of burstable types is counted.

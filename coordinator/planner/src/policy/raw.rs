@@ -21,6 +21,8 @@ pub(super) struct Policy {
     #[serde(default)]
     pub(super) forecast: Forecast,
     #[serde(default)]
+    pub(super) cost: Cost,
+    #[serde(default)]
     pub(super) freeze: Vec<Freeze>,
     #[serde(default)]
     pub(super) schedule: Vec<Schedule>,
@@ -100,6 +102,7 @@ pub(super) struct ScaleDown {
     pub(super) max_parallel_empty: u32,
     pub(super) budget: Scalar,
     pub(super) min_saving_percent: f64,
+    pub(super) guard_percent: f64,
     pub(super) unneeded_when_requests_below_percent: f64,
 }
 
@@ -119,6 +122,7 @@ impl Default for ScaleDown {
             max_parallel_empty: 10,
             budget: Scalar("100%".into()),
             min_saving_percent: 10.0,
+            guard_percent: 0.0,
             unneeded_when_requests_below_percent: 100.0,
         }
     }
@@ -175,6 +179,22 @@ impl Default for Forecast {
             enabled: false,
             quantile: 0.9,
             max_extra_percent: 50.0,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Cost {
+    pub(super) eviction_usd: f64,
+    pub(super) payback: String,
+}
+
+impl Default for Cost {
+    fn default() -> Self {
+        Self {
+            eviction_usd: 0.0,
+            payback: "1h".into(),
         }
     }
 }

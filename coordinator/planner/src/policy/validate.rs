@@ -9,9 +9,9 @@ use std::{
 };
 
 use super::{
-    Budget, BurstableCpu, Drain, Forecast, Headroom, Kept, Limits, OnNotice, OnTimeout, Policy, PolicyError,
-    Pool, Price, PriceSource, Reserved, ScaleDown, ScaleDownWhen, ScaleUp, SpotPrice, TypeSpec, Warning,
-    catalogue,
+    Budget, BurstableCpu, Cost, Drain, Forecast, Headroom, Kept, Limits, OnNotice, OnTimeout, Policy,
+    PolicyError, Pool, Price, PriceSource, Reserved, ScaleDown, ScaleDownWhen, ScaleUp, SpotPrice, TypeSpec,
+    Warning, catalogue,
     raw::{self, Scalar},
 };
 use crate::{
@@ -47,6 +47,7 @@ pub(super) fn policy(raw: raw::Policy) -> Result<(Policy, Vec<Warning>)> {
         },
     };
     let forecast = forecast(&raw.forecast)?;
+    let cost = cost(&raw.cost)?;
     let freezes = raw.freeze.into_iter().enumerate();
     let freezes = freezes.map(|(index, raw)| windows::freeze(&format!("freeze[{index}]"), raw));
     let freezes = freezes.collect::<Result<Vec<_>>>()?;
@@ -110,6 +111,7 @@ pub(super) fn policy(raw: raw::Policy) -> Result<(Policy, Vec<Warning>)> {
             scale_down,
             drain,
             forecast,
+            cost,
             freezes,
             schedules,
             pools,
@@ -198,10 +200,37 @@ fn scale_down(raw: &raw::ScaleDown, up: &ScaleUp) -> Result<ScaleDown> {
         max_parallel_empty: raw.max_parallel_empty,
         budget: budget("scale_down.budget", &raw.budget)?,
         min_saving_percent: percent("scale_down.min_saving_percent", raw.min_saving_percent)?,
+        guard_percent: guard("scale_down.guard_percent", raw.guard_percent)?,
         unneeded_when_requests_below_percent: percent(
             "scale_down.unneeded_when_requests_below_percent",
             raw.unneeded_when_requests_below_percent,
         )?,
+    })
+}
+
+/// A guard that asks for more would keep every node: pods that serve ten times what is asked of them are spare ones.
+const MOST_GUARD: f64 = 1000.0;
+
+fn guard(path: &str, value: f64) -> Result<Percent> {
+    if !(0.0..=MOST_GUARD).contains(&value) {
+        return error(
+            path,
+            format!("{value} is outside 0–{MOST_GUARD} %: expected 0, or for example 110"),
+        );
+    }
+    Ok(Percent(value))
+}
+
+fn cost(raw: &raw::Cost) -> Result<Cost> {
+    if !raw.eviction_usd.is_finite() || raw.eviction_usd < 0.0 {
+        return error(
+            "cost.eviction_usd",
+            format!("{} is no amount: expected USD, 0 or more", raw.eviction_usd),
+        );
+    }
+    Ok(Cost {
+        eviction_usd: raw.eviction_usd,
+        payback: positive_duration("cost.payback", &raw.payback)?,
     })
 }
 
