@@ -17,10 +17,12 @@ mod cheapest;
 mod decide;
 mod kinds;
 mod oracle;
+mod progress;
 mod replay;
 mod series;
 mod synthetic;
 mod tick;
+mod together;
 mod trace;
 mod workload;
 mod world;
@@ -36,14 +38,16 @@ use crate::{
     chance::Chance,
     cheapest::Cheapest,
     decide::{fixed::Fixed, policy::ByPolicy, thresholds::Thresholds},
-    series::Minutes,
+    series::Recorder,
     world::Scenery,
 };
 pub use crate::{
+    progress::Progress,
     replay::Totals,
     series::{Minute, Series},
     synthetic::Shape,
     tick::PER_MINUTE as TICKS_PER_MINUTE,
+    together::Backtests,
     trace::{Trace, TraceError},
     workload::{Cloud, Stockout, Workload, WorkloadError},
 };
@@ -75,7 +79,7 @@ impl Rival {
     }
 }
 
-/// What is replayed.
+/// What is replayed: one policy. [`Backtests`] are several.
 #[derive(Debug, Clone, Copy)]
 pub struct Backtest<'a> {
     /// The history.
@@ -145,25 +149,15 @@ impl Backtest<'_> {
     /// # Errors
     /// [`TooLarge`] when the fleet is.
     pub fn run(&self, rivals: &BTreeSet<Rival>) -> Result<Outcome, TooLarge> {
-        let shared = Rehearsal::new(self.trace, self.policy, self.workload, self.seed)?;
-        let (policy, series) = shared.policy();
-        // The oracle is short where the fixed fleet is.
-        let needs_fixed = rivals.contains(&Rival::Fixed) || rivals.contains(&Rival::Oracle);
-        let fixed = if needs_fixed {
-            shared.fixed()
-        } else {
-            Totals::default()
+        let backtests = Backtests {
+            trace: self.trace,
+            policies: std::slice::from_ref(self.policy),
+            workload: self.workload,
+            seed: self.seed,
+            keep_series: true,
         };
-        let totals = |rival: &Rival| match rival {
-            Rival::Fixed => fixed,
-            Rival::Thresholds => shared.thresholds(),
-            Rival::Oracle => shared.oracle(&fixed),
-        };
-        Ok(Outcome {
-            policy,
-            rivals: rivals.iter().map(|rival| (*rival, totals(rival))).collect(),
-            series,
-        })
+        // One policy has one outcome.
+        backtests.run(rivals, &backtests.progress()).remove(0)
     }
 }
 
@@ -217,37 +211,35 @@ impl<'a> Rehearsal<'a> {
         }
     }
 
-    fn policy(&self) -> (Totals, Series) {
-        let mut minutes = Minutes::new(self.trace);
-        let mut decider = ByPolicy::new(self.scenery.policy, self.requests());
-        let begin = self.begin();
-        let totals = replay::run(
-            &self.scenery,
-            self.trace,
-            &begin,
-            &mut decider,
-            |_| {},
-            &mut minutes,
-        );
-        (totals, minutes.series)
+    /// The scenery of another policy with the same pools and limits.
+    fn scenery_of<'p>(&'p self, policy: &'p Policy) -> Scenery<'p> {
+        Scenery {
+            policy,
+            workload: self.scenery.workload,
+            kinds: self.scenery.kinds.clone(),
+            start: self.scenery.start,
+            chance: self.scenery.chance,
+        }
     }
 
-    fn fixed(&self) -> Totals {
+    /// A run by a policy with the same pools and limits.
+    fn policy(&self, policy: &Policy, recorder: &mut impl Recorder) -> Totals {
+        let scenery = self.scenery_of(policy);
+        let mut decider = ByPolicy::new(policy, self.requests());
+        let begin = self.begin();
+        replay::run(&scenery, self.trace, &begin, &mut decider, |_| {}, recorder)
+    }
+
+    fn fixed(&self, recorder: &mut impl Recorder) -> Totals {
         let nodes = self.cheapest.nodes(self.cheapest.of(self.most));
         let spare = |world: &mut world::World<'_>| world.spare();
-        replay::run(&self.scenery, self.trace, &nodes, &mut Fixed, spare, &mut ())
+        replay::run(&self.scenery, self.trace, &nodes, &mut Fixed, spare, recorder)
     }
 
-    fn thresholds(&self) -> Totals {
+    fn thresholds(&self, recorder: &mut impl Recorder) -> Totals {
         let mut decider = Thresholds::default();
-        replay::run(
-            &self.scenery,
-            self.trace,
-            &self.begin(),
-            &mut decider,
-            |_| {},
-            &mut (),
-        )
+        let begin = self.begin();
+        replay::run(&self.scenery, self.trace, &begin, &mut decider, |_| {}, recorder)
     }
 
     fn oracle(&self, fixed: &Totals) -> Totals {

@@ -300,9 +300,9 @@ fn on_a_real_month_thresholds_cost_two_fifths_more_than_the_oracle() {
     );
     let trace = Trace::from_csv(nasa("nasa-http-1995-07.csv").as_bytes()).unwrap();
     let rehearsal = Rehearsal::new(&trace, &policy, &workload, 1).unwrap();
-    let fixed = rehearsal.fixed();
+    let fixed = rehearsal.fixed(&mut ());
     let oracle = rehearsal.oracle(&fixed);
-    let thresholds = rehearsal.thresholds();
+    let thresholds = rehearsal.thresholds(&mut ());
     assert_eq!((fixed.shortfall_minutes, fixed.peak_nodes), (763, 42));
     assert_eq!((thresholds.shortfall_minutes, thresholds.evictions), (772, 651));
     let cents = |totals: &Totals| (totals.cost_usd * 100.0).round();

@@ -3,7 +3,7 @@
 //! Rows may be of any length. A row lasts until the next one, but never longer than the first two are apart; what is left is
 //! a gap in which nobody asked for anything.
 
-use std::io::Read;
+use std::{io::Read, time::Duration};
 
 use jiff::{
     Timestamp,
@@ -111,7 +111,41 @@ impl Trace {
             };
             rows.add(line, field(time, "time")?, field(requests, "requests")?)?;
         }
-        rows.finish()
+        let [first, second, ..] = &rows.rows[..] else {
+            let message = match rows.rows.len() {
+                0 => "has a header and no rows: expected two at least",
+                _ => "has one row, which does not tell how long rows are: expected two at least",
+            };
+            return Err(TraceError::Whole(message.to_owned()));
+        };
+        let length = second.at - first.at;
+        rows.finish(length)
+            .ok_or_else(|| TraceError::Whole("has no rows".to_owned()))
+    }
+
+    /// A history that is in memory: when each row begins, and the requests in its interval. A row lasts until the next one, but
+    /// never longer than `length`; what is left is a gap. Times are written in UTC.
+    ///
+    /// # Errors
+    /// [`TraceError::Whole`]: no row; requests that are negative or not finite, a time that is not after the one before, with
+    /// that time; no length; more than ten years.
+    pub fn from_rows(
+        rows: impl IntoIterator<Item = (Timestamp, f64)>,
+        length: Duration,
+    ) -> Result<Self, TraceError> {
+        let mut read = Rows::default();
+        for (at, requests) in rows {
+            let wrong = |what: String| TraceError::Whole(format!("{at}: {what}"));
+            checked(requests).map_err(|what| wrong(format!("{requests} {what}")))?;
+            read.push(at, Offset::UTC, requests)
+                .map_err(|what| wrong(what.to_owned()))?;
+        }
+        let length = i64::try_from(length.as_nanos())
+            .ok()
+            .filter(|length| (1..=LONGEST).contains(length))
+            .ok_or_else(|| TraceError::Whole(format!("rows cannot last {length:?}")))?;
+        read.finish(length)
+            .ok_or_else(|| TraceError::Whole("has no rows".to_owned()))
     }
 
     /// Requests of one minute after the other.
@@ -196,41 +230,51 @@ impl Rows {
                 format!("`{requests}` {what}: expected the number of requests in this row's interval");
             TraceError::line(line, message)
         };
-        let requests: f64 = requests.parse().map_err(|_| wrong("is no number"))?;
-        if !requests.is_finite() {
-            return Err(wrong("is not finite"));
-        }
-        if requests < 0.0 {
-            return Err(wrong("is negative"));
-        }
+        let parsed: f64 = requests.parse().map_err(|_| wrong("is no number"))?;
+        checked(parsed).map_err(wrong)?;
+        self.push(at, offset, parsed).map_err(|what| match what {
+            NOT_AFTER => TraceError::line(line, format!("`{time}` {what}: expected times that ascend")),
+            _ => TraceError::line(line, what),
+        })
+    }
+
+    /// A row that is known to be a number of requests.
+    fn push(&mut self, at: Timestamp, offset: Offset, requests: f64) -> Result<(), &'static str> {
         let (start, _) = *self.start.get_or_insert((at, offset));
         let since = i64::try_from(at.as_nanosecond() - start.as_nanosecond())
             .ok()
             .filter(|since| *since <= LONGEST)
-            .ok_or_else(|| TraceError::line(line, "is more than ten years after the first row"))?;
+            .ok_or("is more than ten years after the first row")?;
         if self.rows.last().is_some_and(|last| since <= last.at) {
-            let message = format!("`{time}` is not after the row before: expected times that ascend");
-            return Err(TraceError::line(line, message));
+            return Err(NOT_AFTER);
         }
         self.rows.push(Row { at: since, requests });
         Ok(())
     }
 
-    fn finish(self) -> Result<Trace, TraceError> {
-        let (Some((start, offset)), [first, second, ..]) = (self.start, &self.rows[..]) else {
-            let message = match self.rows.len() {
-                0 => "has a header and no rows: expected two at least",
-                _ => "has one row, which does not tell how long rows are: expected two at least",
-            };
-            return Err(TraceError::Whole(message.to_owned()));
-        };
-        Ok(Trace {
+    /// Rows that last so long at most; `None` without any.
+    fn finish(self, length: i64) -> Option<Trace> {
+        let (start, offset) = self.start?;
+        Some(Trace {
             start,
             offset,
-            length: second.at - first.at,
+            length,
             rows: self.rows,
         })
     }
+}
+
+const NOT_AFTER: &str = "is not after the row before";
+
+/// Whether so many requests can be.
+fn checked(requests: f64) -> Result<(), &'static str> {
+    if !requests.is_finite() {
+        return Err("is not finite");
+    }
+    if requests < 0.0 {
+        return Err("is negative");
+    }
+    Ok(())
 }
 
 /// A time and the offset that it is written with.
@@ -346,6 +390,47 @@ mod tests {
     fn a_row_never_lasts_longer_than_the_first_two_are_apart_and_the_rest_is_a_gap() {
         let text = "time,requests\n2026-01-01T00:00:00Z,4\n2026-01-01T00:00:30Z,8\n2026-01-01T00:02:00Z,2\n";
         assert_eq!(arrivals(text), [2.0, 2.0, 4.0, 4.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn rows_in_memory_last_as_long_as_is_said_also_where_the_first_two_are_further_apart() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let rows = [(at(60), 4.0), (at(180), 8.0)];
+        let trace = Trace::from_rows(rows, Duration::from_secs(60)).unwrap();
+        let arrivals: Vec<f64> = trace.arrivals().collect();
+        assert_eq!(
+            arrivals,
+            [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 2.0]
+        );
+        assert_eq!((trace.start(), trace.offset()), (at(60), Offset::UTC));
+        let one = Trace::from_rows([(at(0), 3.0)], Duration::from_secs(15)).unwrap();
+        assert_eq!(one.arrivals().collect::<Vec<_>>(), [3.0]);
+    }
+
+    #[test]
+    fn rows_in_memory_that_cannot_be_used_are_named_with_their_time() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let minute = Duration::from_secs(60);
+        for (rows, length, said) in [
+            (vec![], minute, "has no rows"),
+            (vec![(at(0), 1.0)], Duration::ZERO, "cannot last"),
+            (vec![(at(0), 1.0)], Duration::MAX, "cannot last"),
+            (
+                vec![(at(0), -1.0)],
+                minute,
+                "1970-01-01T00:00:00Z: -1 is negative",
+            ),
+            (
+                vec![(at(60), f64::NAN)],
+                minute,
+                "1970-01-01T00:01:00Z: NaN is not finite",
+            ),
+            (vec![(at(60), 1.0), (at(60), 1.0)], minute, "is not after"),
+            (vec![(at(0), 1.0), (at(1 << 32), 1.0)], minute, "ten years"),
+        ] {
+            let error = Trace::from_rows(rows, length).unwrap_err().to_string();
+            assert!(error.contains(said), "{said}: {error}");
+        }
     }
 
     #[test]
