@@ -5,18 +5,21 @@
 //! answer at all is a problem that names the query. Neither is ever taken for zero, and one bad query does not
 //! spoil the others.
 
+mod range;
+mod server;
+
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::Full;
-use serde::Deserialize;
 use smartscale_planner::model::NodeName;
 use smartscale_proto::time::SharedClock;
 
-use super::{MetricsError, MetricsReading, MetricsSource, web};
+use self::server::{Data, Series};
+pub use self::{
+    range::{Range, Samples},
+    server::Server,
+};
+use super::{MetricsError, MetricsReading, MetricsSource};
 
 /// Where Prometheus is and what it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,15 +120,13 @@ pub struct BadSettings {
     pub reason: String,
 }
 
-/// A Prometheus server.
+/// The figures that a Prometheus server has.
 #[derive(Debug)]
 pub struct Prometheus {
-    web: web::WebClient,
-    endpoint: http::Uri,
+    server: Server,
     queries: Queries,
     node_label: String,
     node_template: (String, String),
-    auth: Auth,
 }
 
 impl Prometheus {
@@ -135,11 +136,7 @@ impl Prometheus {
     /// [`BadSettings`] naming the key.
     pub fn new(settings: &Settings, clock: SharedClock) -> Result<Self, BadSettings> {
         let bad = |key, reason: String| BadSettings { key, reason };
-        web::address(&settings.url).map_err(|reason| bad("url", reason))?;
-        let endpoint = format!("{}/api/v1/query", settings.url.trim_end_matches('/'));
-        let endpoint = endpoint
-            .parse()
-            .map_err(|_| bad("url", format!("`{endpoint}` is no address")))?;
+        let server = Server::new(settings, clock)?;
         if settings.node_label.is_empty() {
             return Err(bad(
                 "queries.node_label",
@@ -182,20 +179,11 @@ impl Prometheus {
                 "nothing is asked; leave out [prometheus] to do without".into(),
             ));
         }
-        let web = web::WebClient::new(
-            settings.ca_file.as_deref(),
-            settings.timeout,
-            settings.most_bytes,
-            clock,
-        )
-        .map_err(|error| bad("ca_file", error.to_string()))?;
         Ok(Self {
-            web,
-            endpoint,
+            server,
             queries,
             node_label: settings.node_label.clone(),
             node_template,
-            auth: settings.auth.clone(),
         })
     }
 
@@ -269,37 +257,7 @@ impl Prometheus {
     }
 
     async fn ask(&self, query: &str) -> Result<Vec<Series>, String> {
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(self.endpoint.clone())
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header(header::ACCEPT, "application/json");
-        if let Some(text) = self.authorization().await? {
-            let value =
-                web::secret_header(&text).ok_or("the credential has characters that no header may have")?;
-            request = request.header(header::AUTHORIZATION, value);
-        }
-        let body = Full::new(Bytes::from(web::form(&[("query", query)])));
-        let request = request.body(body).map_err(|error| error.to_string())?;
-        let response = self.web.send(request).await.map_err(|error| error.to_string())?;
-        parse(response.status(), response.body())
-    }
-
-    async fn authorization(&self) -> Result<Option<String>, String> {
-        let read = async |path: &PathBuf| {
-            tokio::fs::read_to_string(path)
-                .await
-                .map(|text| text.trim().to_owned())
-                .map_err(|error| format!("{}: {error}", path.display()))
-        };
-        Ok(match &self.auth {
-            Auth::None => None,
-            Auth::BearerFile(path) => Some(format!("Bearer {}", read(path).await?)),
-            Auth::Basic { user, password_file } => {
-                let pair = format!("{user}:{}", read(password_file).await?);
-                Some(format!("Basic {}", BASE64_STANDARD.encode(pair)))
-            }
-        })
+        at_once(self.server.ask("query", &[("query", query)]).await?)
     }
 }
 
@@ -380,31 +338,18 @@ fn fill(query: &str, settings: &Settings) -> Result<String, String> {
     Ok(filled)
 }
 
-/// Prometheus' answer: <https://prometheus.io/docs/prometheus/latest/querying/api/>.
-#[derive(Deserialize)]
-struct Answer {
-    status: String,
-    data: Option<Data>,
-    error: Option<String>,
-    #[serde(rename = "errorType")]
-    error_type: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "resultType", content = "result", rename_all = "lowercase")]
-enum Data {
-    Vector(Vec<Series>),
-    Scalar((f64, String)),
-    Matrix(serde::de::IgnoredAny),
-    String(serde::de::IgnoredAny),
-}
-
-/// One series of an answer: its labels, and its value with the time of evaluation.
-#[derive(Deserialize)]
-struct Series {
-    #[serde(default)]
-    metric: BTreeMap<String, String>,
-    value: Option<(f64, String)>,
+/// The series of an instant query.
+fn at_once(data: Data) -> Result<Vec<Series>, String> {
+    match data {
+        Data::Vector(series) => Ok(series),
+        Data::Scalar(value) => Ok(vec![Series {
+            metric: BTreeMap::new(),
+            value: Some(value),
+        }]),
+        Data::Matrix(_) | Data::String(_) => {
+            Err("answered with no instant vector; a range needs an aggregation over time".into())
+        }
+    }
 }
 
 impl Series {
@@ -413,8 +358,7 @@ impl Series {
         let Some((_, text)) = &self.value else {
             return Err("a series without a single value (a histogram?)".into());
         };
-        // Go writes `NaN`, `+Inf` and `-Inf`; Rust reads all of them.
-        let value: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+        let value = server::number(text)?;
         if value.is_nan() {
             return Ok(None);
         }
@@ -422,31 +366,6 @@ impl Series {
             return Err(format!("{value} is no percentage"));
         }
         Ok(Some(value))
-    }
-}
-
-fn parse(status: StatusCode, body: &[u8]) -> Result<Vec<Series>, String> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|error| {
-        if status.is_success() {
-            format!("the answer is not Prometheus': {error}")
-        } else {
-            format!("answered {status}")
-        }
-    })?;
-    match (answer.status.as_str(), answer.data) {
-        ("success", Some(Data::Vector(series))) => Ok(series),
-        ("success", Some(Data::Scalar(value))) => Ok(vec![Series {
-            metric: BTreeMap::new(),
-            value: Some(value),
-        }]),
-        ("success", _) => {
-            Err("answered with no instant vector; a range needs an aggregation over time".into())
-        }
-        _ => Err(format!(
-            "{}: {}",
-            answer.error_type.unwrap_or_else(|| status.to_string()),
-            answer.error.unwrap_or_else(|| "no reason given".into())
-        )),
     }
 }
 

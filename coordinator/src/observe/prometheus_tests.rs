@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use axum::{Router, body::Body, response::Response, routing::post};
+use http::StatusCode;
 use smartscale_proto::time::SystemClock;
 use tokio::net::TcpListener;
 
@@ -244,7 +245,7 @@ mod fuzz {
             kept: None,
         };
         fuzz(target, |input| {
-            let read = |status| match parse(status, input) {
+            let read = |status| match server::parse(status, input).and_then(|(data, _)| at_once(data)) {
                 Ok(series) => series
                     .iter()
                     .map(|one| match one.figure() {
