@@ -50,7 +50,8 @@ pub(crate) enum Command {
     Login(LoginArgs),
     /// Tries a policy on a cluster that lies in files; nothing is contacted
     Plan(PlanArgs),
-    /// Replays a history of requests by a policy: what it would have cost, and who would have waited; nothing is contacted
+    /// Replays a history of requests by policies: what they would have cost, and who would have waited; nothing is contacted
+    /// but a Prometheus that is named
     Backtest(BacktestArgs),
     /// Plays the main story on this machine: real coordinators and agents, a simulated cluster and cloud
     Demo(DemoArgs),

@@ -1,10 +1,13 @@
-//! The result for people, in 80 columns: a column for each that was tried, and what the difference comes to.
+//! One policy's result for people, in 80 columns: a column for each that was tried, and what the difference comes to.
 
 use std::fmt::Write as _;
 
 use smartscale_backtest::Totals;
 
-use super::result::Results;
+use super::{
+    result::{Compared, Of, Results},
+    several,
+};
 
 /// Columns of a label and of a figure.
 const LABEL: usize = 30;
@@ -12,9 +15,23 @@ const FIGURE: usize = 12;
 
 /// The whole result.
 pub(super) fn of(results: &Results) -> String {
+    let mut text = match &results.of {
+        Of::One(compared) => one(compared),
+        Of::Several { policies } => several::of(policies),
+    };
+    // A string takes whatever is written.
+    let _ = writeln!(
+        text,
+        "{} minutes were replayed in {:.1} s.",
+        results.minutes, results.wall_seconds
+    );
+    text
+}
+
+fn one(compared: &Compared) -> String {
     let mut text = String::new();
-    let runs: Vec<(&str, &Totals)> = std::iter::once(("policy", &results.policy))
-        .chain(results.compare.iter().map(|(name, totals)| (*name, totals)))
+    let runs: Vec<(&str, &Totals)> = std::iter::once(("policy", &compared.policy))
+        .chain(compared.compare.iter().map(|(name, totals)| (*name, totals)))
         .collect();
     let mut row = |label: &str, figure: &dyn Fn(&str, &Totals) -> String| {
         let figures: String = runs
@@ -46,7 +63,7 @@ pub(super) fn of(results: &Results) -> String {
     let mut line = |words: String| {
         let _ = writeln!(text, "{words}");
     };
-    for (name, percent) in &results.saving_percent {
+    for (name, percent) in &compared.saving_percent {
         let (how, percent) = match *percent >= 0.0 {
             true => ("less", *percent),
             false => ("more", -percent),
@@ -56,7 +73,7 @@ pub(super) fn of(results: &Results) -> String {
             meaning(name)
         ));
     }
-    if let Some(percent) = results.over_oracle_percent {
+    if let Some(percent) = compared.over_oracle_percent {
         let (how, percent) = match percent >= 0.0 {
             true => ("more", percent),
             false => ("less", -percent),
@@ -66,17 +83,13 @@ pub(super) fn of(results: &Results) -> String {
         ));
         line("pod wait: read this together with the minutes and the waiting.".to_owned());
     }
-    if let Some(fixed) = results.compare.get("fixed") {
-        let minutes = i128::from(results.policy.shortfall_minutes) - i128::from(fixed.shortfall_minutes);
+    if let Some(fixed) = compared.compare.get("fixed") {
+        let minutes = i128::from(compared.policy.shortfall_minutes) - i128::from(fixed.shortfall_minutes);
         line(format!(
             "{minutes} of its minutes short of capacity are for want of nodes; in the others pods\n\
              start late, as they do in a fixed fleet."
         ));
     }
-    line(format!(
-        "{} minutes were replayed in {:.1} s.",
-        results.minutes, results.wall_seconds
-    ));
     text
 }
 

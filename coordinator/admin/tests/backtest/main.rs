@@ -1,6 +1,9 @@
 //! `smartscale backtest` as people and programs call it: its result, its files, and what it refuses.
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
+mod prometheus;
+mod several;
+
 use std::{
     path::PathBuf,
     process::{Command, Output},
@@ -43,23 +46,25 @@ impl Folder {
         std::fs::write(self.path(name), text).unwrap();
     }
 
+    /// By the policy, on the history.
     fn run(&self, more: &[&str]) -> Output {
+        let usual = ["--trace", "trace.csv", "--policy", "policy.toml"];
+        self.backtest(&[&usual, more].concat())
+    }
+
+    fn backtest(&self, arguments: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_smartscale"))
-            .args([
-                "backtest",
-                "--trace",
-                "trace.csv",
-                "--policy",
-                "policy.toml",
-                "--workload",
-                "workload.toml",
-            ])
-            .args(more)
+            .args(["backtest", "--workload", "workload.toml"])
+            .args(arguments)
             .current_dir(self.0.path())
             .env_clear()
             .output()
             .unwrap()
     }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 fn json(output: &Output) -> serde_json::Value {
@@ -215,6 +220,44 @@ fn the_plot_is_one_svg_with_a_panel_for_each_figure() {
     assert_eq!(svg.matches("class=\"title\"").count(), 4);
     assert!(svg.contains("prefers-color-scheme:dark") && svg.contains("2026-01-01 00:00"));
     assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+}
+
+#[test]
+fn the_plot_is_a_png_by_its_ending_and_other_endings_are_bad_usage_that_names_both() {
+    let folder = Folder::new();
+    let output = folder.run(&["--plot", "run.png"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let png = std::fs::read(folder.path("run.png")).unwrap();
+    assert!(png.starts_with(b"\x89PNG\r\n\x1a\n") && png.len() < 200_000);
+    for other in ["run.pdf", "run"] {
+        let output = folder.run(&["--plot", other]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(
+            said(&output).contains("ends in .svg or .png"),
+            "{}",
+            said(&output)
+        );
+        assert!(!folder.path(other).exists() && output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn one_policy_has_the_keys_in_the_order_of_the_contract_and_stderr_stays_empty() {
+    let folder = Folder::new();
+    let output = folder.run(&["-o", "json"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let at = |key: &str| text.find(&format!("\n  \"{key}\": ")).unwrap();
+    let keys = [
+        "policy",
+        "compare",
+        "saving_percent",
+        "over_oracle_percent",
+        "minutes",
+        "wall_seconds",
+    ];
+    assert!(keys.map(at).is_sorted(), "{text}");
+    // No bar is drawn where nobody looks on.
+    assert_eq!(said(&output), "");
 }
 
 #[test]
