@@ -13,7 +13,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    act::{self, Executor, agents::Agents, fleet::Fleet, nodes::Nodes, pace::Paced},
+    act::{
+        self, Executor,
+        agents::Agents,
+        fleet::Fleet,
+        nodes::Nodes,
+        pace::Paced,
+        steering::{self, Steering},
+    },
     config::Mode,
     decide::{self, Decider, Pace, PolicyInForce},
     ids::{CoordinatorName, SharedIds},
@@ -241,6 +248,15 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
         nudge: Arc::clone(&nudge),
         ids,
     });
+    let steering = Steering::new(steering::Parts {
+        mode: settings.mode,
+        clock: Arc::clone(&clock),
+        nodes: Arc::clone(&outside.nodes),
+        cluster: Arc::clone(&outside.cluster),
+        latest: latest.clone(),
+        leadership: leadership.clone(),
+        tell: Arc::clone(&tell),
+    });
     let listening = outside.queue.map(|queue| listen::Parts {
         queue,
         board: notices,
@@ -306,6 +322,7 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
         decider.run(deciding).await;
     });
     spawn(&mut tasks, "operations", executor.run(acting.clone()));
+    spawn(&mut tasks, "steering", steering.run(acting.clone()));
     tasks.spawn(async move { ("the door", serving.await.map_err(|error| chain(&error))) });
     spawn(&mut rest, "sources", sources.run(lasting.clone()));
     if let Some(parts) = listening {

@@ -10,6 +10,7 @@ use smartscale_planner::model;
 
 use crate::{
     convert::{self, BadObject, Field, Kind},
+    deletion_cost::DeletionCost,
     export::{self, Originals},
     meta::ObjectMeta,
     node, pod, storage, workload,
@@ -123,6 +124,7 @@ impl StoredPod {
 pub struct Objects {
     nodes: BTreeMap<Key, model::Node>,
     pods: BTreeMap<Key, StoredPod>,
+    deletion_costs: BTreeMap<Key, DeletionCost>,
     budgets: BTreeMap<Key, model::DisruptionBudget>,
     daemon_sets: BTreeMap<Key, model::DaemonSet>,
     namespaces: BTreeMap<Key, model::Namespace>,
@@ -211,7 +213,10 @@ impl Objects {
         let key = (namespace, name.to_owned());
         match kind {
             Kind::Node => drop(self.nodes.remove(&key)),
-            Kind::Pod => drop(self.pods.remove(&key)),
+            Kind::Pod => {
+                self.pods.remove(&key);
+                self.deletion_costs.remove(&key);
+            }
             Kind::PodDisruptionBudget => drop(self.budgets.remove(&key)),
             Kind::DaemonSet => drop(self.daemon_sets.remove(&key)),
             Kind::PersistentVolume => drop(self.volumes.remove(&key)),
@@ -232,7 +237,10 @@ impl Objects {
     pub fn clear(&mut self, kind: Kind) {
         match kind {
             Kind::Node => self.nodes.clear(),
-            Kind::Pod => self.pods.clear(),
+            Kind::Pod => {
+                self.pods.clear();
+                self.deletion_costs.clear();
+            }
             Kind::PodDisruptionBudget => self.budgets.clear(),
             Kind::DaemonSet => self.daemon_sets.clear(),
             Kind::PersistentVolume => self.volumes.clear(),
@@ -312,6 +320,12 @@ impl Objects {
         self.nodes.get(&(String::new(), name.to_owned()))
     }
 
+    /// What is said of the deletion of pods, by namespace and name; a pod that is not named says nothing.
+    pub fn deletion_costs(&self) -> impl Iterator<Item = ((&str, &str), &DeletionCost)> {
+        let said = self.deletion_costs.iter();
+        said.map(|((namespace, name), said)| ((namespace.as_str(), name.as_str()), said))
+    }
+
     /// Every object that could not be understood.
     pub fn bad(&self) -> impl Iterator<Item = &BadObject> {
         self.bad.values()
@@ -349,6 +363,8 @@ impl Objects {
                 result?;
             }
             Object::Pod(pod) => {
+                let said = DeletionCost::of(&pod.metadata);
+                self.deletion_costs.extend(said.map(|said| (key.clone(), said)));
                 let converted = model::Pod::try_from(pod);
                 let (converted, result) = or_placeholder(converted, || pod::placeholder(pod));
                 self.pods.extend(converted.map(|converted| {

@@ -15,6 +15,7 @@
 
 mod collection;
 mod convert;
+mod deletion_cost;
 mod export;
 mod meta;
 mod node;
@@ -25,6 +26,7 @@ mod workload;
 
 pub use collection::{Object, Objects};
 pub use convert::{BadObject, Kind};
+pub use deletion_cost::DeletionCost;
 pub use meta::{LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference, Quantity};
 pub use node::{Node, NodeCondition, NodeSpec, NodeStatus, Taint};
 pub use pod::{

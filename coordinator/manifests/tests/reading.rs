@@ -329,3 +329,44 @@ fn json_read_object_by_object_is_json_read_as_a_whole() {
         assert_eq!(error.message, of_all.message, "{wrong}");
     }
 }
+
+#[test]
+fn what_is_said_of_a_pods_deletion_is_kept_beside_it_as_long_as_it_is_said() {
+    let pod = |name: &str, annotations: serde_json::Value| {
+        let pod = json!({
+            "metadata": { "name": name, "namespace": "shop", "annotations": annotations },
+            "spec": { "containers": [{ "resources": { "requests": { "cpu": "much" } } }] },
+        });
+        serde_json::from_value::<smartscale_manifests::Pod>(pod).unwrap()
+    };
+    let said = |objects: &Objects| -> Vec<(String, Option<String>, Option<String>)> {
+        let all = objects.deletion_costs();
+        all.map(|((namespace, name), said)| {
+            (
+                format!("{namespace}/{name}"),
+                said.cost.clone(),
+                said.mark.clone(),
+            )
+        })
+        .collect()
+    };
+    let cost = "controller.kubernetes.io/pod-deletion-cost";
+    let mut objects = Objects::default();
+    objects.apply(pod("silent", json!({ "other": "1" })));
+    objects.apply(pod("web-1", json!({ cost: "7" })));
+    objects.apply(pod(
+        "web-2",
+        json!({ cost: "-90", "smartscale.io/steered": "-90" }),
+    ));
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        said(&objects),
+        [
+            ("shop/web-1".to_owned(), text("7"), None),
+            ("shop/web-2".to_owned(), text("-90"), text("-90"))
+        ]
+    );
+    objects.apply(pod("web-1", json!({})));
+    objects.remove(Kind::Pod, "shop", "web-2");
+    assert_eq!(said(&objects), []);
+}

@@ -27,6 +27,7 @@ mod removal;
 mod settings;
 mod shown;
 mod sick;
+pub mod steering;
 mod submit;
 mod tasks;
 #[cfg(test)]

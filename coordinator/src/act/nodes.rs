@@ -82,6 +82,19 @@ pub enum HandOver {
     Over,
 }
 
+/// What became of the deletion cost of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priced {
+    /// It is as wished, and was not before.
+    Written,
+    /// There was nothing to do, or it is somebody else's.
+    Left,
+    /// Somebody wrote the pod at the same moment: nothing was written.
+    Overtaken,
+    /// There is no such pod any more (or another one of its name), or it is about to end.
+    Gone,
+}
+
 /// A call to the API server that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NodesError {
@@ -135,6 +148,12 @@ pub trait Nodes: Send + Sync {
     /// Gives a hand-over up: Deployments have as many replicas as their users want.
     async fn end_hand_over(&self, _node: &NodeName, _operation: &OperationId) -> Result<(), NodesError> {
         Ok(())
+    }
+    /// Has a ReplicaSet's controller ask this cost when it chooses what a scale-in deletes, and marks it as ours; `None` takes
+    /// back what is ours. One look for both: what was read is what is changed, and what somebody else said stays
+    /// ([`Standing::change`](super::steering::standing::Standing::change)).
+    async fn price(&self, _pod: &PodKey, _uid: &str, _cost: Option<i32>) -> Result<Priced, NodesError> {
+        Ok(Priced::Gone)
     }
     /// Deletes the Node object. One that is gone already is no error.
     async fn delete(&self, node: &NodeName) -> Result<(), NodesError>;

@@ -6,6 +6,7 @@ mod books;
 mod interruptions;
 mod refusals;
 mod removals;
+mod steering;
 mod world;
 
 use std::{
@@ -22,7 +23,7 @@ use smartscale_planner::{
     Action, Launch, Plan, Removal, RemovalReason,
     drainability::Tier,
     fixtures,
-    model::{Market, NodeName},
+    model::{Market, NodeName, PodKey},
     snapshot::State,
 };
 use smartscale_proto::{
@@ -41,7 +42,7 @@ use super::{
         Drift, Fleet, FleetError, Instance, InstanceState, LaunchRequest, Launched, RefusalCause,
         RefusedOffering,
     },
-    nodes::{Eviction, HandOver, Name, Nodes, NodesError, PodOnNode},
+    nodes::{Eviction, HandOver, Name, Nodes, NodesError, PodOnNode, Priced},
     operation::{Operation, Phase},
 };
 use crate::{

@@ -11,6 +11,7 @@ mod gist;
 mod hand_over;
 pub mod join_tokens;
 pub mod nodes;
+mod steering;
 pub mod watch;
 
 #[cfg(test)]

@@ -20,12 +20,12 @@ use smartscale_planner::{
 
 use super::{
     api::{Api, ApiError, JSON, JSON_PATCH, MERGE_PATCH, object_path, segment, text},
-    hand_over,
+    hand_over, steering,
 };
 use crate::{
     act::{
         binding::{Binding, Verified},
-        nodes::{Eviction, HandOver, Name, Nodes, NodesError, PodOnNode},
+        nodes::{Eviction, HandOver, Name, Nodes, NodesError, PodOnNode, Priced},
     },
     ids::OperationId,
     observe::web::form,
@@ -121,7 +121,7 @@ fn claims(pod: &Value) -> impl Iterator<Item = (String, String)> {
     claims.map(move |claim| (namespace.to_owned(), claim))
 }
 
-fn pod_path(key: &PodKey) -> Result<String, NodesError> {
+pub(super) fn pod_path(key: &PodKey) -> Result<String, NodesError> {
     Ok(object_path("/api/v1", key.namespace.as_str(), "pods", &key.name)?)
 }
 
@@ -437,6 +437,11 @@ impl Nodes for KubeNodes {
 
     async fn end_hand_over(&self, node: &NodeName, operation: &OperationId) -> Result<(), NodesError> {
         hand_over::end(&self.api, node, operation, self.api.clock.now()).await
+    }
+
+    async fn price(&self, pod: &PodKey, uid: &str, cost: Option<i32>) -> Result<Priced, NodesError> {
+        let read = self.pod(pod).await?;
+        steering::price(&self.api, pod, uid, read, cost).await
     }
 
     async fn delete(&self, node: &NodeName) -> Result<(), NodesError> {

@@ -349,3 +349,73 @@ async fn a_name_is_freed_of_a_node_that_is_neither_ready_nor_new_and_of_that_one
     let (name, _) = asked("Unknown", old, status(409, "changed", None)).await;
     assert_eq!(name, Name::Free, "another one has it now");
 }
+
+fn pod_with(annotations: &Value) -> Value {
+    json!({ "metadata": {
+        "name": "web-1", "namespace": "shop", "uid": "u-1", "resourceVersion": "7", "annotations": annotations,
+    } })
+}
+
+/// A pod that bears these annotations, and what pricing it comes to.
+async fn price(annotations: Value, cost: Option<i32>) -> (Priced, Vec<Value>) {
+    let (nodes, log) = nodes(move |_| ok(&pod_with(&annotations)));
+    let pod = PodKey::new("shop", "web-1");
+    let priced = nodes.price(&pod, "u-1", cost).await.unwrap();
+    (priced, patches(&log))
+}
+
+#[tokio::test]
+async fn a_deletion_cost_bears_our_mark_and_only_counts_for_the_version_that_was_read() {
+    let written = |annotations: Value| {
+        let patch = json!({ "metadata": { "resourceVersion": "7", "annotations": annotations } });
+        (Priced::Written, vec![patch])
+    };
+    let ours = json!({ keys::DELETION_COST: "-90", keys::STEERED: "-90" });
+    assert_eq!(price(json!({}), Some(-90)).await, written(ours.clone()));
+    assert_eq!(
+        price(ours.clone(), Some(-85)).await,
+        written(json!({ keys::DELETION_COST: "-85", keys::STEERED: "-85" }))
+    );
+    assert_eq!(
+        price(ours.clone(), None).await,
+        written(json!({ keys::DELETION_COST: null, keys::STEERED: null }))
+    );
+    assert_eq!(price(ours, Some(-90)).await, (Priced::Left, vec![]));
+}
+
+#[tokio::test]
+async fn a_deletion_cost_of_somebody_else_is_never_written() {
+    for theirs in [
+        json!({ keys::DELETION_COST: "-90" }),
+        json!({ keys::DELETION_COST: "7", keys::STEERED: "-90" }),
+    ] {
+        assert_eq!(price(theirs, Some(-90)).await, (Priced::Left, vec![]));
+    }
+    let theirs = json!({ keys::DELETION_COST: "7", keys::STEERED: "-90" });
+    let only_the_mark =
+        json!({ "metadata": { "resourceVersion": "7", "annotations": { keys::STEERED: null } } });
+    assert_eq!(price(theirs, None).await, (Priced::Written, vec![only_the_mark]));
+}
+
+#[tokio::test]
+async fn a_pod_that_is_gone_or_is_written_at_the_same_moment_is_no_failure() {
+    let pod = PodKey::new("shop", "web-1");
+    let (absent, _) = nodes(|_| status(404, "pods \"web-1\" not found", None));
+    assert_eq!(absent.price(&pod, "u-1", Some(-90)).await, Ok(Priced::Gone));
+    let (another, log) = nodes(|_| ok(&pod_with(&json!({}))));
+    assert_eq!(another.price(&pod, "u-2", Some(-90)).await, Ok(Priced::Gone));
+    assert_eq!(patches(&log), Vec::<Value>::new());
+    for (code, priced) in [(404, Priced::Gone), (409, Priced::Overtaken)] {
+        let (nodes, _) = nodes(move |seen| match seen.line.starts_with("GET") {
+            true => ok(&pod_with(&json!({}))),
+            false => status(code, "too late", None),
+        });
+        assert_eq!(nodes.price(&pod, "u-1", Some(-90)).await, Ok(priced));
+    }
+    let (closed, _) = nodes(|seen| match seen.line.starts_with("GET") {
+        true => ok(&pod_with(&json!({}))),
+        false => status(403, "pods is forbidden", None),
+    });
+    let refused = closed.price(&pod, "u-1", Some(-90)).await;
+    assert!(matches!(refused, Err(NodesError::Refused(_))), "{refused:?}");
+}

@@ -20,4 +20,5 @@ mod papers;
 mod refusals;
 mod scale_down;
 mod scale_up;
+mod steering;
 mod steps;

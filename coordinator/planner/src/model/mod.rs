@@ -50,6 +50,12 @@ pub mod keys {
     pub const HANDING_OVER: &str = "smartscale.io/handing-over";
     /// Annotation beside it: the replicas that are wanted, and how many were added (`4+1`).
     pub const HANDED_REPLICAS: &str = "smartscale.io/handed-replicas";
+    /// Annotation of a pod by which a ReplicaSet's controller chooses what a scale-in deletes: the lowest first, 0 without it
+    /// (KEP-2255).
+    pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+    /// Annotation that marks such a cost as ours, written with it; the value is the cost. One that says something else than the
+    /// cost does is what is left where somebody else has changed it.
+    pub const STEERED: &str = "smartscale.io/steered";
     /// Keeps external load balancers from a node (KEP-1143); its presence counts, not its value, which is our operation.
     pub const NO_BALANCERS: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
     /// Taint of a node that is down for good: its pods are deleted and its volumes detached at once (KEP-2268).

@@ -7,13 +7,14 @@ use serde_json::{Value, from_value};
 use smartscale_coordinator::{
     act::{
         binding::{Binding, Verified},
-        nodes::{Eviction, Nodes, NodesError, PodOnNode},
+        nodes::{Eviction, Nodes, NodesError, PodOnNode, Priced},
+        steering::standing::{Change, Standing},
     },
     ids::OperationId,
     observe::{ClusterView, Observed},
 };
 use smartscale_manifests::{Object, Objects};
-use smartscale_planner::model::{NodeName, keys};
+use smartscale_planner::model::{NodeName, PodKey, keys};
 use tokio::sync::{Mutex, watch};
 
 use super::{Cluster, EvictionRefused, State, budget, manifest};
@@ -207,6 +208,30 @@ impl Nodes for Cluster {
     }
     async fn out_of_service(&self, _: &NodeName) -> Result<(), NodesError> {
         Ok(())
+    }
+    async fn price(&self, pod: &PodKey, uid: &str, cost: Option<i32>) -> Result<Priced, NodesError> {
+        self.change(|state, _, _| {
+            let entry = state.pods.get_mut(pod).map(|entry| &mut entry.pod);
+            let Some(pod) = entry.filter(|pod| *pod.uid == *uid && !pod.is_terminating()) else {
+                return Ok(Priced::Gone);
+            };
+            let said = |key: &str| pod.annotations.get(key).map(|said| &**said);
+            let standing = Standing::of(said(keys::DELETION_COST), said(keys::STEERED));
+            let Some(change) = standing.change(cost) else {
+                return Ok(Priced::Left);
+            };
+            if change != Change::Forget {
+                pod.annotations.remove(keys::DELETION_COST);
+            }
+            pod.annotations.remove(keys::STEERED);
+            if let Change::Say(cost) = change {
+                for key in [keys::DELETION_COST, keys::STEERED] {
+                    pod.annotations.insert(key.into(), cost.to_string().into());
+                }
+            }
+            state.touch();
+            Ok(Priced::Written)
+        })
     }
     async fn delete(&self, node: &NodeName) -> Result<(), NodesError> {
         self.change(|state, now, log| {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use smartscale_agent::kubelet::{KubeletApi as _, Refusal};
-use smartscale_coordinator::act::nodes::{Eviction, Nodes as _};
+use smartscale_coordinator::act::nodes::{Eviction, Nodes as _, Priced};
 use smartscale_planner::{
     fixtures,
     model::{Bytes, MilliCpu, PodKey, Resources, TaintEffect},
@@ -235,6 +235,25 @@ async fn a_smaller_number_of_replicas_ends_pending_pods_first_and_crowded_ones_n
     world.cluster.scale(&[("web", 6)]);
     world.pass(15).await;
     assert_eq!((world.on("a"), world.on("b"), world.cluster.pending()), (3, 3, 0));
+}
+
+#[tokio::test]
+async fn a_scale_in_ends_the_pods_of_the_lowest_deletion_cost_though_another_node_is_more_crowded() {
+    let world = World::new(&["a", "b"]);
+    world.deploy("web", 9, 400);
+    world.pass(10).await;
+    let steered = world.cluster.pods(&"a".into()).await.unwrap();
+    for pod in &steered {
+        let price = async |uid: &str, cost| world.cluster.price(&pod.key, uid, cost).await;
+        assert_eq!(price("another", Some(-90)).await, Ok(Priced::Gone));
+        assert_eq!(price(&pod.uid, Some(-90)).await, Ok(Priced::Written));
+        assert_eq!(price(&pod.uid, Some(-90)).await, Ok(Priced::Left));
+    }
+    assert_eq!(world.cluster.objects().deletion_costs().count(), steered.len());
+    let (on_a, on_b) = (u32::try_from(world.on("a")).unwrap(), world.on("b"));
+    world.cluster.scale(&[("web", 9 - on_a)]);
+    world.pass(15).await;
+    assert_eq!((world.on("a"), world.on("b")), (0, on_b));
 }
 
 #[tokio::test]

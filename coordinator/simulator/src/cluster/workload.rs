@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use smartscale_planner::model::{
-    Labels, NamespaceName, NodeName, Owner, Phase, Pod, PodKey, Resources, Toleration,
+    Labels, NamespaceName, NodeName, Owner, Phase, Pod, PodKey, Resources, Toleration, keys,
 };
 
 use super::{PodEntry, State, scheduler};
@@ -130,9 +130,6 @@ impl Deployment {
     }
 }
 
-/// The annotation by which a workload's own scale-in is steered (KEP-2255).
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-
 pub(super) fn step(state: &mut State, now: Timestamp, log: &Log) {
     deployments(state, now, log);
     daemon_sets(state, now);
@@ -223,7 +220,7 @@ fn surplus(state: &State, owned: &[PodKey], wanted: usize) -> Vec<PodKey> {
             let pod = &state.pods.get(key)?.pod;
             let cost: i64 = pod
                 .annotations
-                .get(DELETION_COST)
+                .get(keys::DELETION_COST)
                 .and_then(|cost| cost.parse().ok())
                 .unwrap_or(0);
             let related = pod

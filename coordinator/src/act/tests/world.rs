@@ -42,6 +42,8 @@ pub(super) struct World {
     pub(super) handing: Mutex<usize>,
     /// Nobody may hand pods over.
     pub(super) keeps_pods: Mutex<bool>,
+    /// What each next patch of a pod comes to; written without one.
+    pub(super) priced: Mutex<Vec<Result<Priced, NodesError>>>,
     /// Nonces that agents wrote, by the UID of the node.
     pub(super) nonces: Mutex<BTreeMap<String, String>>,
 }
@@ -389,6 +391,10 @@ impl Nodes for World {
     async fn free_name(&self, node: &NodeName, since: Timestamp) -> Result<Name, NodesError> {
         self.done(format!("free {node} of before {since}")).await;
         Ok(Name::Freed)
+    }
+    async fn price(&self, pod: &PodKey, _: &str, cost: Option<i32>) -> Result<Priced, NodesError> {
+        self.done(format!("price {pod} {cost:?}")).await;
+        self.priced.lock().unwrap().pop().unwrap_or(Ok(Priced::Written))
     }
     async fn delete(&self, node: &NodeName) -> Result<(), NodesError> {
         self.objects

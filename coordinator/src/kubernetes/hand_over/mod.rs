@@ -30,9 +30,7 @@ use crate::{
     observe::web::form,
 };
 
-/// The annotation that a ReplicaSet's controller asks which pod to delete first.
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-/// The least that it can say.
+/// The least that a deletion cost can be.
 const CHEAPEST: &str = "-2147483648";
 
 /// Where Deployments and ReplicaSets are.
@@ -134,7 +132,7 @@ pub(super) async fn end(
         )));
     }
     for pod in api.list(&pods_path(node)?).await? {
-        let is_ours = annotation(&pod, DELETION_COST) == Some(CHEAPEST);
+        let is_ours = annotation(&pod, keys::DELETION_COST) == Some(CHEAPEST);
         let leaves = on_node(pod.clone(), now).is_some_and(|pod| pod.terminating);
         if is_ours && !leaves {
             cheapen(api, &pod, None).await?;
@@ -156,8 +154,10 @@ async fn groups(
             continue;
         };
         let stays = on_node(pod.clone(), now).is_none_or(|seen| !seen.must_leave || seen.terminating);
-        // Somebody's own word about what its deletion costs is theirs.
-        let is_spoken_for = annotation(&pod, DELETION_COST).is_some_and(|cost| cost != CHEAPEST);
+        // Somebody's own word about what its deletion costs is theirs; that to which scale-ins were steered is ours.
+        let cost = annotation(&pod, keys::DELETION_COST);
+        let is_steered = cost == annotation(&pod, keys::STEERED);
+        let is_spoken_for = cost.is_some_and(|cost| cost != CHEAPEST) && !is_steered;
         if stays || is_spoken_for || !is_ready(&pod) {
             continue;
         }
@@ -204,7 +204,7 @@ async fn shrink(api: &Api, deployment: &Value) -> Result<(), NodesError> {
     write(api, &object_path(APPS, namespace, "deployments", name)?, &patch).await
 }
 
-/// Says what deleting a pod costs, of this very pod.
+/// Says what deleting a pod costs, of this very pod. It is not steering that says so any more.
 async fn cheapen(api: &Api, pod: &Value, cost: Option<&str>) -> Result<(), NodesError> {
     let (namespace, name) = (
         text(pod, "/metadata/namespace").unwrap_or_default(),
@@ -212,7 +212,7 @@ async fn cheapen(api: &Api, pod: &Value, cost: Option<&str>) -> Result<(), Nodes
     );
     let path = object_path("/api/v1", namespace, "pods", name)?;
     let patch = json!({
-        "metadata": { "uid": text(pod, "/metadata/uid"), "annotations": { DELETION_COST: cost } },
+        "metadata": { "uid": text(pod, "/metadata/uid"), "annotations": { keys::DELETION_COST: cost, keys::STEERED: null } },
     });
     write(api, &path, &patch).await
 }

@@ -10,6 +10,7 @@ mod join_tokens;
 mod nodes;
 mod outage;
 mod rights;
+mod steering;
 mod watch;
 
 use std::future::Future;
@@ -237,7 +238,7 @@ fn api(client: Client) -> api::Api {
     api::Api::new(client, Arc::new(SystemClock))
 }
 
-/// A client before whose evictions something else happens first: what races are made of.
+/// A client before whose evictions and patches something else happens first: what races are made of.
 fn overtaken<F>(client: Client, first: impl Fn() -> F + Send + Sync + 'static) -> Client
 where
     F: Future<Output = ()> + Send + 'static,
@@ -246,7 +247,8 @@ where
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let (client, first) = (client.clone(), Arc::clone(&first));
         let answer: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {
-            if request.uri().path().ends_with("/eviction") {
+            let is_patch = request.method() == http::Method::PATCH;
+            if is_patch || request.uri().path().ends_with("/eviction") {
                 first().await;
             }
             client.send(request).await
