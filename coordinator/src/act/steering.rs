@@ -119,7 +119,7 @@ impl Steering {
             self.ledger = Ledger::default();
         }
         let Some(patches) = self.round() else { return };
-        let (mut said, mut taken_back) = (0, 0);
+        let (mut written, mut fails) = (0, false);
         for Patch { pod, uid, change } in patches {
             if self.term() != Some(term) {
                 return;
@@ -131,24 +131,21 @@ impl Steering {
             };
             match self.parts.nodes.price(&pod, &uid, cost).await {
                 Ok(Priced::Written) => {
-                    tracing::debug!(%pod, cost, "deletion cost written");
-                    *(if cost.is_some() {
-                        &mut said
-                    } else {
-                        &mut taken_back
-                    }) += 1;
+                    tracing::debug!(%pod, ?change, "deletion cost written");
+                    written += 1;
                 }
                 Ok(outcome) => tracing::debug!(%pod, ?outcome, "deletion cost left as it is"),
                 Err(error) => {
                     self.rest(&error);
+                    fails = true;
                     break;
                 }
             }
             self.parts.clock.sleep(BETWEEN).await;
         }
-        if said + taken_back > 0 {
-            self.failed = false;
-            tracing::info!(said, taken_back, "deletion costs of pods");
+        if written > 0 {
+            self.failed &= fails;
+            tracing::info!(pods = written, "deletion costs written or taken back");
         }
     }
 

@@ -63,3 +63,7 @@ fn patch(pod: &manifests::ObjectMeta, change: Change) -> Value {
     };
     json!({ "metadata": { "resourceVersion": pod.resource_version, "annotations": annotations } })
 }
+
+#[cfg(test)]
+#[path = "steering_tests.rs"]
+mod tests;

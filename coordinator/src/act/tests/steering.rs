@@ -67,7 +67,7 @@ impl Leader {
         let world = Arc::new(World::default());
         for node in ["a", "b", "c"] {
             world.register(node);
-            bear(&world, node, json!({}));
+            bear(&world, node, &json!({}));
         }
         let clock: SharedClock = Arc::new(Passing(Arc::clone(&world)));
         let ear = Arc::new(Ear::default());
@@ -142,7 +142,7 @@ fn leads(epoch: u64) -> Leadership {
 }
 
 /// Gives the pod on a node these annotations.
-fn bear(world: &World, node: &str, annotations: serde_json::Value) {
+fn bear(world: &World, node: &str, annotations: &serde_json::Value) {
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {
             "name": format!("web-{node}"), "namespace": "default", "uid": format!("uid-{node}"),
@@ -177,7 +177,7 @@ async fn a_leader_marks_pods_of_nodes_that_have_been_candidates_for_a_minute() {
 #[tokio::test]
 async fn nobody_is_patched_in_observe_mode_by_a_follower_or_by_a_decision_without_a_record() {
     let observer = Leader::new(Mode::Observe);
-    bear(&observer.world, "c", ours("-90"));
+    bear(&observer.world, "c", &ours("-90"));
     let stop = CancellationToken::new();
     let running = observer.steering.run(stop.clone());
     stop.cancel();
@@ -185,13 +185,13 @@ async fn nobody_is_patched_in_observe_mode_by_a_follower_or_by_a_decision_withou
     assert_eq!(observer.world.count("price"), 0);
 
     let mut follower = Leader::new(Mode::Act);
-    bear(&follower.world, "c", ours("-90"));
+    bear(&follower.world, "c", &ours("-90"));
     follower.says.send_replace(Leadership::Follower { leader: None });
     follower.keeps_deciding(200, &Decision::of(&["a"])).await;
     assert_eq!(follower.asked(), NOTHING);
 
     let mut unrecorded = Leader::new(Mode::Act);
-    bear(&unrecorded.world, "c", ours("-90"));
+    bear(&unrecorded.world, "c", &ours("-90"));
     let without_a_store = Decision {
         paused: true,
         recorded: false,
@@ -204,7 +204,7 @@ async fn nobody_is_patched_in_observe_mode_by_a_follower_or_by_a_decision_withou
 #[tokio::test]
 async fn nothing_is_patched_while_the_cluster_is_not_seen() {
     let mut leader = Leader::new(Mode::Act);
-    bear(&leader.world, "c", ours("-90"));
+    bear(&leader.world, "c", &ours("-90"));
     leader.keeps_deciding(50, &Decision::of(&["a"])).await;
     *leader.world.blind.lock().unwrap() = true;
     leader.keeps_deciding(200, &Decision::of(&["a"])).await;
@@ -219,11 +219,11 @@ async fn marks_are_taken_back_when_steering_is_switched_off_and_while_somebody_h
     };
     for decision in [Decision::of(&[]), paused] {
         let mut leader = Leader::new(Mode::Act);
-        bear(&leader.world, "a", ours("-90"));
+        bear(&leader.world, "a", &ours("-90"));
         bear(
             &leader.world,
             "b",
-            json!({ "controller.kubernetes.io/pod-deletion-cost": "7" }),
+            &json!({ "controller.kubernetes.io/pod-deletion-cost": "7" }),
         );
         leader.keeps_deciding(70, &decision).await;
         assert_eq!(leader.asked(), ["price default/web-a None"]);
@@ -235,7 +235,7 @@ async fn a_new_term_begins_to_count_anew_so_that_no_two_leaders_patch_a_pod_with
     let mut leader = Leader::new(Mode::Act);
     leader.keeps_deciding(70, &Decision::of(&["a"])).await;
     assert_eq!(leader.asked(), ["price default/web-a Some(-90)"]);
-    bear(&leader.world, "a", ours("-90"));
+    bear(&leader.world, "a", &ours("-90"));
     leader.says.send_replace(leads(2));
     leader.keeps_deciding(60, &Decision::of(&[])).await;
     assert_eq!(leader.asked(), NOTHING);

@@ -45,7 +45,7 @@ async fn said(place: &Place, name: &str) -> (Option<String>, Option<String>) {
     (said(keys::DELETION_COST), said(keys::STEERED))
 }
 
-async fn annotate(pods: &Api<Pod>, name: &str, annotations: Value) {
+async fn annotate(pods: &Api<Pod>, name: &str, annotations: &Value) {
     let patch = Patch::Merge(json!({ "metadata": { "annotations": annotations } }));
     pods.patch(name, &PatchParams::default(), &patch).await.unwrap();
 }
@@ -77,7 +77,7 @@ fn a_cost_is_written_with_its_mark_and_both_are_taken_back_and_a_foreign_one_sur
 
         // A person has another opinion: it stays, whatever is wished, and our mark goes in the end.
         assert_eq!(price(Some(-90)).await, Priced::Written);
-        annotate(&place.all(), "ours", json!({ keys::DELETION_COST: "100" })).await;
+        annotate(&place.all(), "ours", &json!({ keys::DELETION_COST: "100" })).await;
         assert_eq!(price(Some(-90)).await, Priced::Left);
         assert_eq!(price(None).await, Priced::Written);
         assert_eq!(said(&place, "ours").await, (Some("100".to_owned()), None));
@@ -101,7 +101,7 @@ fn a_cost_that_somebody_writes_at_the_same_moment_stays_and_a_pod_that_is_gone_i
         let meanwhile = place.clone();
         let client = overtaken(world.coordinator().await, move || {
             let pods = meanwhile.all::<Pod>();
-            async move { annotate(&pods, "web", json!({ keys::DELETION_COST: "3" })).await }
+            async move { annotate(&pods, "web", &json!({ keys::DELETION_COST: "3" })).await }
         });
         let late = KubeNodes::new(api(client));
         assert_eq!(late.price(&key, &uid, Some(-90)).await, Ok(Priced::Overtaken));
