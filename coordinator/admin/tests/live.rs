@@ -206,6 +206,7 @@ impl Cluster {
             decision: None,
             cost_change_per_hour: 0.0,
             of_templates: Vec::new(),
+            foreseen: None,
             warnings: vec![],
         };
         let parts = serve::Parts {

@@ -10,6 +10,7 @@
 //! `batch_idle`, at the latest after `batch_most`. A coordinator that does not lead plans all the same, for those
 //! who ask it, and neither records nor acts.
 
+mod foresight;
 mod record;
 mod settings;
 
@@ -22,7 +23,8 @@ use smartscale_proto::time::{SharedClock, within};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use self::{record::cost_change_per_hour, settings::Standing};
+use self::foresight::{Foresight, Turned};
+pub use self::{foresight::Foreseen, record::cost_change_per_hour, settings::Standing};
 use crate::{
     act::Executor,
     config::Mode,
@@ -113,6 +115,7 @@ pub struct Decider {
     store_failed: bool,
     /// Brakes that hold something.
     brakes: BTreeSet<Hold>,
+    foresight: Foresight,
 }
 
 impl Decider {
@@ -130,6 +133,7 @@ impl Decider {
             unneeded_since: std::collections::BTreeMap::new(),
             store_failed: false,
             brakes: BTreeSet::new(),
+            foresight: Foresight::default(),
         };
         (decider, published)
     }
@@ -218,7 +222,9 @@ impl Decider {
         };
         let assembled = snapshot::assemble(&self.parts.view, state, &going, now);
         warnings.extend(assembled.warnings());
-        let snapshot = Arc::new(assembled.snapshot);
+        let mut snapshot = assembled.snapshot;
+        let foreseen = self.look_ahead(&mut snapshot, &policy, now).await;
+        let snapshot = Arc::new(snapshot);
         let Some(plan) = self.plan(Arc::clone(&snapshot), Arc::clone(&policy), now).await else {
             return;
         };
@@ -243,8 +249,40 @@ impl Decider {
             decision,
             of_templates: self.parts.executor.of_templates(),
             warnings,
+            foreseen,
         };
         self.latest.send_replace(Some(Arc::new(latest)));
+    }
+
+    /// Learns what is asked for, and puts what is expected into the snapshot. The leader remembers it for the next one.
+    async fn look_ahead(
+        &mut self,
+        snapshot: &mut Snapshot,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Option<Foreseen> {
+        let (foreseen, turned) = self.foresight.see(snapshot, policy, now)?;
+        let leads = self.parts.leadership.borrow().may_act(&*self.parts.clock);
+        if let Some(term) = leads {
+            if let Err(error) = self.foresight.remember(&self.parts.store, term, now).await {
+                tracing::warn!(%error, "the forecast's history is not in the store");
+            }
+            match turned {
+                Some(Turned::Off) => self.say(
+                    Severity::Warning,
+                    "the forecast has been worse than none for a day and raises no floor until it would have been better"
+                        .to_owned(),
+                    trouble("forecast"),
+                ),
+                Some(Turned::On) => self.say(
+                    Severity::Info,
+                    "the forecast would have been better than none again and raises the floor".to_owned(),
+                    trouble("forecast"),
+                ),
+                None => {}
+            }
+        }
+        Some(foreseen)
     }
 
     /// Plans, as a rule off the async runtime.

@@ -87,8 +87,20 @@ pub(super) async fn read(store: &SharedStore, now: Timestamp) -> Result<Standing
 }
 
 /// All records of a kind. Those that cannot be read are passed over and said.
-async fn all<R: Record>(store: &SharedStore, warnings: &mut Vec<String>) -> Result<Vec<R>, StoreError> {
-    let items = store.list(R::PREFIX, false, MOST_RECORDS).await?;
+pub(super) async fn all<R: Record>(
+    store: &SharedStore,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<R>, StoreError> {
+    newest(store, MOST_RECORDS, warnings).await
+}
+
+/// The last records of a kind by their keys, at most so many, the last first.
+pub(super) async fn newest<R: Record>(
+    store: &SharedStore,
+    most: usize,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<R>, StoreError> {
+    let items = store.list(R::PREFIX, true, most).await?;
     let read = items.iter().map(R::from_item);
     Ok(read
         .filter_map(|record| record.map_err(|error| warnings.push(error.to_string())).ok())

@@ -398,6 +398,7 @@ impl World {
             cost_change_per_hour: 0.0,
             warnings: vec![],
             of_templates: vec![],
+            foreseen: None,
         })));
     }
 

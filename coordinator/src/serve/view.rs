@@ -9,7 +9,7 @@ use smartscale_planner::{
     snapshot::Reading,
 };
 
-use crate::ids::DecisionId;
+use crate::{decide::Foreseen, ids::DecisionId};
 
 /// The last decision with everything that it was drawn from.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct Latest {
     pub warnings: Vec<String>,
     /// What there is to say of launch templates, as sentences.
     pub of_templates: Vec<String>,
+    /// What the forecast expected, where the policy wants one.
+    pub foreseen: Option<Foreseen>,
 }
 
 /// A reading of the cluster's averages counts for so long (FORMATS §2).

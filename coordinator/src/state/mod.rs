@@ -12,6 +12,7 @@
 //!   offering#…       back-off of a (type, zone, market)
 //!   decision#…       decision records (expire)
 //!   sample#…         metric history (expire)
+//!   forecast#…       demand by the hour, eight weeks of it (expire)
 //!   audit#…          who called what: one chain of records for each coordinator
 //!   audit-head#…     where each of those chains ends
 //!   identity#…       certificates of people

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use smartscale_planner::{
     Plan,
+    forecast::Hour,
     model::{InstanceType, Market, PoolName, Zone},
     snapshot::{Backoff, StoppedPool},
 };
@@ -98,6 +99,19 @@ pub struct NodeRecord {
     /// The steps of its first boot, in order, as its agent had reported them when the node was Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boot: Vec<BootTime>,
+}
+
+/// An hour of demand that the forecast learns from. Keys sort by time until the year 3110.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ForecastHour(pub Hour);
+
+impl Record for ForecastHour {
+    const PREFIX: &'static str = "forecast#";
+
+    fn id(&self) -> String {
+        format!("{:07}", self.0.hour)
+    }
 }
 
 /// How long a step of a boot took.

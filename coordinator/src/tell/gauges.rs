@@ -38,6 +38,7 @@ fn show(metrics: &Metrics, latest: &Latest) {
     metrics.set_nodes(count(ready), count(latest.our_nodes().count()));
     metrics.set_pending(latest.pending());
     metrics.set_held(latest.plan.held_by.iter().map(ToString::to_string));
+    metrics.set_forecast(latest.foreseen.as_ref());
     let reading = latest.reading(latest.at);
     metrics.set_utilisation(
         reading.and_then(|reading| reading.cpu_percent),
@@ -76,6 +77,7 @@ mod tests {
             decision: None,
             cost_change_per_hour: 0.0,
             of_templates: Vec::new(),
+            foreseen: None,
             warnings: Vec::new(),
         }
     }

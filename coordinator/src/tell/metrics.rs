@@ -15,6 +15,7 @@ use prometheus_client::{
 };
 
 use super::{Event, Happening, Severity};
+use crate::decide::Foreseen;
 
 macro_rules! labels {
     ($($name:ident { $($field:ident),+ })+) => {$(
@@ -36,6 +37,8 @@ labels! {
     ByDelivery { sink, outcome }
     ByState { state }
     ByHold { hold }
+    ByQuantile { quantile }
+    ByFloor { floor }
 }
 
 type Decimal = Gauge<f64, AtomicU64>;
@@ -70,6 +73,11 @@ struct Inner {
     leader: Gauge,
     cpu: Decimal,
     memory: Decimal,
+    forecast: Family<ByQuantile, Decimal>,
+    forecast_extra: Decimal,
+    forecast_loss: Family<ByFloor, Decimal>,
+    forecast_coverage: Decimal,
+    forecast_active: Gauge,
     source_fresh: Family<BySource, Gauge>,
     source_age: Family<BySource, Decimal>,
     /// Of our own nodes, for CloudWatch; below zero while unknown.
@@ -115,12 +123,19 @@ impl Metrics {
             leader: Gauge::default(),
             cpu: Decimal::default(),
             memory: Decimal::default(),
+            forecast: Family::default(),
+            forecast_extra: Decimal::default(),
+            forecast_loss: Family::default(),
+            forecast_coverage: Decimal::default(),
+            forecast_active: Gauge::default(),
             source_fresh: Family::default(),
             source_age: Family::default(),
             node_count: AtomicI64::new(-1),
         };
         inner.cpu.set(f64::NAN);
         inner.memory.set(f64::NAN);
+        inner.forecast_extra.set(f64::NAN);
+        inner.forecast_coverage.set(f64::NAN);
         inner.register(version);
         Self {
             inner: Arc::new(inner),
@@ -204,6 +219,34 @@ impl Metrics {
         self.inner
             .memory
             .set(memory_percent.map_or(f64::NAN, |percent| percent / 100.0));
+    }
+
+    /// What the forecast expects and how good it has been; without one its gauges say so.
+    pub fn set_forecast(&self, foreseen: Option<&Foreseen>) {
+        const MILLI: f64 = 1000.0;
+        let inner = &self.inner;
+        inner.forecast.clear();
+        inner.forecast_loss.clear();
+        let Some(foreseen) = foreseen else {
+            inner.forecast_extra.set(f64::NAN);
+            inner.forecast_coverage.set(f64::NAN);
+            inner.forecast_active.set(0);
+            return;
+        };
+        let (band, accuracy) = (&foreseen.expectation.band, &foreseen.accuracy);
+        for (quantile, value) in [(0.5, band.median), (foreseen.quantile, band.high)] {
+            let labels = ByQuantile {
+                quantile: quantile.to_string(),
+            };
+            inner.forecast.get_or_create(&labels).set(value / MILLI);
+        }
+        for (floor, loss) in [("forecast", accuracy.loss), ("none", accuracy.reactive_loss)] {
+            let labels = ByFloor { floor: floor.into() };
+            inner.forecast_loss.get_or_create(&labels).set(loss / MILLI);
+        }
+        inner.forecast_extra.set(foreseen.expectation.extra / MILLI);
+        inner.forecast_coverage.set(accuracy.coverage);
+        inner.forecast_active.set(i64::from(accuracy.helps));
     }
 
     /// How a source stands.
@@ -442,6 +485,31 @@ impl Inner {
             "cluster_memory_ratio",
             "Cluster average of memory in use; NaN: unknown",
             self.memory.clone(),
+        );
+        r.register(
+            "forecast_cpu_cores",
+            "Highest CPU requests expected while a node boots, by quantile",
+            self.forecast.clone(),
+        );
+        r.register(
+            "forecast_extra_cpu_cores",
+            "Room kept beyond what pods request; NaN: no forecast",
+            self.forecast_extra.clone(),
+        );
+        r.register(
+            "forecast_loss_cpu_cores",
+            "Pinball loss at the policy's quantile over about a day, of the forecast's floor and of having none",
+            self.forecast_loss.clone(),
+        );
+        r.register(
+            "forecast_coverage_ratio",
+            "Share of minutes in which requests stayed below the floor; NaN: no forecast",
+            self.forecast_coverage.clone(),
+        );
+        r.register(
+            "forecast_active",
+            "1 while the forecast may raise the floor; 0 without one, or while it is worse than none",
+            self.forecast_active.clone(),
         );
         r.register(
             "source_fresh",

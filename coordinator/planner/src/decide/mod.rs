@@ -39,10 +39,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     Action, Hold, Plan, Pods, Policy, Rule, RuleName, Snapshot,
+    explain::words::count,
     model::{Pod, PoolName, SETTLING},
     placement::{Host, Known, QuickMap, World},
     policy::{BurstableCpu, PriceSource, TypeSpec},
-    snapshot::{Launching, State},
+    snapshot::{Expected, Launching, State},
 };
 pub(crate) use brakes::{Brakes, launched};
 use budgets::Covering;
@@ -259,6 +260,8 @@ impl<'a> Context<'a> {
         plan.assumptions = self.assumptions(&plan);
         plan.assumptions.extend(preemptions);
         plan.assumptions.extend(self.floors.notes());
+        plan.assumptions
+            .extend(forecast_note(self.snapshot.state.expected));
         plan.summary = summary::of(&plan);
         plan
     }
@@ -374,6 +377,16 @@ impl<'a> Context<'a> {
     pub(crate) fn asks_averages_below(&self) -> bool {
         self.policy.scale_down.when == crate::policy::ScaleDownWhen::Thresholds
     }
+}
+
+/// What the forecast adds to what a reader sees in the cluster.
+fn forecast_note(expected: Option<Expected>) -> Option<String> {
+    let expected = expected.filter(|expected| expected.pods > 0)?;
+    Some(format!(
+        "room for {} of {} CPU is kept, as the forecast expects them",
+        count(expected.pods as usize, "more pod"),
+        expected.cpu_millis
+    ))
 }
 
 /// Pods that were placed, in order, each with its host, and those that were not.

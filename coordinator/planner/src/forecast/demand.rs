@@ -1,8 +1,13 @@
 //! What the workloads ask for, and what that says about what they need.
 
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
 use crate::{
-    Policy,
-    model::{MilliCpu, Resources, TaintEffect},
+    Policy, Snapshot,
+    decide::node_usage,
+    model::{Bytes, MilliCpu, NodeName, Pod, Resources, TaintEffect},
     policy::Pool,
 };
 
@@ -18,6 +23,50 @@ pub struct Demand {
 }
 
 impl Demand {
+    /// Of the pods on nodes of the policy's pools and of those that wait for one, with what such a pod requests on average.
+    /// `None` while there are none, or none requests CPU.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Option<(Self, Resources)> {
+        let cluster = &snapshot.cluster;
+        let ours = || cluster.nodes.iter().filter(|node| policy.pool_of(node).is_some());
+        let names: BTreeSet<&NodeName> = ours().map(|node| &node.name).collect();
+        let counts = |pod: &&Pod| {
+            let of_workload = !pod.is_owned_by("DaemonSet") && !pod.is_mirror() && !pod.is_finished();
+            match &pod.node {
+                Some(node) => of_workload && !pod.is_terminating() && names.contains(node),
+                None => pod.wants_place(),
+            }
+        };
+        let mut requested = Resources::default();
+        let (mut waiting, mut number) = (MilliCpu::ZERO, 0_i64);
+        for pod in cluster.pods.iter().map(AsRef::as_ref).filter(counts) {
+            requested.add(&pod.requests);
+            number += 1;
+            if pod.node.is_none() {
+                waiting += pod.requests.cpu;
+            }
+        }
+        if number == 0 || requested.cpu <= MilliCpu::ZERO {
+            return None;
+        }
+        let each = Resources {
+            cpu: MilliCpu((requested.cpu.0 / number).max(1)),
+            memory: Bytes(requested.memory.0 / number),
+            pods: 1,
+            ..Resources::default()
+        };
+        let used = ours().filter(|node| node.ready).map(|node| {
+            let usage = node_usage(&snapshot.metrics, node.name.as_str(), now)?;
+            Some(usage.cpu / 100.0 * node.allocatable.cpu.as_f64())
+        });
+        let demand = Self {
+            requested: requested.cpu.as_f64(),
+            waiting: waiting.as_f64(),
+            used: used.sum(),
+        };
+        Some((demand, each))
+    }
+
     /// Pods that wait would use what others cannot serve.
     fn is_cut_short(&self) -> bool {
         let running = self.requested - self.waiting;
@@ -45,6 +94,14 @@ pub(super) struct Gauge {
 }
 
 impl Gauge {
+    /// As it was learnt before.
+    pub(super) fn learnt(share: Option<f64>) -> Self {
+        Self {
+            share: share.filter(|share| (0.05..=1.0).contains(share)),
+            last: None,
+        }
+    }
+
     /// The share of their requests that pods use when more of them are made.
     pub(super) fn share(&self) -> Option<f64> {
         self.share

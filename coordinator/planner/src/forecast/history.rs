@@ -56,6 +56,31 @@ impl History {
         }
     }
 
+    /// The minutes of an hour since 1970, if one of them was observed.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a demand in mCPU; the cast saturates"
+    )]
+    pub(super) fn hour(&self, number: u64) -> Option<Vec<Option<u32>>> {
+        let first = number.checked_mul(60)?;
+        let of = |minute: u64| {
+            let at = usize::try_from(minute.checked_sub(self.first)?).ok()?;
+            let signal = self.minutes.get(at)?.signal;
+            (!signal.is_nan()).then_some(signal.round() as u32)
+        };
+        let minutes: Vec<Option<u32>> = (first..first + 60).map(of).collect();
+        minutes.iter().any(Option::is_some).then_some(minutes)
+    }
+
+    /// The first minute's hour and that after the last's.
+    pub(super) fn hours(&self) -> std::ops::Range<u64> {
+        if self.minutes.is_empty() {
+            return 0..0;
+        }
+        self.first / 60..(self.first + self.minutes.len() as u64).div_ceil(60)
+    }
+
     /// The newest minute's level is another.
     #[allow(clippy::cast_possible_truncation, reason = "as above")]
     pub(super) fn relevel(&mut self, level: Level) {

@@ -22,9 +22,13 @@ pub use demand::{Demand, room_of_a_node};
 pub use scores::Accuracy;
 pub use seasons::Source;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use self::{demand::Gauge, history::History, scores::Scores, seasons::Seasons, spread::Spread};
 
@@ -44,6 +48,8 @@ const LOST: f64 = 5.0;
 const LOOKS: f64 = 15.0;
 /// Minutes of an hour.
 const HOUR: usize = 60;
+/// Of what was remembered, the seasons are scored for so many hours: the scores look back a day.
+const SCORED_HOURS: u64 = 72;
 /// Nodes are added one by one up to this many, whatever is expected.
 const MOST_NODES: f64 = 10_000.0;
 
@@ -113,6 +119,28 @@ pub struct Forecaster {
     /// Expectations whose time has not come, the oldest first.
     open: VecDeque<Open>,
     scores: Scores,
+}
+
+/// An hour of demand, as it is kept: eight weeks of them are less than a megabyte.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hour {
+    /// Hours since 1970.
+    pub hour: u64,
+    /// What share of their requests pods use when more of them are made, as learnt by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// The highest demand of each minute, in mCPU; null where it was not observed.
+    pub minutes: Vec<Option<u32>>,
+}
+
+impl Hour {
+    /// Takes from another what it lacks.
+    fn fill(&mut self, other: Self) {
+        self.minutes.resize(60, None);
+        for (own, other) in self.minutes.iter_mut().zip(other.minutes) {
+            *own = own.or(other);
+        }
+    }
 }
 
 /// A minute so far.
@@ -212,7 +240,7 @@ impl Forecaster {
             _ => {}
         }
         if let Some(over) = self.present.take() {
-            self.close(over, terms);
+            self.close(over, terms, true);
         }
         self.present = Some(Minute {
             number,
@@ -224,7 +252,7 @@ impl Forecaster {
     }
 
     /// A minute is over.
-    fn close(&mut self, minute: Minute, terms: &Terms) {
+    fn close(&mut self, minute: Minute, terms: &Terms, is_scored: bool) {
         self.gauge.learn(minute.most, minute.used);
         self.lately.push_back(minute.most);
         if self.lately.len() > HOUR {
@@ -236,7 +264,9 @@ impl Forecaster {
         }
         while let Some(open) = self.open.pop_front_if(|open| open.until <= minute.number) {
             self.recent.add((open.signal - open.level) / open.unit);
-            self.scores.add(&open, terms.quantile);
+            if is_scored {
+                self.scores.add(&open, terms.quantile);
+            }
         }
         self.level = self.level.with(minute.signal);
         self.history.push(minute.number, minute.signal, self.level);
@@ -245,7 +275,11 @@ impl Forecaster {
             self.history.relevel(self.level);
         }
         let (level, unit) = (self.level.value.unwrap_or(0.0), self.level.unit());
-        let seasons = Seasons::at(&self.history, minute.number, terms.horizon());
+        let seasons = if is_scored {
+            Seasons::at(&self.history, minute.number, terms.horizon())
+        } else {
+            Seasons::default()
+        };
         let said = Source::ALL.map(|source| {
             let spread = seasons
                 .get(source)
@@ -334,6 +368,72 @@ impl Forecaster {
         } else {
             0.0
         }
+    }
+
+    /// What it remembers of an hour since 1970; `None`: nothing.
+    #[must_use]
+    pub fn hour(&self, number: u64) -> Option<Hour> {
+        Some(Hour {
+            hour: number,
+            share: self.gauge.share(),
+            minutes: self.history.hour(number)?,
+        })
+    }
+
+    /// The hours since 1970 of which it remembers something: from the first to before the last's end.
+    #[must_use]
+    pub fn hours(&self) -> std::ops::Range<u64> {
+        self.history.hours()
+    }
+
+    /// A forecaster that has seen these hours, in any order; of an hour that is there twice the last counts, and of what
+    /// lies after `now` nothing. What this one has seen itself comes on top of them.
+    #[must_use]
+    pub fn with_hours(&self, hours: impl IntoIterator<Item = Hour>, now: Timestamp, terms: &Terms) -> Self {
+        let now = u64::try_from(now.as_second()).unwrap_or(0) / 60;
+        let past = hours.into_iter().filter(|hour| hour.hour <= now / 60);
+        let mut known: BTreeMap<u64, Hour> = past.map(|hour| (hour.hour, hour)).collect();
+        for number in self.history.hours() {
+            let Some(own) = self.hour(number) else {
+                continue;
+            };
+            match known.get_mut(&number) {
+                None => drop(known.insert(number, own)),
+                Some(hour) => hour.fill(own),
+            }
+        }
+        let newest = known.keys().next_back().copied().unwrap_or(0);
+        let share = self
+            .gauge
+            .share()
+            .or_else(|| known.values().rev().find_map(|hour| hour.share));
+        let mut forecaster = Self {
+            gauge: Gauge::learnt(share),
+            ..Self::default()
+        };
+        for hour in known.into_values() {
+            let is_scored = newest - hour.hour < SCORED_HOURS;
+            for (minute, signal) in (0_u64..60).zip(hour.minutes) {
+                let Some(signal) = signal.map(f64::from) else {
+                    continue;
+                };
+                let number = hour.hour * 60 + minute;
+                if number >= self.present.map_or(now, |present| present.number) {
+                    continue;
+                }
+                let minute = Minute {
+                    number,
+                    signal,
+                    most: signal,
+                    requested: signal,
+                    used: None,
+                };
+                forecaster.close(minute, terms, is_scored);
+            }
+        }
+        forecaster.gauge = Gauge::learnt(share);
+        forecaster.present = self.present;
+        forecaster
     }
 
     /// How good it has been.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{BootTimes, Demand, Forecaster, Source, Terms, room_of_a_node};
 use crate::{
     fixtures,
-    model::{Bytes, MilliCpu, Resources},
+    model::{Bytes, MilliCpu, Resources, keys},
 };
 
 /// Nodes hold ten pods of a CPU; they boot in 90 s.
@@ -222,4 +222,76 @@ proptest! {
             prop_assert!(requested + expected.extra <= (nodes + (nodes * 0.5).floor().max(1.0)) * terms.node + 1e-6);
         }
     }
+}
+
+#[test]
+fn what_was_kept_by_the_hour_is_known_again() {
+    let minutes = |from: i64, until: i64| (from..until).map(|number| 10.0 + 30.0 * scatter(number));
+    let whole = after(minutes(0, 3000));
+    let first = minute(0).as_second().cast_unsigned() / 3600;
+    let hours: Vec<_> = (first..first + 45).filter_map(|hour| whole.hour(hour)).collect();
+    assert_eq!(hours.len(), 45);
+    // A new leader has seen the last hours itself.
+    let mut successor = Forecaster::default();
+    for (number, pods) in (2600..).zip(minutes(2600, 3000)) {
+        successor.observe(minute(number), &demand(pods), &TERMS);
+    }
+    let restored = successor.with_hours(hours, minute(3000), &TERMS).expect(&TERMS);
+    let expected = whole.expect(&TERMS);
+    assert!(
+        (restored.band.median / expected.band.median - 1.0).abs() < 0.02,
+        "{restored:?} {expected:?}"
+    );
+    assert!(
+        (restored.band.high / expected.band.high - 1.0).abs() < 0.02,
+        "{restored:?} {expected:?}"
+    );
+}
+
+#[test]
+fn hours_that_cannot_be_are_taken_without_harm() {
+    let hour = |hour: u64, minutes: Vec<Option<u32>>| super::Hour {
+        hour,
+        share: Some(f64::NAN),
+        minutes,
+    };
+    let odd = [
+        hour(u64::MAX, vec![Some(u32::MAX); 3]),
+        hour(0, vec![None; 500]),
+        hour(5, vec![Some(1); 500]),
+    ];
+    let forecaster = Forecaster::default().with_hours(odd, minute(3000), &TERMS);
+    assert_eq!(forecaster.expect(&TERMS).extra, 0.0);
+}
+
+#[test]
+fn demand_is_that_of_workloads_on_our_nodes_and_of_those_that_wait() {
+    let nodes = [
+        fixtures::node("a").cpu("4"),
+        fixtures::node("server").cpu("4").without_label(keys::POOL),
+    ];
+    let pods = [
+        fixtures::pod("default/web-1").cpu("500m").memory("256Mi").on("a"),
+        fixtures::pod("default/web-2").cpu("1500m").memory("768Mi"),
+        fixtures::pod("kube-system/agent")
+            .cpu("300m")
+            .owned_by("DaemonSet", "agent")
+            .on("a"),
+        fixtures::pod("default/elsewhere").cpu("2").on("server"),
+    ];
+    let mut snapshot = fixtures::snapshot(nodes, pods);
+    let policy = fixtures::policy("");
+    let now = fixtures::now();
+    let (unknown, each) = Demand::of(&snapshot, &policy, now).unwrap();
+    assert_eq!(
+        (unknown.requested, unknown.waiting, unknown.used),
+        (2000.0, 1500.0, None)
+    );
+    assert_eq!((each.cpu, each.memory), (MilliCpu(1000), Bytes(512 << 20)));
+    let reading = fixtures::reading(&now.to_string(), 25.0, 10.0);
+    snapshot.metrics.nodes.insert("a".into(), reading);
+    let (known, _) = Demand::of(&snapshot, &policy, now).unwrap();
+    assert_eq!(known.used, Some(1000.0));
+    snapshot.cluster.pods.clear();
+    assert_eq!(Demand::of(&snapshot, &policy, now), None);
 }

@@ -114,6 +114,7 @@ impl Leader {
             decision: decision.recorded.then(|| "d-1".parse().unwrap()),
             cost_change_per_hour: 0.0,
             of_templates: Vec::new(),
+            foreseen: None,
             warnings: Vec::new(),
         })));
     }

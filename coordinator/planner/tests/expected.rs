@@ -1,0 +1,69 @@
+//! Room for what the forecast expects.
+
+use smartscale_planner::{
+    Action, BlockerCode, fixtures,
+    model::{Bytes, MilliCpu},
+    plan,
+    snapshot::Expected,
+};
+
+/// So many pods of half a CPU.
+fn expected(pods: u32) -> Option<Expected> {
+    Some(Expected {
+        pods,
+        cpu_millis: MilliCpu(500),
+        memory_bytes: Bytes(64 << 20),
+    })
+}
+
+#[test]
+fn a_node_is_launched_for_what_is_expected_and_nothing_is_said_to_wait() {
+    let pod = fixtures::pod("default/web").cpu("1500m").on("a");
+    let mut snapshot = fixtures::snapshot([fixtures::node("a").cpu("2")], [pod]);
+    let policy = fixtures::policy("");
+    let without = plan(&snapshot, &policy, fixtures::now());
+    snapshot.state.expected = expected(1);
+    let fits = plan(&snapshot, &policy, fixtures::now());
+    assert_eq!(fits.launch, without.launch);
+    snapshot.state.expected = expected(2);
+    let plan = plan(&snapshot, &policy, fixtures::now());
+    assert_eq!(plan.action, Action::ScaleUp);
+    assert_eq!(plan.launch.len(), without.launch.len() + 1);
+    assert!(plan.launch.iter().all(|launch| launch.pods.is_empty()));
+    assert!(plan.pods.pending.is_empty());
+    assert!(
+        plan.assumptions
+            .iter()
+            .any(|note| note.contains("room for 2 more pods of 500m CPU")),
+        "{:?}",
+        plan.assumptions
+    );
+}
+
+#[test]
+fn a_node_that_only_the_forecast_keeps_is_unneeded_all_the_while() {
+    let pod = fixtures::pod("default/web").cpu("500m").on("a");
+    let nodes = ["a", "b"].map(|name| fixtures::node(name).cpu("2").instance_type("t3.small"));
+    let mut snapshot = fixtures::snapshot(nodes, [pod]);
+    let policy = fixtures::policy("");
+    for name in ["a", "b"] {
+        let reading = fixtures::reading(&fixtures::now().to_string(), 10.0, 10.0);
+        snapshot.metrics.nodes.insert(name.into(), reading.clone());
+        snapshot.metrics.cluster = vec![reading];
+    }
+    snapshot.state.expected = expected(5);
+    let plan = plan(&snapshot, &policy, fixtures::now());
+    let verdict = plan
+        .nodes
+        .iter()
+        .find(|verdict| verdict.node.as_str() == "b")
+        .expect("b is ours");
+    assert!(
+        verdict
+            .blockers
+            .iter()
+            .any(|blocker| blocker.code == BlockerCode::NoPlaceToMove),
+        "{verdict:?}"
+    );
+    assert!(plan.unneeded_since.contains_key("b"), "{:?}", plan.unneeded_since);
+}
