@@ -26,7 +26,7 @@ pub mod quantity;
 mod resources;
 pub mod snapshot;
 
-pub use decide::{Planner, least_cost, plan};
+pub use decide::{PATIENCE_FOR_EACH_POD, Planner, least_cost, plan};
 pub use outcome::{
     Blocker, BlockerCode, Destination, Due, Hold, Launch, Move, NodeVerdict, PendingCode, PendingPod,
     Placement, Plan, Pods, Removal, RemovalReason, Rule, RuleName,

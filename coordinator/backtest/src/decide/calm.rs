@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use smartscale_planner::{
-    Plan, Policy,
+    PATIENCE_FOR_EACH_POD, Plan, Policy,
     policy::ScaleDownWhen,
     snapshot::{Reading, State},
 };
@@ -62,13 +62,15 @@ impl Calm {
             }
         }
         for since in plan.unneeded_since.values() {
-            // Some multiple of it is asked for.
-            let passed = now.duration_since(*since).as_nanos().max(0);
-            let whole = passed / sustained.as_nanos().max(1);
-            let next = i32::try_from(whole + 1)
-                .ok()
-                .and_then(|n| sustained.checked_mul(n));
-            consider(*since, next.unwrap_or(SignedDuration::MAX));
+            // So much, and with `steer` so much more for each pod.
+            let passed = now.duration_since(*since).saturating_sub(sustained);
+            let whole = passed.as_nanos().max(0) / PATIENCE_FOR_EACH_POD.as_nanos();
+            let more = PATIENCE_FOR_EACH_POD.checked_mul(i32::try_from(whole + 1).unwrap_or(i32::MAX));
+            consider(*since, sustained);
+            consider(
+                *since,
+                more.map_or(SignedDuration::MAX, |more| sustained.saturating_add(more)),
+            );
         }
         Some(Self {
             version: world.version(),

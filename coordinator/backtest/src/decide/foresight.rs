@@ -21,6 +21,8 @@ pub(super) struct Foresight {
     seen: Tick,
     terms: Terms,
     each: Resources,
+    /// What was expected last.
+    expected: Option<Expected>,
 }
 
 impl Foresight {
@@ -40,14 +42,17 @@ impl Foresight {
             boots,
             seen: Tick::default(),
             each: each.clone(),
+            expected: None,
         })
     }
 
     /// Looks at the world as it is, and says what room it should have beyond what pods ask for.
     pub(super) fn expect(&mut self, world: &World<'_>) -> Option<Expected> {
         self.time_boots(world);
-        self.forecaster
-            .observe(world.time(), &self.demand(world), &self.terms);
+        let demand = self.demand(world);
+        if !self.forecaster.observe(world.time(), &demand, &self.terms) {
+            return self.expected;
+        }
         let extra = self.forecaster.expect(&self.terms).extra;
         #[allow(
             clippy::cast_possible_truncation,
@@ -55,11 +60,12 @@ impl Foresight {
             reason = "a floor is not negative; the cast saturates"
         )]
         let pods = (extra / self.each.cpu.as_f64() + 1e-6).floor() as u32;
-        (pods > 0).then_some(Expected {
+        self.expected = (pods > 0).then_some(Expected {
             pods,
             cpu_millis: self.each.cpu,
             memory_bytes: self.each.memory,
-        })
+        });
+        self.expected
     }
 
     fn time_boots(&mut self, world: &World<'_>) {

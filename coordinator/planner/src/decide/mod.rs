@@ -53,6 +53,7 @@ pub(crate) use guard::Serving;
 pub(crate) use headroom::is_headroom;
 pub(crate) use launches::Outcome;
 pub(crate) use offerings::{Offering, PoolCount};
+pub use removals::PATIENCE_FOR_EACH_POD;
 use rules::Averages;
 pub(crate) use rules::node_usage;
 pub(crate) use verdicts::{Verdict, move_all};

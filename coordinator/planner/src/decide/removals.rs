@@ -37,9 +37,11 @@ pub(super) struct Removals {
 
 /// Most nodes that scale-ins are steered to.
 const STEERED: usize = 5;
-/// So many times `sustained` a scale-in is waited for with each pod of a node. Jumps that come again within the hour then find
-/// the node, and at two minutes no history was dearer for it by more than a few percent (`docs/forecast.md`).
-const FOR_EACH_POD: i32 = 8;
+/// So much longer than `sustained` a scale-in is waited for with each pod of a node …
+pub const PATIENCE_FOR_EACH_POD: SignedDuration = SignedDuration::from_mins(15);
+/// … and with all of them, a multiple of it. Jumps that come again within the hour then find the node, and no history was dearer for it by more
+/// than a few percent (`docs/forecast.md`).
+const MOST_PATIENCE: SignedDuration = SignedDuration::from_hours(1);
 
 /// What limits leave while removals are accepted one after another.
 #[derive(Clone, Debug)]
@@ -242,13 +244,12 @@ impl<'a> Context<'a> {
     /// How long a node must be unneeded. Where scale-ins empty nodes, one with pods is given longer with each of them: an
     /// eviction that a scale-in makes needless costs more than the node does meanwhile.
     fn patience(&self, verdict: &Verdict<'a>, sustained: SignedDuration) -> SignedDuration {
-        if !self.policy.scale_down.steer {
+        if !self.policy.scale_down.steer || sustained.is_zero() {
             return sustained;
         }
         let pods = i32::try_from(verdict.movers.len()).unwrap_or(i32::MAX);
-        sustained
-            .checked_mul(pods.saturating_mul(FOR_EACH_POD).saturating_add(1))
-            .unwrap_or(SignedDuration::MAX)
+        let for_pods = PATIENCE_FOR_EACH_POD.checked_mul(pods).unwrap_or(MOST_PATIENCE);
+        sustained.saturating_add(for_pods.min(MOST_PATIENCE))
     }
 
     /// The nodes that scale-ins of workloads are to empty, the one that saves most per pod first: those that nothing keeps

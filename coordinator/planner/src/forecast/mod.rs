@@ -30,7 +30,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use self::{demand::Gauge, history::History, scores::Scores, seasons::Seasons, spread::Spread};
+use self::{demand::Gauge, history::History, scores::Scores, spread::Spread};
 
 /// How much of the newest minute the level takes over: it looks back about 20 minutes.
 const LEVEL: f64 = 0.05;
@@ -218,26 +218,28 @@ struct Open {
 }
 
 impl Forecaster {
-    /// Takes in what pods ask for at `now`. Times that go backwards are passed over.
-    pub fn observe(&mut self, now: Timestamp, demand: &Demand, terms: &Terms) {
+    /// Takes in what pods ask for at `now`. Times that go backwards are passed over. Whether anything else is to be expected
+    /// than before.
+    pub fn observe(&mut self, now: Timestamp, demand: &Demand, terms: &Terms) -> bool {
         let Ok(seconds) = u64::try_from(now.as_second()) else {
-            return;
+            return false;
         };
         let number = seconds / 60;
         let signal = self.gauge.signal(demand);
         if !signal.is_finite() || !demand.requested.is_finite() {
-            return;
+            return false;
         }
-        match &mut self.present {
-            Some(minute) if number < minute.number => return,
-            Some(minute) if number == minute.number => {
-                minute.signal = minute.signal.max(signal);
-                minute.most = minute.most.max(demand.requested);
-                minute.requested = demand.requested;
-                minute.used = demand.used.filter(|_| demand.waiting <= 0.0).or(minute.used);
-                return;
+        let used = demand.used.filter(|_| demand.waiting <= 0.0);
+        if let Some(minute) = self.present.as_mut().filter(|minute| number <= minute.number) {
+            if number < minute.number {
+                return false;
             }
-            _ => {}
+            let is_new = signal > minute.signal || demand.requested != minute.requested;
+            minute.signal = minute.signal.max(signal);
+            minute.most = minute.most.max(demand.requested);
+            minute.requested = demand.requested;
+            minute.used = used.or(minute.used);
+            return is_new;
         }
         if let Some(over) = self.present.take() {
             self.close(over, terms, true);
@@ -247,8 +249,9 @@ impl Forecaster {
             signal,
             most: demand.requested,
             requested: demand.requested,
-            used: demand.used.filter(|_| demand.waiting <= 0.0),
+            used,
         });
+        true
     }
 
     /// A minute is over.
@@ -275,16 +278,15 @@ impl Forecaster {
             self.history.relevel(self.level);
         }
         let (level, unit) = (self.level.value.unwrap_or(0.0), self.level.unit());
-        let seasons = if is_scored {
-            Seasons::at(&self.history, minute.number, terms.horizon())
-        } else {
-            Seasons::default()
-        };
         let said = Source::ALL.map(|source| {
-            let spread = seasons
-                .get(source)
-                .or((source == Source::Lately).then_some(&self.recent))?;
-            Some(level + unit * spread.quantile(terms.quantile)?)
+            let distance = match source {
+                Source::Lately => self.recent.quantile(terms.quantile),
+                // What is not scored is said to nobody.
+                _ if !is_scored => None,
+                _ => seasons::spread(&self.history, source, minute.number, terms.horizon())
+                    .and_then(|spread| spread.quantile(terms.quantile)),
+            };
+            Some(level + unit * distance?)
         });
         self.open.push_back(Open {
             until: minute.number + terms.horizon(),
@@ -311,11 +313,12 @@ impl Forecaster {
         };
         let level = self.level.with(minute.signal);
         let (value, unit) = (level.value.unwrap_or(0.0), level.unit());
-        let seasons = Seasons::at(&self.history, minute.number, terms.horizon());
         let best = self.scores.best();
-        let (source, spread) = seasons
-            .get(best)
-            .map_or((Source::Lately, &self.recent), |spread| (best, spread));
+        let season = seasons::spread(&self.history, best, minute.number, terms.horizon());
+        let (source, spread) = match &season {
+            Some(spread) => (best, spread),
+            None => (Source::Lately, &self.recent),
+        };
         let at = |quantile: f64| value + unit * spread.quantile(quantile).unwrap_or(0.0);
         let band = Band {
             median: at(0.5),

@@ -42,23 +42,10 @@ impl Source {
     }
 }
 
-/// The seasons' spreads at one minute.
-#[derive(Debug, Default)]
-pub(super) struct Seasons([Option<Spread>; Source::ALL.len()]);
-
-impl Seasons {
-    /// What came after the minute `number`'s like. A season that was not seen often enough says nothing.
-    pub(super) fn at(history: &History, number: u64, horizon: u64) -> Self {
-        Self(Source::ALL.map(|source| {
-            let (period, times, fewest) = source.period()?;
-            let rises =
-                (1..=times).filter_map(|back| history.rise(number.checked_sub(back * period)?, horizon));
-            let spread = Spread::of(rises);
-            (spread.len() >= fewest).then_some(spread)
-        }))
-    }
-
-    pub(super) fn get(&self, source: Source) -> Option<&Spread> {
-        self.0[source as usize].as_ref()
-    }
+/// What came after the minute `number`'s like, as a season saw it. `None`: it is no season, or was not seen often enough.
+pub(super) fn spread(history: &History, source: Source, number: u64, horizon: u64) -> Option<Spread> {
+    let (period, times, fewest) = source.period()?;
+    let rises = (1..=times).filter_map(|back| history.rise(number.checked_sub(back * period)?, horizon));
+    let spread = Spread::of(rises);
+    (spread.len() >= fewest).then_some(spread)
 }
