@@ -99,6 +99,7 @@ bench: tools agent
 	$(call part,peers,tests/rig/install node_exporter)
 	$(call part,release programs,cargo build --quiet --release --workspace --bins --bench planner --bench figures)
 	$(call part,benchmarks,cargo bench --quiet --workspace --bench planner)
+	$(call part,forecasts,cargo bench --quiet --package smartscale-backtest --bench forecast)
 	$(call part,figures,cargo bench --quiet --workspace --bench figures)
 
 ## bench-planner: how fast plans are made, what they cost against the least possible, and what the program needs

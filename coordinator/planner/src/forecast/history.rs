@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::Level;
 
 /// Eight weeks of minutes.
@@ -120,5 +122,27 @@ impl History {
         }
         let rise = (most - past.level) / past.unit;
         rise.is_finite().then(|| f64::from(rise))
+    }
+}
+
+/// An hour of demand, as it is kept: eight weeks of them are less than a megabyte.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hour {
+    /// Hours since 1970.
+    pub hour: u64,
+    /// What share of their requests pods use when more of them are made, as learnt by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// The highest demand of each minute, in mCPU; null where it was not observed.
+    pub minutes: Vec<Option<u32>>,
+}
+
+impl Hour {
+    /// Takes from another what it lacks.
+    pub(super) fn fill(&mut self, other: Self) {
+        self.minutes.resize(60, None);
+        for (own, other) in self.minutes.iter_mut().zip(other.minutes) {
+            *own = own.or(other);
+        }
     }
 }

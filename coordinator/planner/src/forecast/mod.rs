@@ -13,12 +13,14 @@
 mod boots;
 mod demand;
 mod history;
+mod level;
 mod scores;
 mod seasons;
 mod spread;
 
 pub use boots::BootTimes;
 pub use demand::{Demand, room_of_a_node};
+pub use history::Hour;
 pub use scores::Accuracy;
 pub use seasons::Source;
 
@@ -28,14 +30,9 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use self::{demand::Gauge, history::History, scores::Scores, spread::Spread};
+use self::{demand::Gauge, history::History, level::Level, scores::Scores, spread::Spread};
 
-/// How much of the newest minute the level takes over: it looks back about 20 minutes.
-const LEVEL: f64 = 0.05;
-/// How much of the newest minute the usual distance from the level takes over.
-const DISTANCE: f64 = 0.0001;
 /// Minutes before which nothing is expected.
 const FEWEST_MINUTES: usize = 30;
 /// Minutes after which a level that all of them left is given up.
@@ -121,28 +118,6 @@ pub struct Forecaster {
     scores: Scores,
 }
 
-/// An hour of demand, as it is kept: eight weeks of them are less than a megabyte.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Hour {
-    /// Hours since 1970.
-    pub hour: u64,
-    /// What share of their requests pods use when more of them are made, as learnt by then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub share: Option<f64>,
-    /// The highest demand of each minute, in mCPU; null where it was not observed.
-    pub minutes: Vec<Option<u32>>,
-}
-
-impl Hour {
-    /// Takes from another what it lacks.
-    fn fill(&mut self, other: Self) {
-        self.minutes.resize(60, None);
-        for (own, other) in self.minutes.iter_mut().zip(other.minutes) {
-            *own = own.or(other);
-        }
-    }
-}
-
 /// A minute so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Minute {
@@ -156,47 +131,6 @@ struct Minute {
     requested: f64,
     /// The last that was used.
     used: Option<f64>,
-}
-
-/// Where demand is, and how far from there it usually goes.
-#[derive(Debug, Clone, Copy, Default)]
-struct Level {
-    value: Option<f64>,
-    /// Usual distance of a minute from the level, in units of the level's square root.
-    distance: f64,
-    /// Minutes that it was learnt from.
-    count: u32,
-}
-
-impl Level {
-    /// With one more minute.
-    fn with(self, signal: f64) -> Self {
-        let Some(value) = self.value else {
-            return Self {
-                value: Some(signal),
-                ..self
-            };
-        };
-        let root = value.max(signal).sqrt();
-        let distance = if root > 0.0 {
-            (signal - value).abs() / root
-        } else {
-            0.0
-        };
-        let count = self.count.saturating_add(1);
-        let share = DISTANCE.max(1.0 / f64::from(count));
-        Self {
-            value: Some(value + LEVEL * (signal - value)),
-            distance: self.distance + share * (distance - self.distance),
-            count,
-        }
-    }
-
-    /// The unit in which distances from the level are counted: events that come independently scatter by the square root.
-    fn unit(self) -> f64 {
-        let value = self.value.unwrap_or(0.0);
-        (value.max(0.0).sqrt() * self.distance).max(1e-6 * (1.0 + value))
-    }
 }
 
 /// An expectation of some minute, to be held against what came.
