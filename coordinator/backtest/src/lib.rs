@@ -44,7 +44,7 @@ use crate::{
 pub use crate::{
     progress::Progress,
     replay::Totals,
-    series::{Minute, Series},
+    series::{Forecast, Minute, Series},
     synthetic::Shape,
     tick::PER_MINUTE as TICKS_PER_MINUTE,
     together::Backtests,

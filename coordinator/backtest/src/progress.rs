@@ -2,7 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::{series::Recorder, tick::Tick, world::Measured};
+use crate::{
+    series::{Forecast, Recorder},
+    tick::Tick,
+    world::Measured,
+};
 
 /// How far the runs of [`Backtests`](crate::Backtests) have come.
 #[derive(Debug)]
@@ -71,9 +75,9 @@ pub(crate) struct Counted<'p, R> {
 }
 
 impl<R: Recorder> Recorder for Counted<'_, R> {
-    fn record(&mut self, now: Tick, measured: &Measured) {
+    fn record(&mut self, now: Tick, measured: &Measured, forecast: Option<Forecast>) {
         self.count.fetch_add(1, Relaxed);
-        self.inner.record(now, measured);
+        self.inner.record(now, measured, forecast);
     }
 
     fn finish(&mut self) {

@@ -56,7 +56,7 @@ pub(crate) fn run(
         }
         let measured = world.measure();
         sums.take(now, &measured, acted);
-        recorder.record(now, &measured);
+        recorder.record(now, &measured, decider.forecast());
     }
     recorder.finish();
     let counts = world.counts();

@@ -12,14 +12,14 @@ use crate::{
 
 /// Looks on while a history is replayed.
 pub(crate) trait Recorder {
-    /// A tick is over.
-    fn record(&mut self, now: Tick, measured: &Measured);
+    /// A tick is over, at which this was expected.
+    fn record(&mut self, now: Tick, measured: &Measured, forecast: Option<Forecast>);
     /// The history is over.
     fn finish(&mut self);
 }
 
 impl Recorder for () {
-    fn record(&mut self, _: Tick, _: &Measured) {}
+    fn record(&mut self, _: Tick, _: &Measured, _: Option<Forecast>) {}
     fn finish(&mut self) {}
 }
 
@@ -44,6 +44,17 @@ pub struct Minute {
     pub cost_per_hour: f64,
     /// Some tick was short.
     pub short: bool,
+    /// At its last tick, which has seen the whole minute. Plots show it; the columns of the CSV are a contract without it.
+    pub forecast: Option<Forecast>,
+}
+
+/// How many pods there will be at most within the time that a node takes to boot, as a forecast has it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Forecast {
+    /// Half of the time there are fewer, in pods.
+    pub median: f64,
+    /// So often, as the policy's quantile says, there are fewer, in pods.
+    pub high: f64,
 }
 
 /// A run, minute by minute.
@@ -121,7 +132,7 @@ impl Minutes {
 }
 
 impl Recorder for Minutes {
-    fn record(&mut self, now: Tick, measured: &Measured) {
+    fn record(&mut self, now: Tick, measured: &Measured, forecast: Option<Forecast>) {
         if now.0.is_multiple_of(PER_MINUTE) {
             self.close();
         }
@@ -135,6 +146,7 @@ impl Recorder for Minutes {
             nodes_billed: 0.0,
             cost_per_hour: 0.0,
             short: false,
+            forecast: None,
         });
         minute.requests += measured.requests;
         minute.pods_wanted = minute.pods_wanted.max(measured.wanted);
@@ -144,6 +156,7 @@ impl Recorder for Minutes {
         minute.nodes_billed += f64::from(measured.billed);
         minute.cost_per_hour += measured.cost;
         minute.short |= measured.short;
+        minute.forecast = forecast;
         self.ticks += 1;
     }
 

@@ -75,7 +75,7 @@ impl Decider for Script {
 struct Ticks(Vec<Measured>);
 
 impl series::Recorder for Ticks {
-    fn record(&mut self, _: Tick, measured: &Measured) {
+    fn record(&mut self, _: Tick, measured: &Measured, _: Option<Forecast>) {
         self.0.push(*measured);
     }
     fn finish(&mut self) {}
@@ -486,6 +486,56 @@ fn cost_and_shortfall_come_out_of_the_series() {
     assert_eq!(short as u64, outcome.policy.shortfall_minutes);
     let hours: f64 = minutes.iter().map(|minute| minute.nodes_billed / 60.0).sum();
     assert!((hours / outcome.policy.node_hours - 1.0).abs() < 1e-9);
+}
+
+/// Four pods wanted for so many minutes, and a peak of eight every ten.
+fn peaks(minutes: u32) -> Vec<u32> {
+    let ticks = 0..minutes * 4;
+    ticks.map(|tick| if tick % 40 == 0 { 80 } else { 40 }).collect()
+}
+
+#[test]
+fn the_series_has_what_was_forecast_in_pods_once_enough_was_seen() {
+    let text = POLICY.replace("[[pool]]", "[forecast]\nenabled = true\n[[pool]]");
+    let minutes = backtest(&text, &peaks(120)).series.minutes;
+    assert!(minutes[..30].iter().all(|minute| minute.forecast.is_none()));
+    for minute in &minutes[60..] {
+        let Forecast { median, high } = minute.forecast.unwrap();
+        assert!(
+            (3.0..=10.0).contains(&median) && median <= high && high <= 12.0,
+            "{minute:?}"
+        );
+    }
+}
+
+#[test]
+fn without_a_forecast_the_series_has_none() {
+    let minutes = backtest(POLICY, &peaks(120)).series.minutes;
+    assert!(minutes.iter().all(|minute| minute.forecast.is_none()));
+}
+
+#[test]
+fn a_run_with_a_forecast_comes_to_the_same_whether_somebody_looks_on_or_not() {
+    let text = POLICY.replace("[[pool]]", "[forecast]\nenabled = true\n[[pool]]");
+    let (policy, workload, trace) = (
+        policy(&text),
+        Workload::from_toml(WORKLOAD).unwrap(),
+        trace(&peaks(120)),
+    );
+    let run = |keep_series| {
+        let backtests = Backtests {
+            trace: &trace,
+            policies: std::slice::from_ref(&policy),
+            workload: &workload,
+            seed: 1,
+            keep_series,
+        };
+        let outcome = backtests.run(&BTreeSet::new(), &backtests.progress()).remove(0);
+        let Outcome { policy, series, .. } = outcome.unwrap();
+        (policy, series.minutes.len())
+    };
+    let (kept, none) = (run(true), run(false));
+    assert_eq!((kept.0, kept.1, none.1), (none.0, 120, 0));
 }
 
 #[test]

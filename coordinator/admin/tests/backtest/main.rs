@@ -218,8 +218,25 @@ fn the_plot_is_one_svg_with_a_panel_for_each_figure() {
     let svg = std::fs::read_to_string(folder.path("run.svg")).unwrap();
     assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
     assert_eq!(svg.matches("class=\"title\"").count(), 4);
+    assert!(!svg.contains("class=\"band\""), "no forecast, no band");
     assert!(svg.contains("prefers-color-scheme:dark") && svg.contains("2026-01-01 00:00"));
     assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+}
+
+#[test]
+fn the_plot_of_a_policy_with_a_forecast_has_its_band_and_the_series_the_columns_of_the_contract() {
+    let folder = Folder::new();
+    folder.write("policy.toml", &format!("{POLICY}[forecast]\nenabled = true\n"));
+    let output = folder.run(&["--plot", "run.svg", "--series", "run.csv"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let svg = std::fs::read_to_string(folder.path("run.svg")).unwrap();
+    assert_eq!(svg.matches("class=\"title\"").count(), 5);
+    assert_eq!(svg.matches("class=\"band\" d=\"M").count(), 1);
+    assert!(svg.contains("band: forecast") && !svg.contains("NaN") && !svg.contains("inf"));
+    let csv = std::fs::read_to_string(folder.path("run.csv")).unwrap();
+    assert!(csv.starts_with(
+        "time,requests,pods_wanted,pods_serving,pods_pending,nodes_ready,nodes_billed,cost_per_hour\n"
+    ));
 }
 
 #[test]

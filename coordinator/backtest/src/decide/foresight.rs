@@ -2,12 +2,13 @@
 
 use smartscale_planner::{
     Policy,
-    forecast::{BootTimes, Demand, Forecaster, Terms, room_of_a_node},
+    forecast::{Band, BootTimes, Demand, Forecaster, Terms, room_of_a_node},
     model::Resources,
     snapshot::Expected,
 };
 
 use crate::{
+    series::Forecast,
     tick::{TICK, Tick},
     world::World,
 };
@@ -23,6 +24,8 @@ pub(super) struct Foresight {
     each: Resources,
     /// What was expected last.
     expected: Option<Expected>,
+    /// What was expected last, in mCPU.
+    band: Band,
 }
 
 impl Foresight {
@@ -43,6 +46,7 @@ impl Foresight {
             seen: Tick::default(),
             each: each.clone(),
             expected: None,
+            band: Band::default(),
         })
     }
 
@@ -53,19 +57,29 @@ impl Foresight {
         if !self.forecaster.observe(world.time(), &demand, &self.terms) {
             return self.expected;
         }
-        let extra = self.forecaster.expect(&self.terms).extra;
+        let expectation = self.forecaster.expect(&self.terms);
+        self.band = expectation.band;
         #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "a floor is not negative; the cast saturates"
         )]
-        let pods = (extra / self.each.cpu.as_f64() + 1e-6).floor() as u32;
+        let pods = (expectation.extra / self.each.cpu.as_f64() + 1e-6).floor() as u32;
         self.expected = (pods > 0).then_some(Expected {
             pods,
             cpu_millis: self.each.cpu,
             memory_bytes: self.each.memory,
         });
         self.expected
+    }
+
+    /// The band that was expected last, whether room was wanted for it or not. `None` while too little was seen for one.
+    pub(super) fn band(&self) -> Option<Forecast> {
+        let pods = |cpu: f64| (cpu / self.each.cpu.as_f64()).max(0.0);
+        (self.band != Band::default()).then(|| Forecast {
+            median: pods(self.band.median),
+            high: pods(self.band.high),
+        })
     }
 
     fn time_boots(&mut self, world: &World<'_>) {

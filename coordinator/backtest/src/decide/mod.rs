@@ -11,12 +11,20 @@ use smartscale_planner::{
     policy::Pool,
 };
 
-use crate::world::{Node, World};
+use crate::{
+    series::Forecast,
+    world::{Node, World},
+};
 
 /// Decides at every tick, by what is there and what was there before: nothing else can be reached from a [`World`].
 pub(crate) trait Decider {
     /// Launches and removes nodes. Whether it did.
     fn decide(&mut self, world: &mut World<'_>) -> bool;
+
+    /// What it expected at its last decision. `None`: it forecasts nothing, or has seen too little to.
+    fn forecast(&self) -> Option<Forecast> {
+        None
+    }
 }
 
 /// A pool's nodes that were not removed.

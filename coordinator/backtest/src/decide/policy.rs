@@ -21,6 +21,7 @@ use smartscale_planner::{
 
 use super::{Decider, calm::Calm, foresight::Foresight};
 use crate::{
+    series::Forecast,
     tick::{Tick, ticks},
     world::{Node, NodeId, PodId, World},
 };
@@ -135,6 +136,10 @@ impl Decider for ByPolicy<'_> {
             }
         }
         acted
+    }
+
+    fn forecast(&self) -> Option<Forecast> {
+        self.foresight.as_ref()?.band()
     }
 }
 

@@ -1,4 +1,4 @@
-//! A run as a picture: demand, nodes, waiting and cost over time, one panel below the other on one axis.
+//! A run as a picture: demand, what was expected of it, nodes, waiting and cost over time, one panel below the other on one axis.
 //!
 //! ```text
 //!   series ─▶ shapes (what stands where) ─▶ svg: colours by a style sheet, as the viewer likes them
@@ -6,6 +6,7 @@
 //! ```
 //! A long run has more minutes than pixels: a column shows the highest of its minutes, so that no peak is lost.
 
+mod forecast;
 mod png;
 mod svg;
 
@@ -67,6 +68,8 @@ pub(super) fn draw(kind: Kind, series: &Series) -> Result<Vec<u8>, String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ink {
     Requests,
+    Pods,
+    Forecast,
     Nodes,
     Waiting,
     Cost,
@@ -82,6 +85,13 @@ enum Shape {
         base: f64,
         columns: Vec<(Range<f64>, f64)>,
     },
+    /// Filled lightly, edges aside: from where to where, and from which y to which.
+    Band {
+        ink: Ink,
+        columns: Vec<(Range<f64>, Range<f64>)>,
+    },
+    /// A line of steps: from where to where, and at which y. It breaks where one does not begin at the end of another.
+    Steps { ink: Ink, steps: Vec<(Range<f64>, f64)> },
     /// A thin line from left to right.
     Grid { x: Range<f64>, y: f64 },
     /// The outline of a panel.
@@ -121,7 +131,10 @@ struct Picture {
 impl Picture {
     fn of(series: &Series) -> Self {
         #[allow(clippy::cast_precision_loss, reason = "numbers of units and panels")]
-        let (width, panels) = (WIDTH as f64, PANELS.len() as f64);
+        let (width, panels) = (
+            WIDTH as f64,
+            (PANELS.len() + usize::from(forecast::is_in(&series.minutes))) as f64,
+        );
         let mut picture = Self {
             width: LEFT + width + RIGHT,
             height: panels * (HEIGHT + TITLE) + BOTTOM,
@@ -131,6 +144,10 @@ impl Picture {
         for panel in &PANELS {
             picture.panel(panel, top, LEFT..LEFT + width, &series.minutes);
             top += HEIGHT + TITLE;
+            if panel.1 == Ink::Requests && forecast::is_in(&series.minutes) {
+                forecast::draw(&mut picture, top, LEFT..LEFT + width, &series.minutes);
+                top += HEIGHT + TITLE;
+            }
         }
         picture.dates(series, width, top - TITLE + 18.0);
         picture
@@ -138,21 +155,8 @@ impl Picture {
 
     fn panel(&mut self, (title, ink, of): &Panel, top: f64, x: Range<f64>, minutes: &[Minute]) {
         let most = minutes.iter().map(of).fold(0.0_f64, f64::max);
-        let scale = if most > 0.0 { HEIGHT / most } else { 0.0 };
+        let scale = self.scale(title, top, &x, most);
         let base = top + HEIGHT;
-        self.shapes.push(Shape::Text {
-            x: LEFT,
-            y: top - 6.0,
-            to_left: false,
-            is_title: true,
-            text: (*title).to_owned(),
-        });
-        self.shapes.push(Shape::Grid {
-            x: x.clone(),
-            y: top + HEIGHT / 2.0,
-        });
-        self.text(LEFT - 6.0, top + 10.0, true, &figure(most));
-        self.text(LEFT - 6.0, base, true, "0");
         let highest = |column: &[Minute]| column.iter().map(of).fold(0.0_f64, f64::max);
         self.shapes.push(Shape::Columns {
             ink: *ink,
@@ -173,6 +177,24 @@ impl Picture {
             });
         }
         self.shapes.push(Shape::Frame { x, y: top..base });
+    }
+
+    /// What is behind a panel's figures: its title and its scale. Units for each of what it shows, the most of which is `most`.
+    fn scale(&mut self, title: &str, top: f64, x: &Range<f64>, most: f64) -> f64 {
+        self.shapes.push(Shape::Text {
+            x: LEFT,
+            y: top - 6.0,
+            to_left: false,
+            is_title: true,
+            text: title.to_owned(),
+        });
+        self.shapes.push(Shape::Grid {
+            x: x.clone(),
+            y: top + HEIGHT / 2.0,
+        });
+        self.text(LEFT - 6.0, top + 10.0, true, &figure(most));
+        self.text(LEFT - 6.0, top + HEIGHT, true, "0");
+        if most > 0.0 { HEIGHT / most } else { 0.0 }
     }
 
     fn dates(&mut self, series: &Series, width: f64, y: f64) {
@@ -221,6 +243,8 @@ fn figure(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use smartscale_backtest::Forecast;
+
     use super::*;
 
     /// A run whose figures all are `figure`.
@@ -235,11 +259,21 @@ mod tests {
             nodes_billed: f64::from(figure),
             cost_per_hour: f64::from(figure),
             short: figure > 0,
+            forecast: None,
         };
         Series {
             offset: jiff::tz::Offset::UTC,
             minutes: (0..minutes).map(minute).collect(),
         }
+    }
+
+    /// The same, with a forecast from the `from`th minute on.
+    pub(super) fn foreseen(minutes: usize, figure: u32, from: usize, forecast: Forecast) -> Series {
+        let mut series = run(minutes, figure);
+        for minute in series.minutes.iter_mut().skip(from) {
+            minute.forecast = Some(forecast);
+        }
+        series
     }
 
     #[test]

@@ -22,6 +22,9 @@ const SCALE: f64 = 2.0;
 /// How much of a column's colour covers what is behind it, as in the SVG.
 const OPACITY: f64 = 0.85;
 
+/// The same of a band, whose edges have the colour in full.
+const BAND_OPACITY: f64 = 0.25;
+
 const WHITE: Rgb888 = Rgb888::WHITE;
 const LETTERS: Rgb888 = Rgb888::new(0x22, 0x22, 0x22);
 const FRAME: Rgb888 = Rgb888::new(0x99, 0x99, 0x99);
@@ -30,6 +33,8 @@ const GRID: Rgb888 = Rgb888::new(0xdd, 0xdd, 0xdd);
 fn colour(ink: Ink) -> Rgb888 {
     match ink {
         Ink::Requests => Rgb888::new(0x2b, 0x6c, 0xb0),
+        Ink::Pods => LETTERS,
+        Ink::Forecast => Rgb888::new(0x97, 0x5a, 0x16),
         Ink::Nodes => Rgb888::new(0x2f, 0x85, 0x5a),
         Ink::Waiting => Rgb888::new(0xc0, 0x56, 0x21),
         Ink::Cost => Rgb888::new(0x6b, 0x46, 0xc1),
@@ -89,6 +94,14 @@ impl Canvas {
                     self.column(x, *base, *height, *ink);
                 }
             }
+            Shape::Band { ink, columns } => {
+                for (x, y) in columns {
+                    for y in pixel(y.start)..pixel(y.end) {
+                        self.row(x, y, *ink, BAND_OPACITY);
+                    }
+                }
+            }
+            Shape::Steps { ink, steps } => self.steps(*ink, steps),
             Shape::Grid { x, y } => self.fill(pixel(x.start)..pixel(x.end), pixel(*y)..pixel(*y) + 1, GRID),
             Shape::Frame { x, y } => {
                 let (left, right) = (pixel(x.start), pixel(x.end));
@@ -129,11 +142,34 @@ impl Canvas {
         let first = top.floor() as i32;
         for y in first..pixel(base) {
             let covered = (f64::from(y + 1) - top).clamp(0.0, 1.0);
-            for x in pixel(x.start)..pixel(x.end) {
-                if let Some(pixel) = self.at(x, y) {
-                    *pixel = blend(*pixel, colour(ink), opacity * covered);
-                }
+            self.row(x, y, ink, opacity * covered);
+        }
+    }
+
+    /// A row of a column's pixels.
+    fn row(&mut self, x: &Range<f64>, y: i32, ink: Ink, opacity: f64) {
+        for x in pixel(x.start)..pixel(x.end) {
+            if let Some(pixel) = self.at(x, y) {
+                *pixel = blend(*pixel, colour(ink), opacity);
             }
+        }
+    }
+
+    /// A line, one unit wide for what was and half a unit for what was expected, as in the SVG.
+    fn steps(&mut self, ink: Ink, steps: &[(Range<f64>, f64)]) {
+        let wide = if ink == Ink::Forecast { 1 } else { pixel(1.0) };
+        let mut last = None;
+        for (x, y) in steps {
+            let (left, row) = (pixel(x.start), pixel(*y));
+            self.fill(left..pixel(x.end), row..row + wide, colour(ink));
+            if let Some((_, before)) = last.filter(|(end, _)| *end == x.start) {
+                self.fill(
+                    left..left + wide,
+                    row.min(before)..row.max(before) + wide,
+                    colour(ink),
+                );
+            }
+            last = Some((x.end, row));
         }
     }
 
@@ -216,8 +252,13 @@ fn blend(under: Rgb888, over: Rgb888, share: f64) -> Rgb888 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should stop at its line")]
+    use smartscale_backtest::Forecast;
+
     use super::*;
-    use crate::backtest::plot::{HEIGHT, LEFT, TITLE, tests::run};
+    use crate::backtest::plot::{
+        HEIGHT, LEFT, TITLE,
+        tests::{foreseen, run},
+    };
 
     /// The width and the pixels of a file.
     fn read(bytes: &[u8]) -> (usize, Vec<[u8; 3]>) {
@@ -247,6 +288,35 @@ mod tests {
         assert_eq!(at(2.0, 2.0), [0xff; 3]);
         let letters = |y: Range<usize>| pixels[y.start * width..y.end * width].contains(&[0x22; 3]);
         assert!(letters(0..50) && letters(1200..1236));
+    }
+
+    #[test]
+    fn the_band_lies_behind_the_line_from_where_there_is_a_forecast() {
+        let forecast = Forecast {
+            median: 4.0,
+            high: 8.0,
+        };
+        let (width, pixels) = read(&write(&Picture::of(&foreseen(60, 2, 30, forecast))).unwrap());
+        assert_eq!((width, pixels.len() / width), (1980, 1528));
+        let top = 2.0 * TITLE + HEIGHT;
+        let at = |x: f64, y: f64| {
+            let index = |units: f64| usize::try_from(pixel(units)).unwrap();
+            pixels[index(y) * width + index(x)]
+        };
+        let rgb = |colour: Rgb888| [colour.r(), colour.g(), colour.b()];
+        let (ink, light) = (
+            colour(Ink::Forecast),
+            blend(WHITE, colour(Ink::Forecast), BAND_OPACITY),
+        );
+        let later = LEFT + 700.0;
+        // 8 pods are the panel's height, so the median is at its middle and what was wanted at three quarters.
+        assert_eq!(at(later, top + HEIGHT / 4.0), rgb(light));
+        assert_eq!(at(later, top + HEIGHT / 2.0), rgb(ink));
+        assert_eq!(at(later, top + HEIGHT * 0.75), rgb(LETTERS));
+        assert_eq!(at(later, top + HEIGHT * 0.6), [0xff; 3]);
+        let before = LEFT + 200.0;
+        assert_eq!(at(before, top + HEIGHT / 4.0), [0xff; 3]);
+        assert_eq!(at(before, top + HEIGHT * 0.75), rgb(LETTERS));
     }
 
     #[test]
