@@ -49,7 +49,7 @@ impl Shape {
         }
     }
 
-    /// So many days of it, from a Monday on, about 45 requests a minute.
+    /// So many days of it, from a Monday on.
     #[must_use]
     pub fn trace(self, days: u32, seed: u64) -> Trace {
         let mut draw = Draws { seed, next: 0 };

@@ -67,3 +67,22 @@ fn a_node_that_only_the_forecast_keeps_is_unneeded_all_the_while() {
     );
     assert!(plan.unneeded_since.contains_key("b"), "{:?}", plan.unneeded_since);
 }
+
+#[test]
+fn room_that_is_there_is_kept_while_nothing_may_be_launched() {
+    let pod = fixtures::pod("default/web").cpu("500m").on("a");
+    let nodes = ["a", "b"].map(|name| fixtures::node(name).cpu("2").instance_type("t3.small"));
+    let mut snapshot = fixtures::snapshot(nodes, [pod]);
+    let policy = fixtures::policy(
+        "[[freeze]]\ncron = \"* * * * *\"\nduration = \"1h\"\nstops = [\"scale_up\"]\n[scale_down]\nwhen = \"fits\"\nsustained = \"0s\"",
+    );
+    for name in ["a", "b"] {
+        let reading = fixtures::reading(&fixtures::now().to_string(), 10.0, 10.0);
+        snapshot.metrics.nodes.insert(name.into(), reading.clone());
+        snapshot.metrics.cluster = vec![reading];
+    }
+    let without = plan(&snapshot, &policy, fixtures::now());
+    assert_eq!(without.remove.len(), 1, "{:?}", without.nodes);
+    snapshot.state.expected = expected(5);
+    assert!(plan(&snapshot, &policy, fixtures::now()).remove.is_empty());
+}

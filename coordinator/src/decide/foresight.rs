@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use smartscale_planner::{
     Policy, Snapshot,
     forecast::{Accuracy, BootTimes, Demand, Expectation, Forecaster, Hour, Terms, room_of_a_node},
+    model::Resources,
     snapshot::Expected,
 };
 
@@ -48,13 +49,23 @@ pub struct Foreseen {
 pub(super) struct Foresight {
     forecaster: Forecaster,
     boots: BootTimes,
-    terms: Option<Terms>,
+    /// When the last node whose boot was timed was Ready.
+    timed_until: Option<Timestamp>,
     /// The term for which the stored hours are taken in.
     loaded_for: Option<Epoch>,
     /// The hour that runs; those before it are in the store, as far as this leader saw them.
     hour: Option<u64>,
     /// It raises nothing, because it was worse than none.
     off: bool,
+}
+
+/// What a snapshot shows of what is to be learnt.
+#[derive(Debug)]
+pub(super) struct Sight {
+    demand: Demand,
+    /// What a pod requests on average.
+    each: Resources,
+    terms: Terms,
 }
 
 /// The forecast has begun or ceased to raise the floor.
@@ -67,14 +78,8 @@ pub(super) enum Turned {
 }
 
 impl Foresight {
-    /// Learns from the snapshot, and puts what is expected into it. `None` where the policy wants no forecast, or nothing asks
-    /// for CPU.
-    pub(super) fn see(
-        &mut self,
-        snapshot: &mut Snapshot,
-        policy: &Policy,
-        now: Timestamp,
-    ) -> Option<(Foreseen, Option<Turned>)> {
+    /// Looks at what there is to learn from. `None` where the policy wants no forecast, or nothing asks for CPU.
+    pub(super) fn look(&mut self, snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Option<Sight> {
         if !policy.forecast.enabled {
             *self = Self::default();
             return None;
@@ -87,8 +92,22 @@ impl Foresight {
             node: room_of_a_node(policy, &each)?,
             least: policy.limits.min_nodes,
         };
-        self.terms = Some(terms);
-        self.forecaster.observe(now, &demand, &terms);
+        Some(Sight { demand, each, terms })
+    }
+
+    /// Learns from it, and puts what is expected into the snapshot.
+    pub(super) fn see(
+        &mut self,
+        sight: &Sight,
+        snapshot: &mut Snapshot,
+        now: Timestamp,
+    ) -> (Foreseen, Option<Turned>) {
+        let Sight { demand, each, terms } = sight;
+        let terms = Terms {
+            boot: self.boots.most(),
+            ..*terms
+        };
+        self.forecaster.observe(now, demand, &terms);
         let expectation = self.forecaster.expect(&terms);
         #[allow(
             clippy::cast_possible_truncation,
@@ -110,35 +129,38 @@ impl Foresight {
             accuracy,
             quantile: terms.quantile,
         };
-        Some((foreseen, turned))
+        (foreseen, turned)
     }
 
-    /// Takes in what earlier leaders stored, once a term, and stores the hours that are over. Call it for the leader.
+    /// Takes in what earlier leaders stored, once a term, and stores the hours that are over. For the leader, before it sees:
+    /// nodes that only its predecessor's forecast kept would go at its first decision.
     ///
     /// # Errors
     /// The store's. What was not taken in or stored is tried again.
     pub(super) async fn remember(
         &mut self,
+        sight: &Sight,
         store: &SharedStore,
         term: Epoch,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let Some(terms) = self.terms else {
-            return Ok(());
-        };
         let hour = u64::try_from(now.as_second()).unwrap_or(0) / 3600;
         if self.loaded_for != Some(term) {
+            self.time_boots(store).await?;
+            let terms = Terms {
+                boot: self.boots.most(),
+                ..sight.terms
+            };
             let mut unreadable = Vec::new();
             let hours: Vec<ForecastHour> = settings::newest(store, KEPT_HOURS, &mut unreadable).await?;
             for warning in unreadable {
                 tracing::warn!(warning, "an hour of the forecast's history is passed over");
             }
-            let own = self.hour.get_or_insert(hour);
-            *own = (*own).min(self.forecaster.hours().start.max(1));
-            self.forecaster = self
-                .forecaster
-                .with_hours(hours.into_iter().map(|hour| hour.0), now, &terms);
-            self.time_boots(store).await?;
+            // What it has seen itself while it did not lead is not in the store.
+            let own = self.forecaster.hours();
+            self.hour = Some(if own.is_empty() { hour } else { own.start });
+            let hours = hours.into_iter().map(|hour| hour.0);
+            self.forecaster = self.forecaster.with_hours(hours, now, &terms);
             self.loaded_for = Some(term);
         }
         let next = *self.hour.get_or_insert(hour);
@@ -158,15 +180,19 @@ impl Foresight {
     async fn time_boots(&mut self, store: &SharedStore) -> Result<(), StoreError> {
         let mut unreadable = Vec::new();
         let mut nodes: Vec<NodeRecord> = settings::all(store, &mut unreadable).await?;
-        nodes.sort_by_key(|node| node.launched_at);
-        let mut boots = BootTimes::default();
+        nodes.sort_by_key(|node| node.ready_at);
         for node in nodes {
-            let boot = node.ready_at.map(|ready| ready.duration_since(node.launched_at));
-            if let Some(boot) = boot.and_then(|boot| Duration::try_from(boot).ok()) {
-                boots.add(boot);
+            let Some(ready) = node
+                .ready_at
+                .filter(|ready| self.timed_until.is_none_or(|until| *ready > until))
+            else {
+                continue;
+            };
+            if let Ok(boot) = Duration::try_from(ready.duration_since(node.launched_at)) {
+                self.boots.add(boot);
             }
+            self.timed_until = Some(ready);
         }
-        self.boots = boots;
         Ok(())
     }
 }
@@ -242,9 +268,29 @@ mod tests {
         let mut foresight = Foresight::default();
         for minute in 0..minutes {
             let now = at(minute);
-            foresight.see(&mut snapshot(pods(minute), now), &policy(), now);
+            saw(&mut foresight, &mut snapshot(pods(minute), now), now);
         }
         foresight
+    }
+
+    fn saw(foresight: &mut Foresight, snapshot: &mut Snapshot, now: Timestamp) -> Foreseen {
+        let sight = foresight.look(snapshot, &policy(), now).unwrap();
+        foresight.see(&sight, snapshot, now).0
+    }
+
+    /// As a leader does.
+    async fn led(
+        foresight: &mut Foresight,
+        store: &SharedStore,
+        term: u64,
+        pods: u32,
+        now: Timestamp,
+    ) -> Snapshot {
+        let mut snapshot = snapshot(pods, now);
+        let sight = foresight.look(&snapshot, &policy(), now).unwrap();
+        foresight.remember(&sight, store, Epoch(term), now).await.unwrap();
+        foresight.see(&sight, &mut snapshot, now);
+        snapshot
     }
 
     fn at(minute: i64) -> Timestamp {
@@ -255,41 +301,31 @@ mod tests {
     fn room_is_expected_where_the_policy_wants_it_and_nowhere_else() {
         let mut foresight = after(300);
         let mut seen = snapshot(12, at(300));
-        let (foreseen, _) = foresight.see(&mut seen, &policy(), at(300)).unwrap();
+        let foreseen = saw(&mut foresight, &mut seen, at(300));
         let expected = seen.state.expected.unwrap();
         assert!(
             expected.pods > 0 && foreseen.expectation.extra > 0.0,
             "{foreseen:?}"
         );
         assert_eq!(expected.cpu_millis.0, 100);
-        let mut without = snapshot(12, at(301));
-        assert!(
-            foresight
-                .see(&mut without, &fixtures::policy(""), at(301))
-                .is_none()
-        );
-        assert_eq!(without.state.expected, None);
+        let without = snapshot(12, at(301));
+        assert!(foresight.look(&without, &fixtures::policy(""), at(301)).is_none());
     }
 
     #[tokio::test]
     async fn a_new_leader_goes_on_from_the_hours_of_the_one_before() {
         let store: SharedStore = store();
         let mut first = after(10);
-        first.remember(&store, Epoch(1), at(10)).await.unwrap();
         for minute in 10..190 {
-            first.see(&mut snapshot(pods(minute), at(minute)), &policy(), at(minute));
-            first.remember(&store, Epoch(1), at(minute)).await.unwrap();
+            led(&mut first, &store, 1, pods(minute), at(minute)).await;
         }
         assert_eq!(
             store.list(ForecastHour::PREFIX, false, 100).await.unwrap().len(),
             3
         );
         let mut second = Foresight::default();
-        let now = at(191);
-        second.see(&mut snapshot(12, now), &policy(), now);
-        second.remember(&store, Epoch(2), now).await.unwrap();
-        let (foreseen, _) = second.see(&mut snapshot(12, now), &policy(), now).unwrap();
-        assert!(foreseen.expectation.extra > 0.0, "{foreseen:?}");
+        let snapshot = led(&mut second, &store, 2, 12, at(191)).await;
+        assert!(snapshot.state.expected.is_some(), "at its first decision");
     }
 
     #[tokio::test]
@@ -302,7 +338,6 @@ mod tests {
             condition: Condition::Always,
         };
         store.append(&broken).await.unwrap();
-        let mut foresight = after(5);
-        foresight.remember(&store, Epoch(1), at(5)).await.unwrap();
+        led(&mut after(5), &store, 1, 12, at(5)).await;
     }
 }

@@ -261,12 +261,18 @@ impl Decider {
         policy: &Policy,
         now: Timestamp,
     ) -> Option<Foreseen> {
-        let (foreseen, turned) = self.foresight.see(snapshot, policy, now)?;
+        let sight = self.foresight.look(snapshot, policy, now)?;
         let leads = self.parts.leadership.borrow().may_act(&*self.parts.clock);
-        if let Some(term) = leads {
-            if let Err(error) = self.foresight.remember(&self.parts.store, term, now).await {
-                tracing::warn!(%error, "the forecast's history is not in the store");
-            }
+        if let Some(term) = leads
+            && let Err(error) = self
+                .foresight
+                .remember(&sight, &self.parts.store, term, now)
+                .await
+        {
+            tracing::warn!(%error, "the forecast's history is not in the store");
+        }
+        let (foreseen, turned) = self.foresight.see(&sight, snapshot, now);
+        if leads.is_some() {
             match turned {
                 Some(Turned::Off) => self.say(
                     Severity::Warning,

@@ -105,8 +105,8 @@ impl<'a> Context<'a> {
         let for_pods = launches.len();
         let mut out_of_steps = nodes.len() >= step;
         let mut rated = out_of_steps && !left.is_empty();
+        self.keep_headroom(world, &mut room, &mut launches);
         if !self.brakes.launches {
-            self.keep_headroom(world, &mut room, &mut launches);
             let mut limited = Limits::default();
             self.fill_minimums(world, &mut room, &mut launches, &mut limited);
             if for_pods == 0 && self.averages.up() {
@@ -257,7 +257,8 @@ impl<'a> Context<'a> {
     fn keep_headroom(&self, world: &mut World<'a>, room: &mut Room, launches: &mut Vec<Launch>) {
         let wanted: Vec<&'a Pod> = self.headroom.iter().collect();
         let (_, unplaced) = super::place_on_nodes(world, &wanted);
-        if unplaced.is_empty() {
+        // What has no room is given none while nothing may be launched; what has some keeps it.
+        if unplaced.is_empty() || self.brakes.launches {
             return;
         }
         let packing = packing::best(world, &self.offerings, self.policy, &unplaced, room);

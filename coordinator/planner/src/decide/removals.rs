@@ -40,7 +40,7 @@ const STEERED: usize = 5;
 /// So much longer than `sustained` a scale-in is waited for with each pod of a node …
 pub const PATIENCE_FOR_EACH_POD: SignedDuration = SignedDuration::from_mins(15);
 /// … and with all of them, a multiple of it. Jumps that come again within the hour then find the node, and no history was dearer for it by more
-/// than a few percent (`docs/forecast.md`).
+/// than a few percent.
 const MOST_PATIENCE: SignedDuration = SignedDuration::from_hours(1);
 
 /// What limits leave while removals are accepted one after another.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::{
     Policy, Snapshot,
     decide::node_usage,
-    model::{Bytes, MilliCpu, NodeName, Pod, Resources, TaintEffect},
+    model::{Bytes, MilliCpu, Node, NodeName, Pod, Resources, TaintEffect},
     policy::Pool,
 };
 
@@ -23,18 +23,25 @@ pub struct Demand {
 }
 
 impl Demand {
-    /// Of the pods on nodes of the policy's pools and of those that wait for one, with what such a pod requests on average.
+    /// Of the pods on nodes of pools whose taints keep nobody off, and of those that wait for one and could have it, with what such a pod requests on average.
     /// `None` while there are none, or none requests CPU.
     #[must_use]
     pub fn of(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Option<(Self, Resources)> {
         let cluster = &snapshot.cluster;
-        let ours = || cluster.nodes.iter().filter(|node| policy.pool_of(node).is_some());
+        let ours = || {
+            let open = |node: &&Node| policy.pool_of(node).is_some_and(is_open);
+            cluster.nodes.iter().filter(open)
+        };
         let names: BTreeSet<&NodeName> = ours().map(|node| &node.name).collect();
         let counts = |pod: &&Pod| {
             let of_workload = !pod.is_owned_by("DaemonSet") && !pod.is_mirror() && !pod.is_finished();
             match &pod.node {
                 Some(node) => of_workload && !pod.is_terminating() && names.contains(node),
-                None => pod.wants_place(),
+                None => {
+                    pod.wants_place()
+                        && pod.priority >= policy.scale_up.priority_cutoff
+                        && fits_somewhere(policy, &pod.requests)
+                }
             }
         };
         let mut requested = Resources::default();
@@ -55,14 +62,21 @@ impl Demand {
             pods: 1,
             ..Resources::default()
         };
-        let used = ours().filter(|node| node.ready).map(|node| {
-            let usage = node_usage(&snapshot.metrics, node.name.as_str(), now)?;
-            Some(usage.cpu / 100.0 * node.allocatable.cpu.as_f64())
-        });
+        // Of nodes that say nothing (they have just joined, or their agent is away) the use is taken to be the others'.
+        let (mut used, mut known, mut all) = (0.0, 0.0, 0.0);
+        for node in ours().filter(|node| node.ready) {
+            let capacity = node.allocatable.cpu.as_f64();
+            all += capacity;
+            if let Some(usage) = node_usage(&snapshot.metrics, node.name.as_str(), now) {
+                used += usage.cpu / 100.0 * capacity;
+                known += capacity;
+            }
+        }
+        let used = (known > 0.0 && known >= 0.5 * all).then(|| used / known * all);
         let demand = Self {
             requested: requested.cpu.as_f64(),
             waiting: waiting.as_f64(),
-            used: used.sum(),
+            used,
         };
         Some((demand, each))
     }
@@ -136,13 +150,8 @@ impl Gauge {
 /// for each of them, in the pools whose taints keep nobody off. `None`: no node holds one, or it requests no CPU.
 #[must_use]
 pub fn room_of_a_node(policy: &Policy, pod: &Resources) -> Option<f64> {
-    let keeps_off = |pool: &Pool| {
-        pool.taints
-            .iter()
-            .any(|taint| taint.effect != TaintEffect::PreferNoSchedule)
-    };
     let mut best: Option<(f64, i64)> = None;
-    for pool in policy.pools.iter().filter(|pool| !keeps_off(pool)) {
+    for pool in policy.pools.iter().filter(|pool| is_open(pool)) {
         for spec in &pool.types {
             let held = held(&pool.allocatable(spec), pod);
             let offerings = pool
@@ -164,6 +173,22 @@ pub fn room_of_a_node(policy: &Policy, pod: &Resources) -> Option<f64> {
     }
     let (_, held) = best.filter(|_| pod.cpu > MilliCpu::ZERO)?;
     Some(MilliCpu(held.saturating_mul(pod.cpu.0)).as_f64())
+}
+
+/// Whether its taints keep nobody off.
+fn is_open(pool: &Pool) -> bool {
+    let keeps_off = |effect| effect != TaintEffect::PreferNoSchedule;
+    !pool.taints.iter().any(|taint| keeps_off(taint.effect))
+}
+
+/// Whether some node of an open pool could hold it.
+fn fits_somewhere(policy: &Policy, pod: &Resources) -> bool {
+    let mut pools = policy.pools.iter().filter(|pool| is_open(pool));
+    pools.any(|pool| {
+        pool.types
+            .iter()
+            .any(|spec| held(&pool.allocatable(spec), pod) > 0)
+    })
 }
 
 /// How many pods like this one it holds.

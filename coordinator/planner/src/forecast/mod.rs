@@ -44,7 +44,7 @@ const LOST: f64 = 5.0;
 /// Seconds until it is looked at again whether a node is needed.
 const LOOKS: f64 = 15.0;
 /// Minutes of an hour.
-const HOUR: usize = 60;
+const HOUR: u64 = 60;
 /// Of what was remembered, the seasons are scored for so many hours: the scores look back a day.
 const SCORED_HOURS: u64 = 72;
 /// Nodes are added one by one up to this many, whatever is expected.
@@ -111,8 +111,10 @@ pub struct Forecaster {
     level: Level,
     recent: Spread,
     gauge: Gauge,
-    /// The highest requests of each minute of the last hour.
-    lately: VecDeque<f64>,
+    /// The highest requests of each minute of the last hour, with the minute's number.
+    lately: VecDeque<(u64, f64)>,
+    /// The last minute that is over.
+    last: Option<u64>,
     /// Expectations whose time has not come, the oldest first.
     open: VecDeque<Open>,
     scores: Scores,
@@ -131,6 +133,17 @@ struct Minute {
     requested: f64,
     /// The last that was used.
     used: Option<f64>,
+}
+
+/// Where a minute comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Learn {
+    /// It has just passed.
+    Seen,
+    /// It is remembered, and expectations are held against it.
+    Scored,
+    /// It is remembered.
+    Unscored,
 }
 
 /// An expectation of some minute, to be held against what came.
@@ -176,7 +189,7 @@ impl Forecaster {
             return is_new;
         }
         if let Some(over) = self.present.take() {
-            self.close(over, terms, true);
+            self.close(over, terms, Learn::Seen);
         }
         self.present = Some(Minute {
             number,
@@ -189,12 +202,21 @@ impl Forecaster {
     }
 
     /// A minute is over.
-    fn close(&mut self, minute: Minute, terms: &Terms, is_scored: bool) {
+    fn close(&mut self, minute: Minute, terms: &Terms, learn: Learn) {
+        let is_scored = learn != Learn::Unscored;
         self.gauge.learn(minute.most, minute.used);
-        self.lately.push_back(minute.most);
-        if self.lately.len() > HOUR {
-            self.lately.pop_front();
+        if self.last.replace(minute.number) != minute.number.checked_sub(1) {
+            // Nobody saw whether what was expected came.
+            self.open.clear();
         }
+        if let Learn::Seen = learn {
+            self.lately.push_back((minute.number, minute.most));
+        }
+        while self
+            .lately
+            .pop_front_if(|(number, _)| *number + HOUR <= minute.number)
+            .is_some()
+        {}
         for open in &mut self.open {
             open.signal = open.signal.max(minute.signal);
             open.requested = open.requested.max(minute.most);
@@ -280,7 +302,12 @@ impl Forecaster {
         let least = f64::from(terms.least);
         let nodes_for = |requested: f64| (requested / terms.node).ceil().max(least);
         let needed = nodes_for(requested);
-        let lately = nodes_for(self.lately.iter().copied().fold(requested, f64::max));
+        let lately = nodes_for(
+            self.lately
+                .iter()
+                .map(|(_, most)| *most)
+                .fold(requested, f64::max),
+        );
         let most = lately + (lately * terms.max_extra).floor().max(1.0);
         let is_worth_it = |nodes: f64| {
             let (mut used, mut lost) = (0.0, 0.0);
@@ -350,6 +377,7 @@ impl Forecaster {
         };
         for hour in known.into_values() {
             let is_scored = newest - hour.hour < SCORED_HOURS;
+            let learn = if is_scored { Learn::Scored } else { Learn::Unscored };
             for (minute, signal) in (0_u64..60).zip(hour.minutes) {
                 let Some(signal) = signal.map(f64::from) else {
                     continue;
@@ -365,11 +393,12 @@ impl Forecaster {
                     requested: signal,
                     used: None,
                 };
-                forecaster.close(minute, terms, is_scored);
+                forecaster.close(minute, terms, learn);
             }
         }
         forecaster.gauge = Gauge::learnt(share);
         forecaster.present = self.present;
+        forecaster.lately.clone_from(&self.lately);
         forecaster
     }
 

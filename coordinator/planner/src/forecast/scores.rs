@@ -6,6 +6,8 @@ use super::{Open, seasons::Source};
 const DAY: f64 = 1.0 / 1440.0;
 /// A season must have been better than the last days by so much.
 const BETTER: f64 = 0.75;
+/// So much less than none's the loss of a forecast must be that was passed over, before it is heard again.
+const BACK: f64 = 0.95;
 /// Minutes before anything is judged.
 const FEWEST: u32 = 1440;
 /// Minutes that a season must have been scored.
@@ -82,7 +84,12 @@ impl Scores {
         } else {
             0.0
         });
-        self.off = self.floor.count >= FEWEST && self.floor.value > self.reactive.value;
+        let bound = if self.off {
+            BACK * self.reactive.value
+        } else {
+            self.reactive.value
+        };
+        self.off = self.floor.count >= FEWEST && self.floor.value > bound;
     }
 
     /// The source that was best, the last days unless a season was clearly better.

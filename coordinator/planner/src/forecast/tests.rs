@@ -51,7 +51,13 @@ fn scatter(number: i64) -> f64 {
 #[test]
 fn without_history_nothing_is_expected() {
     assert_eq!(Forecaster::default().expect(&TERMS).extra, 0.0);
-    assert_eq!(after((0..25).map(|_| 15.0)).expect(&TERMS).extra, 0.0);
+    let scattered = |minutes| {
+        (0..minutes)
+            .map(|number| 10.0 + 30.0 * scatter(number))
+            .chain([18.0])
+    };
+    assert_eq!(after(scattered(25)).expect(&TERMS).extra, 0.0);
+    assert!(after(scattered(60)).expect(&TERMS).extra > 0.0);
 }
 
 #[test]
@@ -191,7 +197,7 @@ fn a_node_has_room_for_as_many_pods_as_the_cheapest_for_each_holds() {
         ..Resources::default()
     };
     let room = room_of_a_node(&policy, &pod(250, 256)).unwrap();
-    assert!(room > 0.0 && room % 250.0 == 0.0, "{room}");
+    assert_eq!(room, 2000.0);
     assert_eq!(room_of_a_node(&policy, &pod(0, 256)), None);
     assert_eq!(room_of_a_node(&policy, &pod(1_000_000, 256)), None);
 }
@@ -205,7 +211,7 @@ proptest! {
         let terms = Terms { quantile, ..TERMS };
         let mut forecaster = Forecaster::default();
         let mut at = 0;
-        let mut lately: Vec<f64> = Vec::new();
+        let mut lately: Vec<(i64, f64)> = Vec::new();
         for (requested, use_of_it, waits, gap) in minutes {
             at += gap;
             forecaster.observe(minute(at), &Demand {
@@ -213,11 +219,12 @@ proptest! {
                 waiting: requested * waits,
                 used: Some(requested * use_of_it),
             }, &terms);
-            lately.push(requested);
+            lately.push((at, requested));
             let expected = forecaster.expect(&terms);
             prop_assert!(expected.extra.is_finite() && expected.extra >= 0.0);
             prop_assert!(expected.band.median <= expected.band.high);
-            let most = lately.iter().rev().take(61).copied().fold(0.0, f64::max);
+            let last_hour = lately.iter().filter(|(seen, _)| *seen + 60 >= at);
+            let most = last_hour.map(|(_, requested)| *requested).fold(0.0, f64::max);
             let nodes = (most / terms.node).ceil();
             prop_assert!(requested + expected.extra <= (nodes + (nodes * 0.5).floor().max(1.0)) * terms.node + 1e-6);
         }
@@ -260,8 +267,17 @@ fn hours_that_cannot_be_are_taken_without_harm() {
         hour(0, vec![None; 500]),
         hour(5, vec![Some(1); 500]),
     ];
-    let forecaster = Forecaster::default().with_hours(odd, minute(3000), &TERMS);
-    assert_eq!(forecaster.expect(&TERMS).extra, 0.0);
+    let own = after((0..600).map(|number| 10.0 + 30.0 * scatter(number)));
+    let expected = own.expect(&TERMS);
+    let with_odd = own.with_hours(odd, minute(600), &TERMS).expect(&TERMS);
+    assert!(
+        (with_odd.band.median / expected.band.median - 1.0).abs() < 0.02,
+        "{with_odd:?} {expected:?}"
+    );
+    assert!(
+        (with_odd.extra - expected.extra).abs() <= 10_000.0,
+        "{with_odd:?} {expected:?}"
+    );
 }
 
 #[test]
@@ -292,6 +308,24 @@ fn demand_is_that_of_workloads_on_our_nodes_and_of_those_that_wait() {
     snapshot.metrics.nodes.insert("a".into(), reading);
     let (known, _) = Demand::of(&snapshot, &policy, now).unwrap();
     assert_eq!(known.used, Some(1000.0));
+    // A node that has just joined says nothing yet.
+    let joined = fixtures::node("b").cpu("4").build();
+    snapshot.cluster.nodes.push(joined);
+    let (known, _) = Demand::of(&snapshot, &policy, now).unwrap();
+    assert_eq!(known.used, Some(2000.0));
     snapshot.cluster.pods.clear();
     assert_eq!(Demand::of(&snapshot, &policy, now), None);
+}
+
+#[test]
+fn what_nobody_saw_is_not_learnt_from() {
+    let steady = (0..200).map(|_| 20.0);
+    let mut forecaster = after(steady);
+    let before = forecaster.expect(&TERMS);
+    // An hour without a word, then twice as much: that may have come slowly.
+    for number in 260..264 {
+        forecaster.observe(minute(number), &demand(40.0), &TERMS);
+    }
+    let high = forecaster.expect(&TERMS).band.high;
+    assert!(high < 40_000.0 && high >= before.band.high, "{high}");
 }

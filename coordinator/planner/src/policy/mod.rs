@@ -196,7 +196,7 @@ pub struct Forecast {
     pub enabled: bool,
     /// Which quantile of demand is provided for, 0–1.
     pub quantile: f64,
-    /// How far above today's nodes it may go.
+    /// How far above the nodes that the last hour needed it may go; one node always may be added.
     pub max_extra_percent: Percent,
 }
 
