@@ -99,6 +99,8 @@ impl Drop for Inner {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
+
     use std::io::Read as _;
 
     use super::Folder;
