@@ -67,11 +67,11 @@ pub(crate) struct HistoryArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[group(id = "demand", multiple = false)]
 pub(crate) struct DemandArgs {
-    /// PromQL of the requests a second, one series: sum(rate(http_requests_total[1m]))
+    /// PromQL of the requests a second, one series: `sum(rate(http_requests_total[1m]))`
     #[arg(long, value_name = "PROMQL", conflicts_with = "trace")]
     pub(crate) query: Option<String>,
     /// PromQL of the cores that the workload uses, one series, where requests are not measured: a pod at 100 % of its CPU
-    /// request serves `requests_per_pod`. sum(rate(container_cpu_usage_seconds_total{namespace="web"}[2m]))
+    /// request serves `requests_per_pod`. `sum(rate(container_cpu_usage_seconds_total{namespace="web"}[2m]))`
     #[arg(long, value_name = "PROMQL", conflicts_with = "trace")]
     pub(crate) cpu_query: Option<String>,
 }
