@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use smartscale_planner::{
     Policy,
-    model::{Market, Resources, TaintEffect, Zone},
-    policy::{Pool, TypeSpec},
+    model::{Market, Resources, Zone},
+    policy::TypeSpec,
 };
 
 use crate::workload::Workload;
@@ -29,7 +29,7 @@ pub(crate) fn all(policy: &Policy, workload: &Workload) -> Vec<Kind> {
             let allocatable = of.allocatable(spec);
             Kind {
                 pool,
-                room: if is_tainted(of) {
+                room: if of.is_tainted() {
                     0
                 } else {
                     room(&allocatable, workload)
@@ -40,11 +40,6 @@ pub(crate) fn all(policy: &Policy, workload: &Workload) -> Vec<Kind> {
         })
     });
     kinds.collect()
-}
-
-fn is_tainted(pool: &Pool) -> bool {
-    let keeps_off = |effect| effect != TaintEffect::PreferNoSchedule;
-    pool.taints.iter().any(|taint| keeps_off(taint.effect))
 }
 
 fn room(allocatable: &Resources, workload: &Workload) -> u32 {

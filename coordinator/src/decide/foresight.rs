@@ -12,9 +12,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use smartscale_planner::{
     Policy, Snapshot,
-    forecast::{Accuracy, BootTimes, Demand, Expectation, Forecaster, Hour, Terms, room_of_a_node},
+    forecast::{Accuracy, BootTimes, Demand, Expectation, Forecaster, Hour, Terms},
     model::Resources,
-    snapshot::Expected,
 };
 
 use super::settings;
@@ -85,13 +84,7 @@ impl Foresight {
             return None;
         }
         let (demand, each) = Demand::of(snapshot, policy, now)?;
-        let terms = Terms {
-            quantile: policy.forecast.quantile,
-            max_extra: policy.forecast.max_extra_percent.fraction(),
-            boot: self.boots.most(),
-            node: room_of_a_node(policy, &each)?,
-            least: policy.limits.min_nodes,
-        };
+        let terms = Terms::of(policy, &each, self.boots.most())?;
         Some(Sight { demand, each, terms })
     }
 
@@ -109,17 +102,7 @@ impl Foresight {
         };
         self.forecaster.observe(now, demand, &terms);
         let expectation = self.forecaster.expect(&terms);
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a floor is not negative; the cast saturates"
-        )]
-        let pods = (expectation.extra / each.cpu.as_f64() + 1e-6).floor() as u32;
-        snapshot.state.expected = (pods > 0).then_some(Expected {
-            pods,
-            cpu_millis: each.cpu,
-            memory_bytes: each.memory,
-        });
+        snapshot.state.expected = expectation.room(each);
         let accuracy = self.forecaster.accuracy();
         let turned =
             (self.off == accuracy.helps).then_some(if accuracy.helps { Turned::On } else { Turned::Off });

@@ -2,7 +2,7 @@
 
 use smartscale_planner::{
     Policy,
-    forecast::{Band, BootTimes, Demand, Forecaster, Terms, room_of_a_node},
+    forecast::{Band, BootTimes, Demand, Forecaster, Terms},
     model::Resources,
     snapshot::Expected,
 };
@@ -31,16 +31,12 @@ pub(super) struct Foresight {
 impl Foresight {
     /// `None` where the policy wants no forecast, or no node holds a pod.
     pub(super) fn new(policy: &Policy, each: &Resources) -> Option<Self> {
-        let forecast = policy.forecast;
+        if !policy.forecast.enabled {
+            return None;
+        }
         let boots = BootTimes::default();
         Some(Self {
-            terms: Terms {
-                quantile: forecast.quantile,
-                max_extra: forecast.max_extra_percent.fraction(),
-                boot: boots.most(),
-                node: room_of_a_node(policy, each).filter(|_| forecast.enabled)?,
-                least: policy.limits.min_nodes,
-            },
+            terms: Terms::of(policy, each, boots.most())?,
             forecaster: Forecaster::default(),
             boots,
             seen: Tick::default(),
@@ -59,17 +55,7 @@ impl Foresight {
         }
         let expectation = self.forecaster.expect(&self.terms);
         self.band = expectation.band;
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a floor is not negative; the cast saturates"
-        )]
-        let pods = (expectation.extra / self.each.cpu.as_f64() + 1e-6).floor() as u32;
-        self.expected = (pods > 0).then_some(Expected {
-            pods,
-            cpu_millis: self.each.cpu,
-            memory_bytes: self.each.memory,
-        });
+        self.expected = expectation.room(&self.each);
         self.expected
     }
 

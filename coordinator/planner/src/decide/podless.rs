@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Launch, Rule,
-    model::{InstanceType, Resources, TaintEffect},
+    model::{InstanceType, Resources},
     placement::{Place, World},
     policy::Pool,
 };
@@ -83,7 +83,7 @@ impl<'a> Context<'a> {
                 }
             }
         }
-        let all_tainted = self.policy.pools.iter().all(is_tainted);
+        let all_tainted = self.policy.pools.iter().all(Pool::is_tainted);
         loop {
             let staying: usize = room
                 .pools
@@ -94,7 +94,7 @@ impl<'a> Context<'a> {
                 break;
             }
             let cheapest = (0..self.policy.pools.len())
-                .filter(|index| all_tainted || !is_tainted(&self.policy.pools[*index]))
+                .filter(|index| all_tainted || !self.policy.pools[*index].is_tainted())
                 .filter_map(|index| self.cheapest(room, index, |_| true))
                 .min_by(|a, b| {
                     self.offerings[*a]
@@ -154,7 +154,7 @@ impl<'a> Context<'a> {
             };
             let open: Vec<usize> = (0..self.policy.pools.len())
                 .filter(|index| {
-                    !is_tainted(&self.policy.pools[*index]) || self.policy.pools.iter().all(is_tainted)
+                    !self.policy.pools[*index].is_tainted() || self.policy.pools.iter().all(Pool::is_tainted)
                 })
                 .collect();
             let fewest = |index: usize| {
@@ -238,10 +238,4 @@ impl<'a> Context<'a> {
         self.count(room, offering);
         true
     }
-}
-
-fn is_tainted(pool: &Pool) -> bool {
-    pool.taints
-        .iter()
-        .any(|taint| taint.effect != TaintEffect::PreferNoSchedule)
 }

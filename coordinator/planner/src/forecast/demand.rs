@@ -7,8 +7,7 @@ use jiff::Timestamp;
 use crate::{
     Policy, Snapshot,
     decide::node_usage,
-    model::{Bytes, MilliCpu, Node, NodeName, Pod, Resources, TaintEffect},
-    policy::Pool,
+    model::{Bytes, MilliCpu, Node, NodeName, Pod, Resources},
 };
 
 /// What the workloads' pods ask for at one moment; DaemonSets' and finished pods aside.
@@ -29,7 +28,7 @@ impl Demand {
     pub fn of(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Option<(Self, Resources)> {
         let cluster = &snapshot.cluster;
         let ours = || {
-            let open = |node: &&Node| policy.pool_of(node).is_some_and(is_open);
+            let open = |node: &&Node| policy.pool_of(node).is_some_and(|pool| !pool.is_tainted());
             cluster.nodes.iter().filter(open)
         };
         let names: BTreeSet<&NodeName> = ours().map(|node| &node.name).collect();
@@ -151,7 +150,7 @@ impl Gauge {
 #[must_use]
 pub fn room_of_a_node(policy: &Policy, pod: &Resources) -> Option<f64> {
     let mut best: Option<(f64, i64)> = None;
-    for pool in policy.pools.iter().filter(|pool| is_open(pool)) {
+    for pool in policy.pools.iter().filter(|pool| !pool.is_tainted()) {
         for spec in &pool.types {
             let held = held(&pool.allocatable(spec), pod);
             let offerings = pool
@@ -175,15 +174,9 @@ pub fn room_of_a_node(policy: &Policy, pod: &Resources) -> Option<f64> {
     Some(MilliCpu(held.saturating_mul(pod.cpu.0)).as_f64())
 }
 
-/// Whether its taints keep nobody off.
-fn is_open(pool: &Pool) -> bool {
-    let keeps_off = |effect| effect != TaintEffect::PreferNoSchedule;
-    !pool.taints.iter().any(|taint| keeps_off(taint.effect))
-}
-
 /// Whether some node of an open pool could hold it.
 fn fits_somewhere(policy: &Policy, pod: &Resources) -> bool {
-    let mut pools = policy.pools.iter().filter(|pool| is_open(pool));
+    let mut pools = policy.pools.iter().filter(|pool| !pool.is_tainted());
     pools.any(|pool| {
         pool.types
             .iter()

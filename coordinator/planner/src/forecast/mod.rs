@@ -31,6 +31,8 @@ use std::{
 
 use jiff::Timestamp;
 
+use crate::{Policy, model::Resources, snapshot::Expected};
+
 use self::{demand::Gauge, history::History, level::Level, scores::Scores, spread::Spread};
 
 /// Minutes before which nothing is expected.
@@ -68,6 +70,18 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// Of a policy, for pods that request `each` on average. `None`: no node holds one, or it requests no CPU.
+    #[must_use]
+    pub fn of(policy: &Policy, each: &Resources, boot: Duration) -> Option<Self> {
+        Some(Self {
+            quantile: policy.forecast.quantile,
+            max_extra: policy.forecast.max_extra_percent.fraction(),
+            boot,
+            node: room_of_a_node(policy, each)?,
+            least: policy.limits.min_nodes,
+        })
+    }
+
     /// Minutes within which a node that is launched now makes a difference.
     fn horizon(&self) -> u64 {
         (self.boot.as_secs() + 30).div_ceil(60).clamp(1, 60)
@@ -91,6 +105,24 @@ pub struct Expectation {
     pub band: Band,
     /// What it was learnt from.
     pub source: Source,
+}
+
+impl Expectation {
+    /// The room as pods that request `each`, for the planner. `None`: none.
+    #[must_use]
+    pub fn room(&self, each: &Resources) -> Option<Expected> {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a floor is not negative; the cast saturates"
+        )]
+        let pods = (self.extra / each.cpu.as_f64() + 1e-6).floor() as u32;
+        (pods > 0).then_some(Expected {
+            pods,
+            cpu_millis: each.cpu,
+            memory_bytes: each.memory,
+        })
+    }
 }
 
 /// Quantiles of what is expected, in mCPU.
@@ -371,10 +403,7 @@ impl Forecaster {
             .gauge
             .share()
             .or_else(|| known.values().rev().find_map(|hour| hour.share));
-        let mut forecaster = Self {
-            gauge: Gauge::learnt(share),
-            ..Self::default()
-        };
+        let mut forecaster = Self::default();
         for hour in known.into_values() {
             let is_scored = newest - hour.hour < SCORED_HOURS;
             let learn = if is_scored { Learn::Scored } else { Learn::Unscored };

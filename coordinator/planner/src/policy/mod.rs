@@ -33,7 +33,7 @@ use crate::{
     drainability::Strictness,
     model::{
         Bytes, ClusterId, ControlPlaneLabels, InstanceType, Labels, Market, MilliCpu, Node, Percent,
-        PoolName, Resources, Taint, Zone,
+        PoolName, Resources, Taint, TaintEffect, Zone,
     },
 };
 
@@ -348,6 +348,13 @@ impl Kept {
 }
 
 impl Pool {
+    /// Whether its taints keep pods off that tolerate none of them.
+    pub fn is_tainted(&self) -> bool {
+        self.taints
+            .iter()
+            .any(|taint| taint.effect != TaintEffect::PreferNoSchedule)
+    }
+
     /// What a node of this type offers to pods in this pool.
     pub fn allocatable(&self, spec: &TypeSpec) -> Resources {
         let cpu = match self.burstable_cpu {
