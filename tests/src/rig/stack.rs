@@ -11,9 +11,10 @@ use super::ec2::World;
 use super::kubernetes::Timings;
 use super::machines::{self, BootWatcher, Settings};
 use super::ministack::Topic;
+use super::port::Reserved;
 use super::worker::Workers;
 use super::worker::road::{self, Road};
-use super::{DynamoDb, Ec2, Folder, Kubernetes, Ministack, Prometheus, Sts, Supervisor, aws, port};
+use super::{DynamoDb, Ec2, Folder, Kubernetes, Ministack, Prometheus, Sts, Supervisor, aws};
 
 /// The role that the instances' profile gives them.
 const ROLE: &str = "worker";
@@ -59,8 +60,10 @@ pub struct Stack {
     pub topic: Topic,
     /// Utilisation.
     pub prometheus: Prometheus,
-    /// Where the coordinators will listen, two addresses that were free at the start.
+    /// Where the coordinators will listen.
     pub doors: [SocketAddr; 2],
+    /// What keeps their ports for them.
+    _kept: [Reserved; 2],
     /// The coordinators' folder (`ca.crt` must come to lie there before an agent can enrol).
     pub home: PathBuf,
     /// The cluster's name.
@@ -132,7 +135,8 @@ impl Stack {
     ) -> anyhow::Result<Self> {
         let home = folder.sub("coordinator")?;
         let secrets = folder.sub("coordinator/secrets")?;
-        let doors = [port::free()?, port::free()?];
+        let kept = [Reserved::new()?, Reserved::new()?];
+        let doors = kept.each_ref().map(Reserved::address);
         let kubeconfig = cluster.coordinator_kubeconfig().await?;
         let supervisor = Supervisor::start(cluster.authority()).await?;
         let road = match hardware {
@@ -186,6 +190,7 @@ impl Stack {
             topic,
             prometheus,
             doors,
+            _kept: kept,
             agent,
             home,
             id: id.to_owned(),

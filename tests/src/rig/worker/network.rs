@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  test's namespace            switch (a namespace)                machine (a namespace each)
-//!  127.0.0.1:PORT ◀──forward── 10.7.255.254:PORT   bridge ══ veth ══ eth0 10.7.x.y
+//!  127.0.0.1:PORT ◀──forward── 10.7.255.254:OTHER  bridge ══ veth ══ eth0 10.7.x.y
 //!  IMDS            ◀──────────────────forward────────────────────  169.254.169.254:80 on lo
 //! ```
 //! The rig's servers listen on loopback, which other namespaces do not see. A socket stays in the namespace where it was
@@ -161,14 +161,15 @@ impl Network {
         })
     }
 
-    /// Makes a server of the test's loopback reachable for the machines, on the same port of [`GATEWAY`].
+    /// Makes a server of the test's loopback reachable for the machines, on a free port of [`GATEWAY`], which is returned.
     ///
     /// # Errors
-    /// The port is taken there.
+    /// As [`Namespace::listen`].
     pub fn reach(&mut self, server: SocketAddr) -> anyhow::Result<SocketAddrV4> {
-        let address = SocketAddrV4::new(GATEWAY, server.port());
-        self.tasks.push(forward(self.switch.listen(address)?, server));
-        Ok(address)
+        let listener = self.listen(0)?;
+        let port = listener.local_addr().context("read the port")?.port();
+        self.tasks.push(forward(listener, server));
+        Ok(SocketAddrV4::new(GATEWAY, port))
     }
 
     /// Listens on a port of [`GATEWAY`].
