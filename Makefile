@@ -92,6 +92,17 @@ agent:
 	$(call part,agent,cargo build --quiet --profile agent --package smartscale-agent)
 	@echo "$(CARGO_TARGET_DIR)/agent/smartscale-agent"
 
+## release: packages (.deb, .rpm), bills of materials and checksums in dist/, the same bytes for the same commit
+.PHONY: release
+release:
+	rm -rf dist
+	packaging/release dist
+
+## reproducible: builds the release twice, in two clones at two places, and compares (an hour)
+.PHONY: reproducible
+reproducible:
+	packaging/reproducible
+
 ## bench: benchmarks and the figures of a release build, with the machine's description (docs/figures.md)
 .PHONY: bench
 bench: export SMARTSCALE_AGENT = $(CARGO_TARGET_DIR)/agent/smartscale-agent

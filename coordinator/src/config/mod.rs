@@ -116,6 +116,16 @@ pub struct Prometheus {
     pub node_label: Option<String>,
 }
 
+/// Where SQLite's file is unless the configuration in `folder` says: beside it, but state does not belong below `/etc`, which
+/// the packaged unit cannot write (FHS 3.0, 3.7 and 5.8).
+fn default_state(folder: &Path) -> PathBuf {
+    if folder.starts_with("/etc") {
+        "/var/lib/smartscale/state.db".into()
+    } else {
+        folder.join("state.db")
+    }
+}
+
 /// How a pool is launched on EC2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FleetPool {
@@ -570,7 +580,7 @@ impl Reader<'_> {
     fn store(&self, raw: raw::RawStore, folder: &Path) -> Result<Store, ConfigError> {
         match (raw.kind.as_deref().unwrap_or("sqlite"), raw.path, raw.table) {
             ("sqlite", path, None) => Ok(Store::Sqlite(
-                folder.join(path.unwrap_or_else(|| "state.db".into())),
+                path.map_or_else(|| default_state(folder), |path| folder.join(path)),
             )),
             ("sqlite", _, Some(_)) => Err(self.error("store.table", "is only for kind = \"dynamodb\"")),
             ("dynamodb", None, table) => {

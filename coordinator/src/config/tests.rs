@@ -24,7 +24,9 @@ fn path_of(text: &str) -> String {
 fn the_least_configuration_takes_the_printed_defaults() {
     let config = of(LEAST).unwrap();
     assert_eq!(config.policy_path, Path::new("/etc/smartscale/policy.toml"));
-    assert_eq!(config.store, Store::Sqlite("/etc/smartscale/state.db".into()));
+    assert_eq!(config.store, Store::Sqlite("/var/lib/smartscale/state.db".into()));
+    let elsewhere = parse(Path::new("/home/me/try/coordinator.toml"), LEAST).unwrap();
+    assert_eq!(elsewhere.store, Store::Sqlite("/home/me/try/state.db".into()));
     assert_eq!(config.lease, LeaseTimes::default());
     assert_eq!(config.timing, Timing::default());
     assert_eq!(config.market, Some(market::Settings::default()));

@@ -173,7 +173,7 @@ impl Stack {
             }
             Some(road) => {
                 let seen = machines::World::new(folder, cluster.access(), &ec2, &account, settings).await;
-                let workers = Workers::start(folder, seen, road.network, road.server)?;
+                let workers = Workers::start(folder, seen, road.network, road.server).await?;
                 (BootWatcher::none(), Some(workers))
             }
         };

@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::Api;
 use kube::api::DeleteParams;
 use smartscale_tests::rig::kubernetes::deployment;
+use smartscale_tests::rig::wait;
 use smartscale_tests::rig::worker::Worker;
-use smartscale_tests::rig::{programs, wait};
 use smartscale_tests::site::DEADLINE;
 
 use crate::{BOOT, STEADY, site, worker};
@@ -65,9 +65,10 @@ async fn a_machine_joins_from_user_data_alone_and_keeps_its_pods_through_an_upgr
         .unwrap();
     let before = lives(&site.running("web", 3).await.unwrap());
 
-    // Another build, put in place as a package manager does.
+    // The package of the next version: it restarts the agent, whose session goes on without another enrolment.
     let machine = site.worker(id).await.unwrap();
-    machine.upgrade_agent(&programs::agent().unwrap()).await.unwrap();
+    let identity = ["sha256sum", "/var/lib/smartscale/enrolment.json"];
+    let before_upgrade = machine.ask(&identity).await.unwrap();
     let first = machine
         .ask(&[
             "systemctl",
@@ -79,7 +80,7 @@ async fn a_machine_joins_from_user_data_alone_and_keeps_its_pods_through_an_upgr
         .await
         .unwrap();
     machine
-        .ask(&["systemctl", "restart", "smartscale-agent"])
+        .install(&site.workers().unwrap().image().next_package())
         .await
         .unwrap();
     let second = machine
@@ -99,6 +100,14 @@ async fn a_machine_joins_from_user_data_alone_and_keeps_its_pods_through_an_upgr
     })
     .await
     .unwrap();
+    assert_eq!(machine.ask(&identity).await.unwrap(), before_upgrade);
+    let installed = [
+        "dpkg-query",
+        "--show",
+        "--showformat=${Version}",
+        "smartscale-agent",
+    ];
+    assert_eq!(machine.ask(&installed).await.unwrap(), "9.0.0");
     drop(machine);
     assert_eq!(lives(&site.running("web", 3).await.unwrap()), before);
 

@@ -5,6 +5,7 @@
     reason = "a test that cannot arrange its site has failed"
 )]
 
+mod coordinator;
 mod crowd;
 mod drains;
 mod join;

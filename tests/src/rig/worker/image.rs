@@ -1,42 +1,12 @@
-//! What the machine image of a worker has, as an AMI would: the agent as its package installs it, K3s' unit and
-//! configuration, and the moment of cloud-init that carries out user-data.
+//! The machine image of the workers and the disks that start from it. The image is made as an AMI is: the agent's package is
+//! installed, and `packaging/worker/bake` does the rest. A disk adds what EC2 and cloud-init do, and what K3s unpacks.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::super::{cache, programs};
-
-/// K3s' unit as its installer writes it (<https://get.k3s.io>, `create_systemd_service_file`), without what loads kernel
-/// modules.
-const K3S_UNIT: &str = "\
-[Unit]
-Description=Lightweight Kubernetes
-Documentation=https://k3s.io
-Wants=network-online.target
-After=network-online.target
-
-[Install]
-WantedBy=multi-user.target
-
-[Service]
-Type=notify
-EnvironmentFile=-/etc/default/%N
-EnvironmentFile=-/etc/sysconfig/%N
-EnvironmentFile=-/etc/systemd/system/k3s-agent.service.env
-KillMode=process
-Delegate=yes
-User=root
-LimitNOFILE=1048576
-LimitNPROC=infinity
-LimitCORE=infinity
-TasksMax=infinity
-TimeoutStartSec=0
-Restart=always
-RestartSec=5s
-ExecStart=/usr/local/bin/k3s agent
-";
 
 /// The target that a machine boots into: cloud-init's stand-in, and nothing of what the surrounding system would start.
 const TARGET: &str = "\
@@ -124,6 +94,40 @@ pub(super) const K3S_IMAGES: &str = "/var/lib/rancher/k3s/agent/images";
 /// The image of all containers.
 pub const IMAGE: &str = "rig.invalid/work:1";
 
+/// A machine image. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Image {
+    path: PathBuf,
+}
+
+impl Image {
+    /// The image with this agent, made if there is none yet of this very program.
+    ///
+    /// # Errors
+    /// Something is not installed or not built, or the sandbox does not allow overlays.
+    pub async fn bake(agent: &Path) -> anyhow::Result<Self> {
+        let k3s = programs::path("k3s-stand-in")?;
+        let beside = k3s.parent().context("a program without a folder")?;
+        let path = beside.join("worker-image");
+        let output = tokio::process::Command::new(cache::source("worker/image"))
+            .args([&path, agent, &k3s, &cache::installed("images/work.tar")?])
+            .output()
+            .await
+            .context("run tests/rig/worker/image")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("no machine image: {} {said}", output.status);
+        }
+        Ok(Self { path })
+    }
+
+    /// The package of the agent's next version.
+    #[must_use]
+    pub fn next_package(&self) -> PathBuf {
+        self.path.join("next.deb")
+    }
+}
+
 /// A machine's disk: what survives that it is switched off.
 #[derive(Debug)]
 pub struct Disk {
@@ -131,14 +135,15 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A fresh disk with the image on it, below `path`. `agent` is the program that the image has, `memory` the MiB that
-    /// the instance type has.
+    /// A fresh disk from the image, below `path`. `memory` is the MiB that the instance type has.
     ///
     /// # Errors
     /// Something is not installed or not built, or cannot be written.
-    pub fn new(path: PathBuf, id: &str, agent: &Path, memory: i64) -> anyhow::Result<Self> {
-        for folder in ["upper", "work"] {
-            std::fs::create_dir_all(path.join(folder)).with_context(|| format!("make {}", path.display()))?;
+    pub fn new(path: PathBuf, id: &str, image: &Image, memory: i64) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(path.join("work")).with_context(|| format!("make {}", path.display()))?;
+        // Copied: the kernel takes no layer that lies in the one below it.
+        for part in ["upper", "data"] {
+            copy(&image.path.join(part), &path.join(part))?;
         }
         let disk = Self { path };
         disk.write("etc/hostname", &format!("{id}\n"), 0o644)?;
@@ -150,7 +155,6 @@ impl Disk {
         // Nobody answers names here, which must be known at once and not after seconds.
         disk.write("etc/resolv.conf", "nameserver 127.0.0.1\n", 0o644)?;
         disk.systemd()?;
-        disk.install_agent(agent)?;
         disk.k3s(memory)?;
         Ok(disk)
     }
@@ -187,33 +191,12 @@ impl Disk {
             .with_context(|| format!("write {}", file.display()))
     }
 
-    /// Puts a build of the agent where its package does. Another one replaces it in one step, as a package manager would.
-    ///
-    /// # Errors
-    /// It cannot be copied.
-    pub fn install_agent(&self, agent: &Path) -> anyhow::Result<()> {
-        let (file, part) = (
-            self.file("usr/bin/smartscale-agent"),
-            self.file("usr/bin/smartscale-agent.new"),
-        );
-        std::fs::create_dir_all(self.file("usr/bin")).context("make usr/bin")?;
-        std::fs::copy(agent, &part)
-            .and_then(|_| std::fs::rename(&part, &file))
-            .with_context(|| format!("install {}", agent.display()))
-    }
-
     fn systemd(&self) -> anyhow::Result<()> {
         let unit = |name: &str| format!("etc/systemd/system/{name}");
         self.write(&unit("rig.target"), TARGET, 0o644)?;
         self.write(&unit("user-data.service"), USER_DATA, 0o644)?;
         self.write("usr/local/lib/rig/user-data", USER_DATA_PROGRAM, 0o755)?;
-        self.write(&unit("k3s-agent.service"), K3S_UNIT, 0o644)?;
-        let package =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/systemd/smartscale-agent.service");
-        let package =
-            std::fs::read_to_string(&package).with_context(|| format!("read {}", package.display()))?;
-        self.write("usr/lib/systemd/system/smartscale-agent.service", &package, 0o644)?;
-        for service in ["smartscale-agent", "k3s-agent"] {
+        for service in ["smartscale-agent", "k3s-agent", "smartscale-coordinator"] {
             self.write(&unit(&format!("{service}.service.d/rig.conf")), LOGGED, 0o644)?;
         }
         std::fs::create_dir_all(self.file("var/log/rig")).context("make the logs' folder")?;
@@ -233,22 +216,28 @@ impl Disk {
             }
             std::os::unix::fs::symlink(target, &link).with_context(|| format!("link {}", link.display()))
         };
-        link(programs::path("k3s-stand-in")?, "usr/local/bin/k3s")?;
         for name in K3S_PROGRAMS {
             link(
                 cache::installed(&format!("bin/{name}"))?,
                 &format!("{K3S_BIN}/{name}"),
             )?;
         }
-        link(
-            cache::installed("images/work.tar")?,
-            &format!("{K3S_IMAGES}/work.tar"),
-        )?;
         // The kernel says how much memory the test's machine has: what the type lacks is the system's.
         let ours = total_memory()?.saturating_sub(memory * 925 / 1000);
         let config = format!("kubelet-arg:\n  - \"system-reserved=memory={ours}Mi\"\n");
         self.write("etc/rancher/k3s/config.yaml", &config, 0o600)
     }
+}
+
+/// Copies a folder with everything in it.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let status = std::process::Command::new("cp")
+        .arg("--archive")
+        .args([from, to])
+        .status()
+        .with_context(|| format!("copy {}", from.display()))?;
+    anyhow::ensure!(status.success(), "copy {}: {status}", from.display());
+    Ok(())
 }
 
 /// MiB of memory that this machine has.

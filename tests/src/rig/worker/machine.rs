@@ -14,7 +14,7 @@ use super::super::imds::{Imds, Instance};
 use super::super::process::{Process, Program};
 use super::super::{Folder, cache, wait};
 use super::group::Group;
-use super::image::Disk;
+use super::image::{Disk, Image};
 use super::network::{self, Card, Network};
 
 /// A worker machine. Dropped, it is switched off and its disk goes with the test's folder.
@@ -38,13 +38,13 @@ impl Worker {
     pub async fn new(
         folder: &Folder,
         network: &Network,
-        agent: &Path,
+        image: &Image,
         instance: Instance,
         memory: i64,
         secret: Option<String>,
     ) -> anyhow::Result<Self> {
         let id = instance.id.clone();
-        let disk = Disk::new(folder.sub(&format!("machines/{id}"))?, &id, agent, memory)?;
+        let disk = Disk::new(folder.sub(&format!("machines/{id}"))?, &id, image, memory)?;
         if let Some(secret) = secret {
             disk.write("etc/smartscale/enrolment-token", &secret, 0o600)?;
         }
@@ -160,20 +160,20 @@ impl Worker {
             .with_context(|| format!("run {words:?} on {}", self.id))
     }
 
-    /// Puts another build of the agent in place, as a package manager does on a running machine: beside, then over.
+    /// Installs a package, as an administrator does on a running machine.
     ///
     /// # Errors
-    /// As [`ask`](Self::ask).
-    pub async fn upgrade_agent(&self, agent: &Path) -> anyhow::Result<()> {
+    /// It is not there, or dpkg refuses it: with what it said.
+    pub async fn install(&self, package: &Path) -> anyhow::Result<()> {
         // Not through the overlay's upper folder: what changes there behind its back may not be seen.
-        let program = std::fs::File::open(agent).with_context(|| format!("open {}", agent.display()))?;
-        let install = "cd /usr/bin && cat >smartscale-agent.new && chmod 0755 smartscale-agent.new && \
-                       mv smartscale-agent.new smartscale-agent";
+        let file = std::fs::File::open(package).with_context(|| format!("open {}", package.display()))?;
+        let install = "cat >/tmp/package.deb && dpkg --install /tmp/package.deb && rm /tmp/package.deb";
         let mut command = self.enter()?;
-        let status = command.args(["sh", "-c", install]).stdin(program).status().await;
-        let status = status.context("install the agent")?;
-        if !status.success() {
-            bail!("install the agent on {}: {status}", self.id);
+        let output = command.args(["sh", "-c", install]).stdin(file).output().await;
+        let output = output.context("run dpkg")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("install {} on {}: {said}", package.display(), self.id);
         }
         Ok(())
     }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Each machine has a disk and a network card of its own; it boots the surrounding system's own systemd from an overlay over
-//! that system. The agent is the very program, installed with its package's unit. [`machines`](super::machines) does the
+//! that system and the image that `packaging/worker/bake` makes of the agent's package. [`machines`](super::machines) does the
 //! same at a hundredth of the price where a test is not about what happens on the machine.
 
 mod group;
@@ -21,7 +21,6 @@ pub mod network;
 pub(in crate::rig) mod road;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ use anyhow::Context as _;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 
-pub use image::{Disk, IMAGE};
+pub use image::{Disk, IMAGE, Image};
 pub use machine::Worker;
 
 use super::Folder;
@@ -42,6 +41,7 @@ type Machines = Arc<Mutex<BTreeMap<String, Worker>>>;
 
 /// All worker machines of a test. Dropped, it switches them off.
 pub struct Workers {
+    image: Image,
     machines: Machines,
     task: JoinHandle<()>,
     // Dropped in this order: machines before what they talk to.
@@ -53,8 +53,8 @@ impl Workers {
     /// Starts watching EC2: an instance that appears is a machine that is switched on, one that ends is one that is gone.
     ///
     /// # Errors
-    /// The agent is not built.
-    pub(super) fn start(
+    /// The machines' image cannot be made.
+    pub(super) async fn start(
         folder: &Folder,
         world: World,
         network: Network,
@@ -64,12 +64,13 @@ impl Workers {
             world,
             network: Arc::new(network),
             folder: folder.clone(),
-            agent: super::programs::agent()?,
+            image: Image::bake(&super::programs::agent()?).await?,
             machines: Machines::default(),
         };
         Ok(Self {
             machines: Arc::clone(&hall.machines),
             network: Arc::clone(&hall.network),
+            image: hall.image.clone(),
             server,
             task: tokio::spawn(watch(hall)),
         })
@@ -79,6 +80,12 @@ impl Workers {
     #[must_use]
     pub fn server(&self) -> &k3s::Server {
         &self.server
+    }
+
+    /// The machines' image.
+    #[must_use]
+    pub fn image(&self) -> &Image {
+        &self.image
     }
 
     /// The switch.
@@ -121,7 +128,7 @@ struct Hall {
     world: World,
     network: Arc<Network>,
     folder: Folder,
-    agent: PathBuf,
+    image: Image,
     machines: Machines,
 }
 
@@ -158,7 +165,7 @@ impl Hall {
             let worker = Worker::new(
                 &self.folder,
                 &self.network,
-                &self.agent,
+                &self.image,
                 launched.known,
                 launched.size.1,
                 launched.secret,

@@ -164,6 +164,8 @@ fn kubelet(settings: &Settings) -> anyhow::Result<Child> {
     let mut command = program("kubelet", "kubelet")?;
     command
         .args(["--config", &path])
+        // As K3s does since 1.32: what packages put beside is taken over, in the files' order.
+        .args(["--config-dir", &format!("{DATA}/etc/kubelet.conf.d")])
         .args(["--kubeconfig", &format!("{DATA}/kubelet.kubeconfig")])
         .args(["--hostname-override", &settings.node])
         .args(["--node-ip", &settings.address()?.to_string()])
