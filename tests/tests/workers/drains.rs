@@ -22,9 +22,9 @@ async fn removal(site: &Site) -> serde_json::Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_budget_paces_a_drain_in_which_every_pod_finishes_its_work_and_the_machine_never_comes_back() {
     let (site, _) = site("worker-drain", 2, "", HASTY).await;
-    site.create(&deployment("web", 4, worker("web", 3)))
-        .await
-        .unwrap();
+    // A pod that takes another's place is not Ready at once: until it is, the budget allows none to go.
+    let web = worker("web", 3).ready_after(4, &["/work", "check"]);
+    site.create(&deployment("web", 4, web)).await.unwrap();
     site.create(&budget("web", 3)).await.unwrap();
     site.running("web", 4).await.unwrap();
     let ends = Ends::watch(site.pods());

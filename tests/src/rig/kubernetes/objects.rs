@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
-    Container, Node, NodeSpec, NodeStatus, Pod, PodSpec, PodTemplateSpec, ResourceRequirements, Taint,
-    Toleration,
+    Container, ExecAction, Node, NodeSpec, NodeStatus, Pod, PodSpec, PodTemplateSpec, Probe,
+    ResourceRequirements, Taint, Toleration,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -59,6 +59,23 @@ impl PodBuilder {
         if let Some(container) = self.spec().containers.first_mut() {
             container.image = Some(image.to_owned());
             container.args = Some(arguments.iter().map(|&argument| argument.to_owned()).collect());
+        }
+        self
+    }
+
+    /// Is Ready so many seconds after its start at the earliest, once `probe` has ended with 0.
+    #[must_use]
+    pub fn ready_after(mut self, seconds: i32, probe: &[&str]) -> Self {
+        if let Some(container) = self.spec().containers.first_mut() {
+            container.readiness_probe = Some(Probe {
+                exec: Some(ExecAction {
+                    command: Some(probe.iter().map(|&word| word.to_owned()).collect()),
+                }),
+                initial_delay_seconds: Some(seconds),
+                period_seconds: Some(1),
+                timeout_seconds: Some(10),
+                ..Probe::default()
+            });
         }
         self
     }
