@@ -1,6 +1,6 @@
 //! What the coordinator decided last, for those who ask.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use smartscale_planner::{
@@ -58,6 +58,24 @@ impl Latest {
     pub fn pending(&self) -> usize {
         let pods = &self.snapshot.cluster.pods;
         pods.iter().filter(|pod| pod.wants_place()).count()
+    }
+
+    /// How long the pod has been there that has waited for a place longest; zero where none waits.
+    #[must_use]
+    pub fn longest_pending(&self) -> Duration {
+        let pods = self.snapshot.cluster.pods.iter();
+        pods.filter(|pod| pod.wants_place())
+            .filter_map(|pod| Some(self.at.duration_since(pod.created?).unsigned_abs()))
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// What our nodes cost in USD an hour, by the policy's prices; a node whose price is unknown counts nothing.
+    #[must_use]
+    pub fn cost_per_hour(&self) -> f64 {
+        self.our_nodes()
+            .filter_map(|node| self.policy.price_of(node))
+            .sum()
     }
 
     /// The newest reading of the cluster's averages, if it still counts at `now`.

@@ -36,7 +36,10 @@ fn show(metrics: &Metrics, latest: &Latest) {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let ready = latest.our_nodes().filter(|node| node.ready).count();
     metrics.set_nodes(count(ready), count(latest.our_nodes().count()));
-    metrics.set_pending(latest.pending());
+    metrics.set_cost(latest.cost_per_hour());
+    metrics.set_pending(latest.pending(), latest.longest_pending().as_secs_f64());
+    let unplaced = latest.plan.pods.pending.iter();
+    metrics.set_unplaced(unplaced.map(|pod| pod.code.to_string()));
     metrics.set_held(latest.plan.held_by.iter().map(ToString::to_string));
     metrics.set_forecast(latest.foreseen.as_ref());
     let reading = latest.reading(latest.at);
@@ -50,8 +53,8 @@ fn show(metrics: &Metrics, latest: &Latest) {
 mod tests {
     use jiff::SignedDuration;
     use smartscale_planner::{
-        Plan, fixtures,
-        model::Pod,
+        PendingCode, PendingPod, Plan, fixtures,
+        model::{Pod, PodKey},
         snapshot::{Reading, Source},
     };
 
@@ -79,6 +82,39 @@ mod tests {
             of_templates: Vec::new(),
             foreseen: None,
             warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn who_has_waited_longest_is_told_and_who_has_no_place_at_all() {
+        let mut latest = latest(SignedDuration::ZERO);
+        let waits = |name: &str, minutes: i64| {
+            let mut pod = fixtures::pod(name).0;
+            pod.created = Some(fixtures::now() - SignedDuration::from_mins(minutes));
+            pod
+        };
+        let mut snapshot = fixtures::snapshot([fixtures::node("a")], [waits("young", 1), waits("old", 7)]);
+        snapshot.metrics.cluster.clear();
+        latest.snapshot = Arc::new(snapshot);
+        let mut plan = Plan::default();
+        plan.pods.pending = vec![PendingPod {
+            pod: PodKey::new("default", "old"),
+            reason: String::new(),
+            code: PendingCode::NodeSelector,
+        }];
+        latest.plan = Arc::new(plan);
+        let metrics = Metrics::new("0");
+        show(&metrics, &latest);
+        let text = metrics.encode();
+        for line in [
+            "smartscale_pending_pods 2",
+            "smartscale_pending_pods_oldest_seconds 420.0",
+            r#"smartscale_unplaced_pods{code="NodeSelector"} 1"#,
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is not in\n{text}"
+            );
         }
     }
 

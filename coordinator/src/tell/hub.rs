@@ -81,6 +81,7 @@ impl Hub {
         let mut queues = Vec::new();
         let mut couriers = Vec::new();
         for sink in sinks {
+            metrics.begin_sink(sink.notifier.name());
             let (sender, receiver) = mpsc::channel(sink.queue.max(1));
             queues.push(Queue {
                 name: sink.notifier.name(),

@@ -37,6 +37,7 @@ labels! {
     ByDelivery { sink, outcome }
     ByState { state }
     ByHold { hold }
+    ByCode { code }
     ByQuantile { quantile }
     ByFloor { floor }
 }
@@ -67,7 +68,10 @@ struct Inner {
     dropped: Family<BySink, Counter>,
     notified: Family<ByDelivery, Counter>,
     nodes: Family<ByState, Gauge>,
+    cost: Decimal,
     pending: Gauge,
+    pending_age: Decimal,
+    unplaced: Family<ByCode, Gauge>,
     held: Family<ByHold, Gauge>,
     agents: Gauge,
     leader: Gauge,
@@ -117,7 +121,10 @@ impl Metrics {
             dropped: Family::default(),
             notified: Family::default(),
             nodes: Family::default(),
+            cost: Decimal::default(),
             pending: Gauge::default(),
+            pending_age: Decimal::default(),
+            unplaced: Family::default(),
             held: Family::default(),
             agents: Gauge::default(),
             leader: Gauge::default(),
@@ -137,6 +144,7 @@ impl Metrics {
         inner.forecast_extra.set(f64::NAN);
         inner.forecast_coverage.set(f64::NAN);
         inner.register(version);
+        inner.begin();
         Self {
             inner: Arc::new(inner),
         }
@@ -182,9 +190,23 @@ impl Metrics {
         u32::try_from(self.inner.node_count.load(Ordering::Relaxed)).ok()
     }
 
-    /// Pods that wait for a place.
-    pub fn set_pending(&self, pods: usize) {
+    /// What our nodes cost in USD an hour.
+    pub fn set_cost(&self, per_hour: f64) {
+        self.inner.cost.set(per_hour);
+    }
+
+    /// Pods that wait for a place, and for how many seconds the one does that has waited longest.
+    pub fn set_pending(&self, pods: usize, longest_seconds: f64) {
         self.inner.pending.set(i64::try_from(pods).unwrap_or(i64::MAX));
+        self.inner.pending_age.set(longest_seconds);
+    }
+
+    /// Pods for which the plan found no place on any node, present or launched: one code each.
+    pub fn set_unplaced(&self, codes: impl Iterator<Item = String>) {
+        self.inner.unplaced.clear();
+        for code in codes {
+            self.inner.unplaced.get_or_create(&ByCode { code }).inc();
+        }
     }
 
     /// What holds the latest decision back, in the words of its record.
@@ -366,6 +388,15 @@ impl Metrics {
         self.inner.failures.get_or_create(&labels).inc();
     }
 
+    /// Nothing was given to this sink yet.
+    pub(super) fn begin_sink(&self, sink: &str) {
+        drop(self.inner.dropped.get_or_create(&BySink { sink: sink.into() }));
+        for outcome in ["delivered", "failed"] {
+            let (sink, outcome) = (sink.into(), outcome.into());
+            drop(self.inner.notified.get_or_create(&ByDelivery { sink, outcome }));
+        }
+    }
+
     pub(super) fn count_dropped(&self, sink: &str) {
         self.inner
             .dropped
@@ -375,17 +406,30 @@ impl Metrics {
 
     pub(super) fn count_notified(&self, sink: &str, delivered: bool) {
         let outcome = if delivered { "delivered" } else { "failed" };
-        self.inner
-            .notified
-            .get_or_create(&ByDelivery {
-                sink: sink.into(),
-                outcome: outcome.into(),
-            })
-            .inc();
+        let labels = ByDelivery {
+            sink: sink.into(),
+            outcome: outcome.into(),
+        };
+        self.inner.notified.get_or_create(&labels).inc();
     }
 }
 
 impl Inner {
+    /// Counters of what rarely happens are there from the start: of one that appears with 1, `increase()` sees nothing
+    /// (<https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics>).
+    fn begin(&self) {
+        for kind in ["launch", "remove", "drain", "recycle"] {
+            for outcome in ["succeeded", "failed"] {
+                let (kind, outcome) = (kind.into(), outcome.into());
+                drop(self.operations.get_or_create(&ByOperation { kind, outcome }));
+            }
+        }
+        for error_type in ["capacity", "quota", "join_timeout", "drain_timeout"] {
+            let error_type = error_type.into();
+            drop(self.failures.get_or_create(&ByErrorType { error_type }));
+        }
+    }
+
     fn register(&mut self, version: &str) {
         let r = &mut self.registry;
         r.register(
@@ -468,7 +512,23 @@ impl Inner {
             self.notified.clone(),
         );
         r.register("nodes", "Nodes of our pools, by state", self.nodes.clone());
+        r.register(
+            "fleet_usd_per_hour",
+            "What the nodes of our pools cost, by the prices known",
+            self.cost.clone(),
+        );
         r.register("pending_pods", "Pods that wait for a place", self.pending.clone());
+        r.register_with_unit(
+            "pending_pods_oldest",
+            "Age of the pod that has waited for a place longest; 0: none waits",
+            Unit::Seconds,
+            self.pending_age.clone(),
+        );
+        r.register(
+            "unplaced_pods",
+            "Pods for which the latest plan found no place on any node, present or launched, by why",
+            self.unplaced.clone(),
+        );
         r.register(
             "held",
             "1 for each thing that holds the latest decision back",

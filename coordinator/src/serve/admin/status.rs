@@ -131,7 +131,7 @@ fn fill(status: &mut StatusResponse, latest: &Latest, now: Timestamp) {
     status.min_nodes = policy.limits.min_nodes;
     status.max_nodes = policy.limits.max_nodes;
     status.pods_pending = count(latest.pending());
-    status.cost_per_hour = latest.our_nodes().filter_map(|node| policy.price_of(node)).sum();
+    status.cost_per_hour = latest.cost_per_hour();
     if let Some(reading) = latest.reading(now) {
         status.cpu_percent = reading.cpu_percent;
         status.memory_percent = reading.memory_percent;

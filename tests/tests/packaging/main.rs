@@ -1,6 +1,8 @@
-//! What is released: the packages' contents, that two builds of them are the same bytes, and how far the units are confined.
+//! What is released beside the programs: the packages and their units, the dashboard and the alerts.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod dashboard;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
