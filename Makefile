@@ -27,7 +27,7 @@ demo:
 
 ## test: all tests and checks, with what they need installed first (what CI runs)
 .PHONY: test
-test: tools lint programs
+test: tools infrastructure lint programs
 	$(call part,tests,cargo test --workspace --quiet --no-fail-fast)
 	@echo "── make test: all parts passed"
 
@@ -36,6 +36,11 @@ test: tools lint programs
 tools:
 	@command -v cargo >/dev/null || { echo "'cargo' was not found: install Rust 1.95 (https://rustup.rs)" >&2; exit 1; }
 	$(call part,tools,tests/rig/install)
+
+## infrastructure: what packaging/ says of AWS: policies, CloudFormation, Pulumi
+.PHONY: infrastructure
+infrastructure: tools
+	$(call part,infrastructure,PYTHONDONTWRITEBYTECODE=1 $(SMARTSCALE_CACHE)/rig/infrastructure/venv/bin/pytest --quiet tests/infrastructure)
 
 ## lint: formatting, clippy, licences and sources, the contract, documentation
 .PHONY: lint
