@@ -3,7 +3,8 @@
 //! Every metric carries the dimension `ClusterId`. Those with a second dimension (`ScaleUpEvents` by `Reason`,
 //! `ScalingFailures` by `ErrorType`) are sent without it as well, since CloudWatch adds nothing up over dimensions
 //! and an alarm wants the total; `NodeJoinLatency` is the whole of a join, and with `Step` one step of the boot. Figures
-//! that could not be sent are kept for the next flush.
+//! that could not be sent are kept for the next flush; levels (`CurrentNodeCount`, `ClusterCPUUtilization`,
+//! `ClusterMemoryUtilization`) are read when it comes.
 
 use std::{
     collections::BTreeMap,
@@ -33,6 +34,29 @@ const LONGEST_DIMENSION: usize = 255;
 
 /// A metric, and the name and value of its second dimension.
 type Key = (&'static str, Option<(&'static str, String)>);
+
+/// What stands at the moment of a flush; `None`: nobody knows, and nothing is sent.
+#[derive(Debug, Clone, Copy, Default)]
+struct Levels {
+    nodes: Option<u32>,
+    cpu_percent: Option<f64>,
+    memory_percent: Option<f64>,
+}
+
+impl Levels {
+    /// Of the leader alone: a standby would report the same nodes a second time.
+    fn of(metrics: &Metrics) -> Self {
+        if !metrics.is_leader() {
+            return Self::default();
+        }
+        let (cpu_percent, memory_percent) = metrics.utilisation();
+        Self {
+            nodes: metrics.node_count(),
+            cpu_percent,
+            memory_percent,
+        }
+    }
+}
 
 /// What has been counted and measured since the last flush.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -114,7 +138,7 @@ impl Figures {
         }
     }
 
-    fn data(&self, cluster_id: &str, nodes: Option<u32>, time: DateTime) -> Vec<MetricDatum> {
+    fn data(&self, cluster_id: &str, levels: Levels, time: DateTime) -> Vec<MetricDatum> {
         let datum = |metric: &str, unit: StandardUnit| {
             MetricDatum::builder()
                 .metric_name(metric)
@@ -137,12 +161,23 @@ impl Figures {
                     .build()
             }));
         }
-        if let Some(nodes) = nodes {
-            data.push(
-                datum("CurrentNodeCount", StandardUnit::Count)
-                    .value(f64::from(nodes))
-                    .build(),
-            );
+        let levels = [
+            (
+                "CurrentNodeCount",
+                StandardUnit::Count,
+                levels.nodes.map(f64::from),
+            ),
+            ("ClusterCPUUtilization", StandardUnit::Percent, levels.cpu_percent),
+            (
+                "ClusterMemoryUtilization",
+                StandardUnit::Percent,
+                levels.memory_percent,
+            ),
+        ];
+        for (metric, unit, level) in levels {
+            if let Some(level) = level {
+                data.push(datum(metric, unit).value(level).build());
+            }
         }
         data
     }
@@ -180,8 +215,8 @@ pub struct CloudWatch {
 }
 
 impl CloudWatch {
-    /// Counts what happens in the cluster; the number of nodes is read from `metrics`, while this coordinator
-    /// leads. Sends nothing yet.
+    /// Counts what happens in the cluster; the number of nodes and their utilisation are read from `metrics`, while this
+    /// coordinator leads. Sends nothing yet.
     #[must_use]
     pub fn new(config: &SdkConfig, namespace: String, cluster_id: String, metrics: Metrics) -> Self {
         Self {
@@ -210,10 +245,9 @@ impl Notifier for CloudWatch {
     }
 
     async fn flush(&self) -> Result<(), NotifyError> {
-        // A standby would report the same nodes a second time.
-        let nodes = self.metrics.node_count().filter(|_| self.metrics.is_leader());
+        let levels = Levels::of(&self.metrics);
         let figures = std::mem::take(&mut *self.figures());
-        let data = figures.data(&self.cluster_id, nodes, SystemTime::now().into());
+        let data = figures.data(&self.cluster_id, levels, SystemTime::now().into());
         let mut sent = 0;
         for batch in data.chunks(MOST_DATA) {
             let put = self.client.put_metric_data().namespace(&self.namespace);
@@ -276,8 +310,8 @@ mod tests {
     }
 
     /// `name{dimension=value,…} value|values unit`, sorted.
-    fn lines(figures: &Figures, nodes: Option<u32>) -> Vec<String> {
-        let data = figures.data("demo", nodes, DateTime::from_secs(0));
+    fn lines(figures: &Figures, levels: Levels) -> Vec<String> {
+        let data = figures.data("demo", levels, DateTime::from_secs(0));
         let mut lines: Vec<String> = data
             .iter()
             .map(|datum| {
@@ -316,10 +350,16 @@ mod tests {
                 seconds: 42.0,
             },
         ]);
+        let levels = Levels {
+            nodes: Some(3),
+            cpu_percent: Some(91.5),
+            memory_percent: None,
+        };
         assert_eq!(
-            lines(&figures, Some(3)),
+            lines(&figures, levels),
             [
                 "AutoscalerInvocations{ClusterId=demo} 2 Count",
+                "ClusterCPUUtilization{ClusterId=demo} 91.5 Percent",
                 "CurrentNodeCount{ClusterId=demo} 3 Count",
                 "ExecutionTime{ClusterId=demo} [0.5, 0.25] Seconds",
                 "NodeJoinLatency{ClusterId=demo} [42.0] Seconds",
@@ -335,7 +375,24 @@ mod tests {
 
     #[test]
     fn what_nobody_knows_is_not_sent() {
-        assert!(lines(&Figures::default(), None).is_empty());
+        assert!(lines(&Figures::default(), Levels::default()).is_empty());
+    }
+
+    #[test]
+    fn levels_are_those_that_the_leader_knows() {
+        let metrics = Metrics::new("0");
+        metrics.set_nodes(2, 2);
+        metrics.set_utilisation(Some(95.0), None);
+        let told = |metrics: &Metrics| lines(&Figures::default(), Levels::of(metrics));
+        assert!(told(&metrics).is_empty());
+        metrics.set_leader(true);
+        assert_eq!(
+            told(&metrics),
+            [
+                "ClusterCPUUtilization{ClusterId=demo} 95 Percent",
+                "CurrentNodeCount{ClusterId=demo} 2 Count",
+            ]
+        );
     }
 
     #[test]
@@ -348,7 +405,7 @@ mod tests {
     #[test]
     fn many_samples_are_spread_over_data() {
         let figures = taken_in((0..MOST_VALUES + 1).map(|_| decided(1.0)));
-        let data = figures.data("demo", None, DateTime::from_secs(0));
+        let data = figures.data("demo", Levels::default(), DateTime::from_secs(0));
         let times = data
             .iter()
             .filter(|datum| datum.metric_name() == Some("ExecutionTime"));

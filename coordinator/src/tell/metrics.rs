@@ -243,6 +243,13 @@ impl Metrics {
             .set(memory_percent.map_or(f64::NAN, |percent| percent / 100.0));
     }
 
+    /// Cluster averages of CPU and memory in percent; `None` while nobody knows.
+    #[must_use]
+    pub fn utilisation(&self) -> (Option<f64>, Option<f64>) {
+        let percent = |gauge: &Decimal| Some(gauge.get() * 100.0).filter(|percent| percent.is_finite());
+        (percent(&self.inner.cpu), percent(&self.inner.memory))
+    }
+
     /// What the forecast expects and how good it has been; without one its gauges say so.
     pub fn set_forecast(&self, foreseen: Option<&Foreseen>) {
         const MILLI: f64 = 1000.0;
