@@ -27,7 +27,7 @@ demo:
 
 ## test: all tests and checks, with what they need installed first (what CI runs)
 .PHONY: test
-test: tools infrastructure lint programs
+test: tools lint programs infrastructure
 	$(call part,tests,cargo test --workspace --quiet --no-fail-fast)
 	@echo "── make test: all parts passed"
 
@@ -37,9 +37,9 @@ tools:
 	@command -v cargo >/dev/null || { echo "'cargo' was not found: install Rust 1.95 (https://rustup.rs)" >&2; exit 1; }
 	$(call part,tools,tests/rig/install)
 
-## infrastructure: what packaging/ says of AWS: policies, CloudFormation, Pulumi
+## infrastructure: what packaging/ makes on AWS: policies, CloudFormation, Pulumi, the first boot of machines
 .PHONY: infrastructure
-infrastructure: tools
+infrastructure: tools programs
 	$(call part,infrastructure,PYTHONDONTWRITEBYTECODE=1 $(SMARTSCALE_CACHE)/rig/infrastructure/venv/bin/pytest --quiet tests/infrastructure)
 
 ## lint: formatting, clippy, licences and sources, the contract, documentation

@@ -73,15 +73,15 @@ unseal = Request(
 )
 AUTHORITY = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:smartscale/authority-AbCdEf"
 OTHER_SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:payroll/database-AbCdEf"
-read = Request("secretsmanager:GetSecretValue", VALUES["JoinToken"])
+read = Request("secretsmanager:GetSecretValue", VALUES["JoinToken.Id"])
 authority = Request("secretsmanager:GetSecretValue", AUTHORITY)
-store = Request("secretsmanager:PutSecretValue", VALUES["JoinToken"])
+store = Request("secretsmanager:PutSecretValue", VALUES["JoinToken.Id"])
 
 # By document and statement.
 CASES = {
     "worker": {
         "ReadJoinSecrets": Case(
-            [read, read.to(VALUES["ServerAddressSecret"])],
+            [read, read.to(VALUES["ServerAddressSecret.Id"])],
             [
                 read.to(f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:k3s/server-token-AbCdEf"),
                 read.to(AUTHORITY),
@@ -262,7 +262,7 @@ CASES = {
             [
                 authority.to(OTHER_SECRET),
                 authority.to(AUTHORITY.replace("authority", "authority-of-another")),
-                authority.to(VALUES["JoinToken"]),
+                authority.to(VALUES["JoinToken.Id"]),
                 authority.doing("secretsmanager:PutSecretValue"),
             ],
         ),
@@ -270,7 +270,7 @@ CASES = {
     "server-join-token": {
         "StoreJoinToken": Case(
             [store],
-            [store.to(VALUES["ServerAddressSecret"]), store.to(AUTHORITY), store.doing("secretsmanager:DeleteSecret")],
+            [store.to(VALUES["ServerAddressSecret.Id"]), store.to(AUTHORITY), store.doing("secretsmanager:DeleteSecret")],
         ),
     },
     "server-shell": {

@@ -27,8 +27,8 @@ VALUES = {
     "Table.Arn": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/smartscale-demo",
     "Topic": f"arn:aws:sns:{REGION}:{ACCOUNT}:smartscale-demo",
     "Notices.Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:smartscale-demo-notices",
-    "JoinToken": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:k3s/join-token-AbCdEf",
-    "ServerAddressSecret": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:k3s/master-ip-AbCdEf",
+    "JoinToken.Id": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:k3s/join-token-AbCdEf",
+    "ServerAddressSecret.Id": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:k3s/master-ip-AbCdEf",
 }
 
 
