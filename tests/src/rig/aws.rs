@@ -1,6 +1,7 @@
 //! What the AWS stand-ins have in common: one region, one root key, SDK clients that speak plain HTTP to loopback, and
 //! the environment that makes a program do the same.
 
+use anyhow::Context as _;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ec2::config::{Credentials, SharedCredentialsProvider};
 
@@ -55,6 +56,18 @@ impl Key {
         }
         environment
     }
+}
+
+/// What workers may do, as it is shipped, for the secrets of every cluster of the rig's account.
+///
+/// # Errors
+/// The document is no JSON.
+pub fn worker_policy() -> anyhow::Result<serde_json::Value> {
+    let secret = |name: &str| format!("arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:k3s/*/{name}-??????");
+    let text = include_str!("../../../packaging/iam/worker.json")
+        .replace("${JoinToken.Id}", &secret("join-token"))
+        .replace("${ServerAddressSecret.Id}", &secret("master-ip"));
+    serde_json::from_str(&text).context("packaging/iam/worker.json")
 }
 
 /// An SDK configuration for the service at `endpoint` (`http://…`).

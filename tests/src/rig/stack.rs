@@ -98,12 +98,7 @@ impl Stack {
             Prometheus::start(folder)
         )?;
         dynamodb.create_table(TABLE).await?;
-        let policy = serde_json::json!({"Version": "2012-10-17", "Statement": [{
-            "Effect": "Allow",
-            "Action": "secretsmanager:GetSecretValue",
-            "Resource": format!("arn:aws:secretsmanager:{}:{}:secret:k3s/*", aws::REGION, aws::ACCOUNT),
-        }]});
-        account.create_instance_role(ROLE, &policy).await?;
+        account.create_instance_role(ROLE, &aws::worker_policy()?).await?;
         let sts = Arc::new(Sts::start().await?);
         let account = (Arc::new(dynamodb), Arc::new(ec2), Arc::new(account), sts);
         Self::settle(folder, CLUSTER, account, (cluster, hardware), prometheus).await
