@@ -17,6 +17,8 @@ worker = rights.worker(given, kept)
 server = rights.server(given, net, kept, told, worker)
 template = machines.worker_template(given, net, worker)
 instance = machines.server(given, net, kept, told, template, server)
+if given.standby_wanted:
+    machines.standby(given, net, server)
 seen.make(given, told)
 if given.trail == "yes":
     seen.trail(given)

@@ -55,6 +55,8 @@ def server(given: Settings, net, kept, told, worker: SimpleNamespace) -> aws.iam
         attach("ServerRole", role, given, "coordinator-sealed-authority")
     if given.shared_tokens:
         attach("ServerRole", role, given, "server-join-token", **secrets(kept))
+    if given.standby_wanted:
+        attach("ServerRole", role, given, "coordinator-standby", StandbySecret__Id=kept.standby.arn)
     if given.shell == "session-manager":
         attach("ServerRole", role, given, "server-shell")
     return aws.iam.InstanceProfile("ServerProfile", role=role.name)

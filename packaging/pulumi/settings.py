@@ -41,6 +41,10 @@ class Settings(SimpleNamespace):
         return self.joinTokens == "shared"
 
     @property
+    def standby_wanted(self) -> bool:
+        return self.standby == "yes"
+
+    @property
     def new_network(self) -> bool:
         return not self.vpc
 

@@ -38,7 +38,15 @@ def make(given: Settings) -> SimpleNamespace:
         aws.secretsmanager.SecretVersion(
             "ServerAddressValue", secret_id=address.arn, secret_string=given.serverAddress
         )
-    return SimpleNamespace(table=table, join_token=join_token, address=address)
+    standby = None
+    if given.standby_wanted:
+        # What the second coordinator has of the first: configuration, policy, and the way into the cluster.
+        standby = aws.secretsmanager.Secret(
+            "StandbySecret",
+            name=f"smartscale/{given.clusterId}/standby",
+            description="Configuration of the second coordinator",
+        )
+    return SimpleNamespace(table=table, join_token=join_token, address=address, standby=standby)
 
 
 def tell(given: Settings) -> SimpleNamespace:

@@ -75,6 +75,7 @@ AUTHORITY = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:smartscale/author
 OTHER_SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:payroll/database-AbCdEf"
 read = Request("secretsmanager:GetSecretValue", VALUES["JoinToken.Id"])
 authority = Request("secretsmanager:GetSecretValue", AUTHORITY)
+standby = Request("secretsmanager:GetSecretValue", VALUES["StandbySecret.Id"])
 store = Request("secretsmanager:PutSecretValue", VALUES["JoinToken.Id"])
 
 # By document and statement.
@@ -253,6 +254,16 @@ CASES = {
                 unseal.having("kms:EncryptionContext:smartscale:trust", FOREIGN),
                 unseal.to(f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0bbbbbbb-0000-0000-0000-000000000001"),
                 unseal.doing("kms:Encrypt"),
+            ],
+        ),
+    },
+    "coordinator-standby": {
+        "HandOverToStandby": Case(
+            [standby, standby.doing("secretsmanager:PutSecretValue")],
+            [
+                standby.to(VALUES["StandbySecret.Id"].replace("standby", "other")),
+                standby.to(OTHER_SECRET),
+                standby.doing("secretsmanager:DeleteSecret"),
             ],
         ),
     },

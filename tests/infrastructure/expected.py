@@ -44,9 +44,9 @@ def without_long(value):
 
 def of_template(parameters: dict, document: dict | None = None) -> dict:
     made = template.Stack(parameters, document).resources()
-    if "Server" in made:
+    for name in {"Server", "StandbyServer"} & set(made):
         # Pulumi has no name for it (program.NOT_IN_PULUMI).
-        del made["Server"]["BlockDeviceMappings"][0]["DeviceName"]
+        del made[name]["BlockDeviceMappings"][0]["DeviceName"]
     return {name: plain(one) for name, one in sorted(made.items())}
 
 

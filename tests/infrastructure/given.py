@@ -22,6 +22,9 @@ OTHER = NEEDED | {
     "AuthoritySecret": "shop/authority",
     "AuthorityKey": "arn:aws:kms:eu-west-1:123456789012:key/0aaaaaaa-0000-0000-0000-000000000001",
     "SecretPrefix": "shop/k3s",
+    "Standby": "yes",
+    "StandbyType": "t3.small",
+    "StandbyAddress": "172.31.16.10",
     "ServerType": "t3.large",
     "ServerRootDevice": "/dev/xvda",
     "ServerVolume": "50",
@@ -46,5 +49,5 @@ OTHER = NEEDED | {
 
 GIVEN = {"default": DEFAULT, "other": OTHER}
 
-# A new network in zones of one's choice.
-ZONES = NEEDED | {"ZoneA": "eu-west-1b", "ZoneB": "eu-west-1c"}
+# A new network in zones of one's choice, with a second coordinator.
+ZONES = NEEDED | {"ZoneA": "eu-west-1b", "ZoneB": "eu-west-1c", "Standby": "yes"}

@@ -75,7 +75,7 @@ def test_any_change_of_the_template_is_seen():
             # It cannot even be worked out.
             seen = True
         # Pulumi has no name for it (program.NOT_IN_PULUMI).
-        is_told = path[0] == "Server" and "DeviceName" in path
+        is_told = path[0] in {"Server", "StandbyServer"} and "DeviceName" in path
         if seen == is_told:
             unseen.append(path)
     assert not unseen
@@ -122,7 +122,9 @@ def test_nothing_is_open_to_the_outside(given):
 @pytest.mark.parametrize("given", GIVEN)
 def test_machines_keep_their_secrets(given):
     made = expected.table(given)
-    for machine in [made["Server"], made["WorkerTemplate"]["LaunchTemplateData"]]:
+    machines = [one for one in made.values() if one["Type"] == "AWS::EC2::Instance"]
+    assert machines
+    for machine in [*machines, made["WorkerTemplate"]["LaunchTemplateData"]]:
         assert machine["MetadataOptions"] == {
             "HttpEndpoint": "enabled",
             "HttpTokens": "required",

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,13 @@ from given import GIVEN
 STAND_INS = """#!/bin/sh
 echo "$(basename "$0") $*" >>"$CALLS"
 case "$(basename "$0") $*" in
-"aws secretsmanager get-secret-value"*) base64 <"$AUTHORITY" ;;
+"aws secretsmanager get-secret-value"*authority*) base64 <"$FOLDER/authority.tar" ;;
+"aws secretsmanager get-secret-value"*standby*) base64 <"$FOLDER/run/standby.tar" ;;
+"rm /run/"*) ;;
+*" --kubeconfig "*) echo kubeconfig >"$3" ;;
 *"jsonpath={.data.token}") echo dG9rZW4= ;;
 *"jsonpath={.data.ca"*) echo Y2VydGlmaWNhdGU= ;;
-"curl "*) while [ $# -gt 1 ]; do case $1 in --output) echo fetched >"$2" ;; esac; shift; done ;;
+"curl "*) while [ $# -gt 1 ]; do case $1 in -o) echo fetched >"$2" ;; esac; shift; done ;;
 "hostname"*) echo K3s-Server ;;
 esac
 """
@@ -26,7 +30,7 @@ esac
 
 def user_data(resource: str, given: dict) -> str:
     made = template.Stack(given).resources()[resource]
-    return made["UserData"] if resource == "Server" else made["LaunchTemplateData"]["UserData"]
+    return made.get("LaunchTemplateData", made)["UserData"]
 
 
 def files(resource: str, given: dict) -> dict:
@@ -35,8 +39,16 @@ def files(resource: str, given: dict) -> dict:
     return {one["path"]: one["content"] for one in document["write_files"]}
 
 
-@pytest.mark.parametrize("given", GIVEN)
-@pytest.mark.parametrize("resource", ["Server", "WorkerTemplate"])
+@pytest.mark.parametrize(
+    "resource, given",
+    [
+        ("Server", "default"),
+        ("Server", "other"),
+        ("WorkerTemplate", "default"),
+        ("WorkerTemplate", "other"),
+        ("StandbyServer", "other"),
+    ],
+)
 def test_user_data_is_read_by_cloud_init_and_short_enough(resource, given):
     """16 KiB before base64: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html."""
     text = user_data(resource, GIVEN[given])
@@ -66,13 +78,17 @@ KNOWN = {
 }
 
 
-@pytest.mark.parametrize("given", GIVEN)
-def test_the_coordinator_takes_its_configuration(given, programs, tmp_path):
-    written = files("Server", GIVEN[given])
+def configure(given: dict, folder: Path):
+    """Writes the coordinator's files as they are on the server."""
+    written = files("Server", given)
     for name in ["coordinator.toml", "policy.toml"]:
         text = written[f"/etc/smartscale/{name}"]
-        text = re.sub(r"<\w+ \w+>", lambda match: KNOWN[match[0]], text)
-        (tmp_path / name).write_text(text)
+        (folder / name).write_text(re.sub(r"<\w+ \w+>", lambda match: KNOWN[match[0]], text))
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_the_coordinator_takes_its_configuration(given, programs, tmp_path):
+    configure(GIVEN[given], tmp_path)
     said = checked(programs / "smartscale-coordinator", tmp_path / "coordinator.toml")
     least, most = GIVEN[given].get("MinNodes", 2), GIVEN[given].get("MaxNodes", 10)
     assert f"1 pools, {least} to {most} nodes" in said
@@ -97,15 +113,15 @@ RPM = GIVEN["other"] | {"CoordinatorPackageSha256": SUM, "AgentPackageSha256": S
 def first_boot(resource: str, given: dict, folder: Path, times: int = 1, well: bool = True) -> list:
     """The calls that the script makes on a machine whose image has nothing; stand-ins note them. Paths lie below the folder."""
     text = files(resource, given)["/usr/local/sbin/smartscale-first-boot"]
-    text = re.sub(r"(?<![\w.:/])/(etc|usr|var)/(?!bin/env)", rf"{folder}/\1/", text)
+    text = re.sub(r"(?<![\w.:/])/(etc|usr|var|run)/", rf"{folder}/\1/", text)
     tools = folder / "tools"
     tools.mkdir()
-    names = "aws curl dpkg rpm snap systemctl k3s sh-fetched hostname id chown"
+    names = "aws curl dpkg rpm snap systemctl k3s sh-fetched hostname id chown rm"
     for name in names.split():
         (tools / name).write_text(STAND_INS)
         (tools / name).chmod(0o755)
-    for path in ["etc/smartscale", "etc/rancher/k3s", "usr/bin", "usr/local/bin", "var/tmp"]:
-        (folder / path).mkdir(parents=True)
+    for path in ["etc/smartscale", "etc/rancher/k3s", "usr/bin", "usr/local/bin", "var/tmp", "run"]:
+        (folder / path).mkdir(parents=True, exist_ok=True)
     text = re.sub(r"\bsh (\S*/var/tmp/k3s)", r"sh-fetched \1", text)
     authority = folder / "authority"
     authority.mkdir()
@@ -115,12 +131,14 @@ def first_boot(resource: str, given: dict, folder: Path, times: int = 1, well: b
         ["tar", "--create", "--file", folder / "authority.tar", "--directory", authority, "ca.crt", "ca.key"],
         check=True,
     )
+    if resource == "Server":
+        configure(given, folder / "etc/smartscale")
     script = folder / "first-boot"
     script.write_text(text)
     environment = {
         "PATH": f"{tools}:{os.environ['PATH']}",
         "CALLS": str(folder / "calls"),
-        "AUTHORITY": str(folder / "authority.tar"),
+        "FOLDER": str(folder),
     }
     for _ in range(times):
         ran = subprocess.run(["sh", script], env=environment, capture_output=True, text=True, timeout=30)
@@ -141,9 +159,9 @@ def test_a_worker_installs_what_its_image_lacks_and_starts_the_agent_alone(tmp_p
     in_order(
         calls,
         [
-            "curl --fail",
+            "curl -fsSL",
             "rpm --install /var/tmp/smartscale-agent.rpm",
-            "curl --fail",
+            "curl -fsSL",
             "sh-fetched /var/tmp/k3s agent",
             "systemctl enable --now smartscale-agent.service",
         ],
@@ -187,10 +205,43 @@ def test_a_server_stores_the_shared_token(tmp_path):
             "k3s kubectl get --raw /readyz",
             "aws secretsmanager put-secret-value --region eu-west-1 --secret-id shop/k3s/join-token"
             " --secret-string file:///var/lib/rancher/k3s/server/agent-token",
+            "aws secretsmanager put-secret-value --region eu-west-1 --secret-id smartscale/shop/standby"
+            " --secret-binary fileb:///run/standby.tar",
             "systemctl enable --now smartscale-coordinator.service",
         ],
     )
     assert not any("join-tokens" in call for call in calls)
+
+
+def test_a_second_coordinator_gets_what_the_first_one_has_and_each_is_the_others_peer(programs, tmp_path):
+    first_boot("Server", RPM, tmp_path)
+    # What the first one has put into the secret (`rm` is a stand-in).
+    second = tmp_path / "second"
+    (second / "run").mkdir(parents=True)
+    (second / "run/standby.tar").write_bytes((tmp_path / "run/standby.tar").read_bytes())
+    calls = first_boot("StandbyServer", RPM, second)
+    in_order(
+        calls,
+        [
+            "rpm --install /var/tmp/smartscale-coordinator.rpm",
+            "aws secretsmanager get-secret-value --region eu-west-1 --secret-id shop/authority",
+            "aws secretsmanager get-secret-value --region eu-west-1 --secret-id smartscale/shop/standby",
+            "systemctl enable --now smartscale-coordinator.service",
+        ],
+    )
+    one, two = [
+        tomllib.loads((folder / "etc/smartscale/coordinator.toml").read_text()) for folder in [tmp_path, second]
+    ]
+    assert (one["name"], two["name"]) == ("coordinator-a", "coordinator-b")
+    assert one["serve"]["peers"] == {"coordinator-b": two["serve"]["advertise"]}
+    assert two["serve"]["peers"] == {"coordinator-a": one["serve"]["advertise"]}
+    same = {"name", "serve"}
+    assert {key: one[key] for key in one if key not in same} == {key: two[key] for key in two if key not in same}
+    for name in ["policy.toml", "kubeconfig", "ca.crt", "ca.key"]:
+        assert (second / "etc/smartscale" / name).read_text() == (tmp_path / "etc/smartscale" / name).read_text()
+    checked(programs / "smartscale-coordinator", second / "etc/smartscale/coordinator.toml")
+    agent = tomllib.loads(files("WorkerTemplate", RPM)["/etc/smartscale/agent.toml"])
+    assert agent["coordinators"] == [one["serve"]["advertise"], two["serve"]["advertise"]]
 
 
 def test_a_second_run_changes_no_key_and_no_token(tmp_path):
