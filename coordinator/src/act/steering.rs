@@ -188,7 +188,7 @@ impl Steering {
             return;
         }
         let hint = match error {
-            NodesError::Refused(_) => " (scale_down.steer needs packaging/kubernetes/steer.yaml)",
+            NodesError::Refused(_) => " (scale_down.steer needs packaging/kubernetes/steer)",
             NodesError::NoNode(_) | NodesError::Unavailable(_) => "",
         };
         self.parts.tell.tell(Happening {

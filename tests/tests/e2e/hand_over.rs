@@ -34,7 +34,11 @@ async fn follow(deployments: Api<Deployment>, fewest: Arc<AtomicI32>) {
 async fn pods_of_a_deployment_with_surge_are_handed_over_and_none_is_missing_for_a_moment() {
     let limits = "[limits]\nmin_nodes = 2\nmax_nodes = 2\n";
     let mut site = Site::new("hand-over", &policy(limits)).await.unwrap();
-    site.stack.cluster.apply_packaged("hand-over.yaml").await.unwrap();
+    site.stack
+        .cluster
+        .apply_packaged("hand-over/rbac.yaml")
+        .await
+        .unwrap();
     let silent = "agent_silent = \"6s\"";
     site.configure(0, silent, &format!("{silent}\nhand_over = \"120s\""))
         .unwrap();

@@ -47,7 +47,11 @@ fn by_node(pods: &[Pod]) -> BTreeMap<String, Vec<&Pod>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scale_in_empties_the_next_candidate_which_goes_without_an_eviction() {
     let mut site = Site::new("steering", &policy(PATIENT)).await.unwrap();
-    site.stack.cluster.apply_packaged("steer.yaml").await.unwrap();
+    site.stack
+        .cluster
+        .apply_packaged("steer/rbac.yaml")
+        .await
+        .unwrap();
     site.start_coordinator(0).unwrap();
     site.leader().await.unwrap();
     site.ask(&["scale", "--to", "3", "--for", "1h"]).await.unwrap();

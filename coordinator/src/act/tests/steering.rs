@@ -267,7 +267,7 @@ async fn a_refused_patch_ends_the_round_for_a_minute_and_is_told_once_with_what_
         told,
         [
             "scale-ins are not steered: the Kubernetes API refused: 403 forbidden (scale_down.steer needs \
-          packaging/kubernetes/steer.yaml)"
+          packaging/kubernetes/steer)"
         ]
     );
 }

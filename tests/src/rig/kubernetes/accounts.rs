@@ -56,6 +56,14 @@ impl Kubernetes {
             self.apply_packaged(file).await?;
         }
         let (namespace, name) = audit::COORDINATOR;
+        self.account_kubeconfig(namespace, name).await
+    }
+
+    /// A kubeconfig of a service account, whose token is good for a day.
+    ///
+    /// # Errors
+    /// The API server gives no token.
+    pub async fn account_kubeconfig(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
         let body = json!({
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": { "expirationSeconds": 86_400 },

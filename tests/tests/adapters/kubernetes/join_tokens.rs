@@ -36,7 +36,8 @@ fn with_ca_bundle(client: Client, bundle: &str) -> Client {
 #[test]
 fn a_minted_token_is_a_joining_nodes_until_it_expires_and_then_goes_away() {
     shared(async |world| {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/kubernetes/join-tokens.yaml");
+        let manifest =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/kubernetes/join-tokens/rbac.yaml");
         world.cluster.apply(&manifest).await.unwrap();
         let bundle = world.cluster.authority().certificate().to_owned();
         let client = with_ca_bundle(coordinator(&world.kubeconfig).await, &bundle);

@@ -18,7 +18,7 @@ use super::{DEADLINE, Place, World, api, create, overtaken, shared};
 
 /// The coordinator's hand, once it has the right that steering takes.
 async fn steers(world: &World) -> KubeNodes {
-    world.cluster.apply_packaged("steer.yaml").await.unwrap();
+    world.cluster.apply_packaged("steer/rbac.yaml").await.unwrap();
     let review: SubjectAccessReview = serde_json::from_value(json!({
         "metadata": {},
         "spec": {
