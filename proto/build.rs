@@ -3,7 +3,7 @@ use std::{env, error::Error, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("proto");
-    let files = ["enrolment", "agent", "admin", "people"]
+    let files = ["enrolment", "agent", "admin", "people", "check"]
         .map(|name| root.join("smartscale/v1").join(format!("{name}.proto")));
     for file in &files {
         println!("cargo:rerun-if-changed={}", file.display());

@@ -13,6 +13,7 @@
 pub mod agent;
 pub mod bind;
 pub mod boot;
+pub mod check;
 pub mod config;
 pub mod drain;
 pub mod embedded;

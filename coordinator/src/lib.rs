@@ -16,12 +16,14 @@
 pub mod act;
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod check;
 pub mod config;
 pub mod decide;
 pub mod ids;
 #[cfg(feature = "kube")]
 pub mod kubernetes;
 pub mod observe;
+pub mod policy;
 pub mod program;
 pub mod serve;
 pub mod state;

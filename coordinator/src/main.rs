@@ -16,6 +16,7 @@ fn main() -> ExitCode {
             eprintln!("smartscale-coordinator: {error:#}");
             ExitCode::from(2)
         }
+        Err(cli::Failure::Check) => ExitCode::from(1),
         Err(cli::Failure::Run(error)) => {
             tracing::error!(error = format!("{error:#}"), "the coordinator ended");
             eprintln!("smartscale-coordinator: {error:#}");

@@ -21,6 +21,7 @@ use crate::{
         pace::Paced,
         steering::{self, Steering},
     },
+    check::Checks,
     config::Mode,
     decide::{self, Decider, Pace, PolicyInForce},
     ids::{CoordinatorName, SharedIds},
@@ -104,6 +105,8 @@ pub struct Outside {
     pub market: Option<(Arc<dyn MarketSource>, market::Settings)>,
     /// What machines join the cluster with; `None`: they find that elsewhere.
     pub joining: Option<Joining>,
+    /// Tries all of them when a person asks.
+    pub checks: Checks,
     /// Tasks of the adapters.
     pub tasks: Vec<OutsideTask>,
 }
@@ -282,6 +285,7 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
             leadership: leadership.clone(),
             sessions,
             joining: outside.joining,
+            checks: outside.checks,
             admin: admin::Parts {
                 mode: settings.mode.as_str().to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),

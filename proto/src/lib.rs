@@ -6,6 +6,7 @@
 //! - [`tls`]: mutual TLS whose material may change while connections are open
 //! - [`time`]: the clock that every loop asks, and conversions of the wire's times
 //! - [`backoff`]: validated retry delays
+//! - [`check`]: what `check` finds, of whichever program
 //! - [`audit`]: the chain of what was done by whom, how it is sealed and how it is checked
 //! - [`credentials`]: the file that makes a person known to a cluster
 //! - [`files`]: files that only their owner may read
@@ -14,6 +15,7 @@
 pub mod attestation;
 pub mod audit;
 pub mod backoff;
+pub mod check;
 pub mod credentials;
 pub mod files;
 #[cfg(test)]

@@ -69,6 +69,7 @@ const TABLE: &[(&str, Requirement)] = &[
         "/smartscale.v1.Identities/RevokeIdentity",
         Requirement::Role(Role::Admin),
     ),
+    ("/smartscale.v1.Checks/Check", Requirement::Role(Role::Viewer)),
     // An auditor must not need the power to change anything.
     ("/smartscale.v1.Audit/ListAudit", Requirement::Role(Role::Viewer)),
     (

@@ -16,6 +16,7 @@ use smartscale_proto::v1::{TokenProof, enrol_request::Proof};
 
 pub use client::Enroller;
 pub use record::{Enrolled, stored_node};
+pub(crate) use record::{anchors as stored_anchors, stored};
 
 use crate::{error::Failure, machine::Machine, secrets::Secret};
 

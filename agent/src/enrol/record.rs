@@ -154,8 +154,14 @@ pub(super) fn load(folder: &dyn StateFolder, now: Timestamp) -> Option<(Enrolled
     }
 }
 
+/// The stored enrolment, also when its certificate has ended since.
+pub(crate) fn stored(folder: &dyn StateFolder) -> Option<Enrolled> {
+    let record: Record = read_json(folder, FILE)?;
+    Some(record.enrolled.clone())
+}
+
 /// Whom the last certificate's coordinator said to trust, also when that certificate has ended since.
-pub(super) fn anchors(folder: &dyn StateFolder) -> Option<Anchors> {
+pub(crate) fn anchors(folder: &dyn StateFolder) -> Option<Anchors> {
     let record: Record = read_json(folder, FILE)?;
     let anchors = keys::certificates_from_pem(record.anchors.as_bytes()).ok()?;
     Some(Anchors::Certificates(anchors))
@@ -164,8 +170,7 @@ pub(super) fn anchors(folder: &dyn StateFolder) -> Option<Anchors> {
 /// The node that this machine was enrolled as, also when its certificate has expired since.
 #[must_use]
 pub fn stored_node(folder: &dyn StateFolder) -> Option<String> {
-    let record: Record = read_json(folder, FILE)?;
-    Some(record.enrolled.node.clone())
+    stored(folder).map(|enrolled| enrolled.node)
 }
 
 /// Stores what the coordinator signed for `pending`.

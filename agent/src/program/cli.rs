@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Drain(Drain),
     /// Check the configuration and say what is wrong with it.
     CheckConfig,
+    /// Try everything that this machine needs, and say what to do; nothing is changed.
+    Check(Check),
     /// Print the version.
     Version,
 }
@@ -61,6 +63,22 @@ pub(crate) struct Drain {
     /// The node, where the agent does not run and was never enrolled.
     #[arg(long)]
     pub(crate) node: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Form of the report.
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+/// The form of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Lines for people.
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -9,8 +9,8 @@ mod service;
 
 use std::process::ExitCode;
 
-use cli::{Cli, Command};
-use smartscale_agent::Config;
+use cli::{Cli, Command, Output};
+use smartscale_agent::{Config, check};
 
 /// Carries the command out.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -23,6 +23,19 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Config::read(&cli.config)?;
             println!("{} is sound", cli.config.display());
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Check(args) => {
+            let parts = compose::parts(Config::read(&cli.config)?)?;
+            let report = check::report(&parts).await;
+            match args.output {
+                Output::Text => print!("{report}"),
+                Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+            }
+            Ok(if report.has_failed() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            })
         }
         Command::Run => {
             let config = Config::read(&cli.config)?;

@@ -133,6 +133,8 @@ pub(crate) enum Live {
     },
     /// What keeps nodes from being removed, by budget and pod, with its age
     Blockers(Format),
+    /// Has every coordinator try what it depends on: permissions, reachability, clock, certificates, store, queries
+    Check(Format),
     /// Events as they happen, until Ctrl-C
     Watch(Format),
     /// People's identities: handing them out, listing, revoking; role `admin`

@@ -9,19 +9,20 @@ use smartscale_coordinator::{
         self, cloudwatch::CloudWatch, dynamodb::DynamoStore, fleet::Ec2Fleet, kms::Kms, market::AwsMarket,
         queue::SqsQueue, sns::Sns, sts::Sts,
     },
+    check::Checks,
     config::{self, Attestor, Config, Store},
     decide::{Pace, PolicyInForce},
     ids::TimedIds,
     kubernetes::{
-        api::Api, client, clock::ClusterClock, events::Events, join_tokens::BootstrapTokens,
-        nodes::KubeNodes, watch::Watch,
+        events::Events, join_tokens::BootstrapTokens, nodes::KubeNodes, policy::PolicyMap, watch::Watch,
     },
     observe::{
-        ClusterView, MetricsSource,
+        ClusterView,
         notices::listen::NoticeQueue,
         prometheus::{self, Prometheus},
         sources,
     },
+    policy::{Judged, Keeper, Offer, Origin, Policies as _, PolicyFile},
     program::{self, Outside, OutsideTask, Program, Settings},
     serve::{
         attest::{self, Ec2Attestor, TokenAttestor},
@@ -35,7 +36,7 @@ use smartscale_coordinator::{
         metrics::Metrics,
     },
 };
-use smartscale_planner::{Policy, policy::Warning};
+use smartscale_planner::{Policy, model::ClusterId};
 use smartscale_proto::{
     time::{SharedClock, SystemClock, within},
     tls::client::Expected,
@@ -47,26 +48,33 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::{
+    check,
+    policy::{self, Cluster},
+};
+
 /// At its start a coordinator waits so long for the API server to tell the time.
 const FIRST_DATE: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(config: Config, policy: (Policy, Vec<Warning>)) -> anyhow::Result<()> {
-    for warning in &policy.1 {
+/// Runs a coordinator with the policy of its file, or that of its ConfigMap once there is one.
+pub(super) async fn run(config: Config, of_file: Option<Judged>) -> anyhow::Result<()> {
+    let cluster = Cluster::connect(&config).await?;
+    let (in_force, warnings) = match (of_file, &config.policy) {
+        (Some(judged), _) => judged,
+        (None, Origin::ConfigMap(name)) => policy::awaited(name, &config.name, &cluster).await,
+        (None, Origin::File(_)) => policy::read(&config).await?,
+    };
+    for warning in &warnings {
         tracing::warn!(%warning, "policy");
     }
-    let text = std::fs::read_to_string(&config.policy_path).context("the policy cannot be read")?;
-    let in_force = PolicyInForce {
-        policy: Arc::new(policy.0),
-        text: text.into(),
-        warnings: Arc::default(),
-    };
-    let (publish, policy) = watch::channel(in_force);
+    let (publish, _) = watch::channel(in_force);
+    let (offers, _) = watch::channel(None);
     let shutdown = CancellationToken::new();
-    let program = build(&config, policy).await?;
+    let program = build(&config, &cluster, publish, &offers).await?;
     tracing::info!(listen = %config.listen, mode = %config.mode, name = %config.name, "coordinator starts");
     let authority = Arc::clone(&program.authority);
     let running = program::run(program, shutdown.clone());
-    let signals = obey_signals(&config, publish, &authority, shutdown);
+    let signals = obey_signals(&config, offers, &authority, shutdown);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tokio::select! {
         ended = running => ended.context("the coordinator failed"),
@@ -74,10 +82,10 @@ pub(super) async fn run(config: Config, policy: (Policy, Vec<Warning>)) -> anyho
     }
 }
 
-/// SIGHUP reloads the policy and the certificate authority; the first SIGTERM or SIGINT begins the shutdown, the second ends everything.
+/// SIGHUP reloads the policy's file and the certificate authority; the first SIGTERM or SIGINT begins the shutdown, the second ends everything.
 async fn obey_signals(
     config: &Config,
-    publish: watch::Sender<PolicyInForce>,
+    offers: watch::Sender<Option<Offer>>,
     authority: &Authority,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -93,7 +101,9 @@ async fn obey_signals(
                 continue;
             }
             _ = reload.recv() => {
-                load_again(&config.policy_path, &publish);
+                if let Origin::File(path) = &config.policy {
+                    offers.send_replace(PolicyFile(path.clone()).look().await.ok());
+                }
                 reread(authority, config).await;
                 continue;
             }
@@ -104,38 +114,6 @@ async fn obey_signals(
         tracing::info!("shutting down");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         shutdown.cancel();
-    }
-}
-
-/// Takes a changed policy over; a bad one is refused and the old one goes on.
-fn load_again(path: &std::path::Path, publish: &watch::Sender<PolicyInForce>) {
-    let loaded = config::load_policy(path)
-        .map_err(anyhow::Error::from)
-        .and_then(|(policy, warnings)| {
-            let text = std::fs::read_to_string(path)?;
-            Ok((policy, warnings, text))
-        });
-    match loaded {
-        Ok((policy, _, _)) if policy.cluster_id != publish.borrow().policy.cluster_id => {
-            tracing::error!("the policy is of another cluster; the old one goes on");
-        }
-        Ok((policy, warnings, text)) => {
-            for warning in warnings {
-                tracing::warn!(%warning, "policy");
-            }
-            publish.send_replace(PolicyInForce {
-                policy: Arc::new(policy),
-                text: text.into(),
-                warnings: Arc::default(),
-            });
-            tracing::info!("the policy was reloaded");
-        }
-        Err(error) => {
-            tracing::error!(
-                error = format!("{error:#}"),
-                "the policy is refused; the old one goes on"
-            );
-        }
     }
 }
 
@@ -180,59 +158,59 @@ fn attestor(
     Ok(Arc::new(attestor))
 }
 
-async fn build(config: &Config, policy: watch::Receiver<PolicyInForce>) -> anyhow::Result<Program> {
-    let cluster_clock = Arc::new(ClusterClock::new(Arc::new(SystemClock)));
-    let clock: SharedClock = Arc::clone(&cluster_clock) as _;
-    let cluster_id = policy.borrow().policy.cluster_id.clone();
-    let names = Names {
-        trust: config.trust.clone(),
-        cluster: cluster_id.as_str().parse().context("policy: cluster.id")?,
+/// What keeps the policy in step with where it comes from.
+fn policy_tasks(
+    config: &Config,
+    cluster: &Cluster,
+    publish: watch::Sender<PolicyInForce>,
+    offers: &watch::Sender<Option<Offer>>,
+    hub: &Arc<Hub>,
+) -> Vec<OutsideTask> {
+    let keeper = Keeper {
+        origin: config.policy.clone(),
+        offers: offers.subscribe(),
+        publish,
+        tell: Arc::<Hub>::clone(hub),
+        clock: Arc::clone(&cluster.clock) as _,
     };
+    let mut tasks: Vec<OutsideTask> = vec![("the policy", Box::new(move |stop| Box::pin(keeper.run(stop))))];
+    if let Origin::ConfigMap(name) = &config.policy {
+        let map = PolicyMap::new(cluster.api(), name.clone());
+        let offers = offers.clone();
+        tasks.push((
+            "the policy's ConfigMap",
+            Box::new(move |stop| Box::pin(map.run(offers, stop))),
+        ));
+    }
+    tasks
+}
+
+async fn build(
+    config: &Config,
+    reached: &Cluster,
+    publish: watch::Sender<PolicyInForce>,
+    offers: &watch::Sender<Option<Offer>>,
+) -> anyhow::Result<Program> {
+    let clock: SharedClock = Arc::clone(&reached.clock) as _;
+    let policy = publish.subscribe();
+    let place = policy::place(config, Some(reached)).context("there is a way to the cluster")?;
+    let cluster_id = policy.borrow().policy.cluster_id.clone();
+    let names = names(config, &policy.borrow().policy)?;
     let vault = Kms::new(config.region.clone(), &names);
     let authority = Authority::load(names.clone(), &config.ca_certificate, &config.ca_key, &vault)
         .await
         .context("the certificate authority cannot be used")?
         .with_life(CertificateLife::new(config.certificate_life)?);
     let sdk = aws::sdk_config(config.region.clone()).await;
-    let store: SharedStore = match &config.store {
-        Store::Sqlite(path) => Arc::new(SqliteStore::open(path, cluster_id.clone(), Arc::clone(&clock))?),
-        Store::DynamoDb(table) => Arc::new(DynamoStore::new(
-            &sdk,
-            table.clone(),
-            cluster_id.clone(),
-            Arc::clone(&clock),
-        )),
-    };
+    let store = store(&config.store, &sdk, &cluster_id, &clock)?;
     let gauges = Metrics::new(env!("CARGO_PKG_VERSION"));
-    let reached = client::Settings {
-        kubeconfig: config.kubeconfig.clone(),
-        ..Default::default()
-    };
-    let kube = client::connect(&reached, &cluster_clock)
-        .await
-        .context("the Kubernetes API")?;
+    let kube = reached.client.clone();
     // Asked before anything is dated. A server that is away is met again by whoever needs it.
     let _ = within(&SystemClock, FIRST_DATE, kube.apiserver_version()).await;
-    let pools = config.pools.iter().map(|(name, pool)| {
-        let pool = aws::fleet::PoolSettings {
-            launch_template: pool.launch_template.clone(),
-            version: pool.version.clone(),
-            subnets: pool.subnets.clone(),
-        };
-        (name.clone(), pool)
-    });
-    let fleet = Ec2Fleet::new(
-        &sdk,
-        aws::fleet::Settings {
-            cluster_id: cluster_id.to_string(),
-            pools: pools.collect(),
-            secret_dir: (config.attestor == Attestor::Token).then(|| config.secret_dir.clone()),
-        },
-    );
-    let fleet = Arc::new(fleet);
+    let fleet = fleet(config, &sdk, &cluster_id);
     let attestor = attestor(config, &names, &fleet, &clock)?;
     let mut sinks = vec![Sink::for_people(
-        Arc::new(Events::new(kube.clone(), config.name.to_string())),
+        Arc::new(Events::new(kube, config.name.to_string())),
         smartscale_coordinator::tell::Severity::Info,
     )];
     if let Some(topic) = &config.sns_topic {
@@ -246,16 +224,28 @@ async fn build(config: &Config, policy: watch::Receiver<PolicyInForce>) -> anyho
         sinks.push(Sink::for_counting(Arc::new(cloudwatch), *period));
     }
     let (hub, couriers) = Hub::new(gauges, &clock, sinks);
-    let watching = Watch::new(Api::new(kube.clone(), Arc::clone(&clock)));
+    let watching = Watch::new(reached.api());
     let watch_task: OutsideTask = ("the watch", {
         let watching = Arc::clone(&watching);
         Box::new(move |stop| Box::pin(watching.run(stop)))
     });
+    let mut tasks = policy_tasks(config, reached, publish, offers, &hub);
+    tasks.push(watch_task);
     let metrics = config
         .prometheus
         .as_ref()
         .map(|settings| prometheus(settings, &cluster_id, &clock))
         .transpose()?;
+    let mut checks = vec![check::policy(config, place)];
+    let in_force = policy.clone();
+    checks.extend(check::of_cluster(config, reached, move || {
+        in_force.borrow().policy.scale_down.steer
+    }));
+    checks.push(check::certificates(config, names, &clock));
+    checks.push(check::store(config, Arc::clone(&store), &clock));
+    checks.push(check::fleet(Arc::<Ec2Fleet>::clone(&fleet)));
+    checks.extend(metrics.clone().map(|metrics| check::metrics(config, metrics)));
+    checks.extend(check::of_machine(config));
     let queue = config.notices_queue.as_ref().map(|url| {
         let queue: Arc<dyn NoticeQueue> = Arc::new(SqsQueue::new(&sdk, url.clone()));
         queue
@@ -271,7 +261,7 @@ async fn build(config: &Config, policy: watch::Receiver<PolicyInForce>) -> anyho
         ),
         None => None,
     };
-    let api = Api::new(kube, Arc::clone(&clock));
+    let api = reached.api();
     let joining = config.join_server.clone().map(|server| Joining {
         server,
         tokens: Arc::new(BootstrapTokens::new(api.clone())),
@@ -294,24 +284,64 @@ async fn build(config: &Config, policy: watch::Receiver<PolicyInForce>) -> anyho
             fleet,
             nodes,
             cluster,
-            metrics,
+            metrics: metrics.map(|metrics| metrics as _),
             queue,
             market: config
                 .market
                 .map(|settings| (Arc::new(AwsMarket::new(&sdk)) as _, settings)),
             joining,
-            tasks: vec![watch_task],
+            checks: Checks::new(config.name.clone(), Arc::clone(&clock), checks),
+            tasks,
         },
         listener,
         http,
     })
 }
 
-fn prometheus(
-    settings: &config::Prometheus,
-    cluster_id: &smartscale_planner::model::ClusterId,
+pub(super) fn names(config: &Config, policy: &Policy) -> anyhow::Result<Names> {
+    Ok(Names {
+        trust: config.trust.clone(),
+        cluster: policy.cluster_id.as_str().parse().context("policy: cluster.id")?,
+    })
+}
+
+pub(super) fn store(
+    kind: &Store,
+    sdk: &aws_config::SdkConfig,
+    cluster: &ClusterId,
     clock: &SharedClock,
-) -> anyhow::Result<Arc<dyn MetricsSource>> {
+) -> anyhow::Result<SharedStore> {
+    let (cluster, clock) = (cluster.clone(), Arc::clone(clock));
+    Ok(match kind {
+        Store::Sqlite(path) => Arc::new(SqliteStore::open(path, cluster, clock)?),
+        Store::DynamoDb(table) => Arc::new(DynamoStore::new(sdk, table.clone(), cluster, clock)),
+    })
+}
+
+pub(super) fn fleet(config: &Config, sdk: &aws_config::SdkConfig, cluster: &ClusterId) -> Arc<Ec2Fleet> {
+    let pools = config.pools.iter().map(|(name, pool)| {
+        let pool = aws::fleet::PoolSettings {
+            launch_template: pool.launch_template.clone(),
+            version: pool.version.clone(),
+            subnets: pool.subnets.clone(),
+        };
+        (name.clone(), pool)
+    });
+    Arc::new(Ec2Fleet::new(
+        sdk,
+        aws::fleet::Settings {
+            cluster_id: cluster.to_string(),
+            pools: pools.collect(),
+            secret_dir: (config.attestor == Attestor::Token).then(|| config.secret_dir.clone()),
+        },
+    ))
+}
+
+pub(super) fn prometheus(
+    settings: &config::Prometheus,
+    cluster_id: &ClusterId,
+    clock: &SharedClock,
+) -> anyhow::Result<Arc<Prometheus>> {
     let default = prometheus::Settings::default();
     let or = |ours: &Option<String>, default: Option<String>| ours.clone().or(default);
     let queries = prometheus::Queries {

@@ -50,7 +50,7 @@ pub(crate) enum Ca {
 }
 
 pub(crate) async fn run(config: &Config, command: &Ca) -> anyhow::Result<()> {
-    let (policy, _) = config::load_policy(&config.policy_path)?;
+    let policy = super::policy::read(config).await?.0.policy;
     let names = Names {
         trust: config.trust.clone(),
         cluster: policy.cluster_id.as_str().parse()?,

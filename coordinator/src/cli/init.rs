@@ -122,7 +122,7 @@ pub(crate) async fn credentials(path: &Path, args: &CredentialsArgs) -> anyhow::
         args.out.display()
     );
     let config = config::load(path)?;
-    let (policy, _) = config::load_policy(&config.policy_path)?;
+    let policy = super::policy::read(&config).await?.0.policy;
     let life = smartscale_planner::duration::parse(&args.life).context("--life")?;
     let names = Names {
         trust: config.trust,

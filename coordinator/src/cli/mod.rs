@@ -2,12 +2,14 @@
 
 mod build;
 mod ca;
+mod check;
 mod init;
+mod policy;
 
 use std::{io::IsTerminal as _, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use smartscale_coordinator::config;
+use smartscale_coordinator::{config, policy::Origin};
 
 /// Keeps a K3s cluster on EC2 at the right size.
 #[derive(Debug, Parser)]
@@ -28,6 +30,8 @@ pub(crate) enum Command {
     Run,
     /// Checks the configuration and the policy; nothing is contacted.
     CheckConfig,
+    /// Tries everything that a coordinator depends on, and says what to do; nothing is changed.
+    Check(check::CheckArgs),
     /// Creates a certificate authority, a first admin credential, a commented configuration and a policy.
     Init(init::InitArgs),
     /// Signs credentials for a person.
@@ -73,6 +77,8 @@ pub(crate) enum Failure {
     Input(anyhow::Error),
     /// The run failed: exit code 1.
     Run(anyhow::Error),
+    /// A check failed, which its report has said: exit code 1.
+    Check,
 }
 
 /// Carries the command out.
@@ -81,10 +87,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command.unwrap_or(Command::Run) {
         Command::Run => {
             let config = config::load(&path).map_err(|error| Failure::Input(error.into()))?;
-            let policy =
-                config::load_policy(&config.policy_path).map_err(|error| Failure::Input(error.into()))?;
-            runtime()?
-                .block_on(build::run(config, policy))
+            let runtime = runtime()?;
+            let of_file = match &config.policy {
+                Origin::File(_) => Some(runtime.block_on(policy::read(&config)).map_err(Failure::Input)?),
+                Origin::ConfigMap(_) => None,
+            };
+            runtime
+                .block_on(build::run(config, of_file))
                 .map_err(Failure::Run)
         }
         Command::Ca(command) => {
@@ -93,7 +102,17 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
                 .block_on(ca::run(&config, &command))
                 .map_err(Failure::Run)
         }
-        Command::CheckConfig => check(&path).map_err(Failure::Input),
+        Command::CheckConfig => {
+            let runtime = runtime()?;
+            check_config(&runtime, &path).map_err(Failure::Input)
+        }
+        Command::Check(args) => {
+            let config = config::load(&path).map_err(|error| Failure::Input(error.into()))?;
+            let all_well = runtime()?
+                .block_on(check::run(&config, &args))
+                .map_err(Failure::Run)?;
+            if all_well { Ok(()) } else { Err(Failure::Check) }
+        }
         Command::Credentials(args) => runtime()?
             .block_on(init::credentials(&path, &args))
             .map_err(Failure::Input),
@@ -108,7 +127,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::Run(error.into()))
 }
 
-fn check(path: &std::path::Path) -> anyhow::Result<()> {
+fn check_config(runtime: &tokio::runtime::Runtime, path: &std::path::Path) -> anyhow::Result<()> {
     let config = config::load(path)?;
     println!(
         "{}: sound (mode {}, coordinator {})",
@@ -116,17 +135,22 @@ fn check(path: &std::path::Path) -> anyhow::Result<()> {
         config.mode,
         config.name
     );
-    let (policy, warnings) = config::load_policy(&config.policy_path)?;
+    let Origin::File(policy_file) = &config.policy else {
+        println!("{}: not read; `check` reads it", config.policy);
+        return Ok(());
+    };
+    let (in_force, warnings) = runtime.block_on(policy::read(&config))?;
+    let policy = in_force.policy;
     println!(
         "{}: sound (cluster {}, {} pools, {} to {} nodes)",
-        config.policy_path.display(),
+        policy_file.display(),
         policy.cluster_id,
         policy.pools.len(),
         policy.limits.min_nodes,
         policy.limits.max_nodes
     );
     for warning in warnings {
-        println!("{}: warning: {warning}", config.policy_path.display());
+        println!("{}: warning: {warning}", policy_file.display());
     }
     for pool in policy
         .pools

@@ -12,13 +12,12 @@ use std::{
 };
 
 use smartscale_planner::{
-    Policy, duration,
+    duration,
     model::{PoolName, Zone},
-    policy::Warning,
 };
 use smartscale_proto::identity::Segment;
 
-use crate::{ids::CoordinatorName, observe::market, tell::Severity};
+use crate::{ids::CoordinatorName, observe::market, policy::Origin, tell::Severity};
 
 /// The commented configuration that `init` writes; `@…@` are filled in.
 pub const TEMPLATE: &str = include_str!("coordinator.toml");
@@ -189,8 +188,8 @@ pub struct Config {
     pub name: CoordinatorName,
     /// Whether it acts.
     pub mode: Mode,
-    /// Where the policy lies.
-    pub policy_path: PathBuf,
+    /// Where the policy comes from.
+    pub policy: Origin,
     /// Where agents, people and the other coordinators are served.
     pub listen: SocketAddr,
     /// How they reach this one, `host:port`.
@@ -324,19 +323,6 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     parse(path, &text)
 }
 
-/// Reads and checks the policy at `path`.
-///
-/// # Errors
-/// [`ConfigError`] with the key's path in the policy.
-pub fn load_policy(path: &Path) -> Result<(Policy, Vec<Warning>), ConfigError> {
-    let text = read(path)?;
-    Policy::from_toml(&text).map_err(|error| ConfigError {
-        file: path.display().to_string(),
-        path: error.path.clone(),
-        message: error.message.clone(),
-    })
-}
-
 fn read(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|error| ConfigError {
         file: path.display().to_string(),
@@ -425,7 +411,7 @@ impl Reader<'_> {
                 &raw.mode,
                 &[("observe", Mode::Observe), ("act", Mode::Act)],
             )?,
-            policy_path: folder.join(raw.policy),
+            policy: self.policy(raw.policy, folder)?,
             listen: self.socket("serve.listen", &raw.serve.listen)?,
             advertise: self.endpoint("serve.advertise", &raw.serve.advertise)?,
             peers,
@@ -472,6 +458,16 @@ impl Reader<'_> {
             cloudwatch,
             timing,
         })
+    }
+
+    fn policy(&self, raw: raw::RawPolicy, folder: &Path) -> Result<Origin, ConfigError> {
+        match raw {
+            raw::RawPolicy::File(path) => Ok(Origin::File(folder.join(path))),
+            raw::RawPolicy::Kubernetes(raw::RawPolicyMap { config_map }) => config_map
+                .parse()
+                .map(Origin::ConfigMap)
+                .map_err(|error| self.error("policy.config_map", format!("{error}"))),
+        }
     }
 
     fn attestor(&self, raw: &raw::RawEnrolment, region: Option<&str>) -> Result<Attestor, ConfigError> {

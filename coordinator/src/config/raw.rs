@@ -1,8 +1,11 @@
 //! The configuration file as it is written. Unknown keys fail; nothing is judged here but the form.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 /// `coordinator.toml`.
 #[derive(Debug, Deserialize)]
@@ -10,7 +13,7 @@ use serde::Deserialize;
 pub(super) struct Raw {
     pub(super) name: Option<String>,
     pub(super) mode: String,
-    pub(super) policy: PathBuf,
+    pub(super) policy: RawPolicy,
     pub(super) period: Option<String>,
     pub(super) serve: RawServe,
     #[serde(default)]
@@ -41,6 +44,44 @@ pub(super) struct Raw {
     pub(super) cloudwatch: RawCloudwatch,
     #[serde(default)]
     pub(super) timing: RawTiming,
+}
+
+/// A path, or a table that names a ConfigMap.
+#[derive(Debug)]
+pub(super) enum RawPolicy {
+    File(PathBuf),
+    Kubernetes(RawPolicyMap),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPolicyMap {
+    pub(super) config_map: String,
+}
+
+impl<'de> Deserialize<'de> for RawPolicy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = RawPolicy;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the path of a policy, or { config_map = \"NAMESPACE/NAME\" }")
+            }
+
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<RawPolicy, E> {
+                Ok(RawPolicy::File(path.into()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<RawPolicy, A::Error> {
+                let table = MapAccessDeserializer::new(table);
+                RawPolicyMap::deserialize(table).map(RawPolicy::Kubernetes)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -23,7 +23,7 @@ fn path_of(text: &str) -> String {
 #[test]
 fn the_least_configuration_takes_the_printed_defaults() {
     let config = of(LEAST).unwrap();
-    assert_eq!(config.policy_path, Path::new("/etc/smartscale/policy.toml"));
+    assert_eq!(config.policy, Origin::File("/etc/smartscale/policy.toml".into()));
     assert_eq!(config.store, Store::Sqlite("/var/lib/smartscale/state.db".into()));
     let elsewhere = parse(Path::new("/home/me/try/coordinator.toml"), LEAST).unwrap();
     assert_eq!(elsewhere.store, Store::Sqlite("/home/me/try/state.db".into()));
@@ -70,6 +70,27 @@ fn the_template_is_sound_with_and_without_its_comments_taken_away() {
 fn is_key(text: &str) -> bool {
     text.chars()
         .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+#[test]
+fn the_policy_is_a_file_or_a_config_map() {
+    let with = |policy: &str| of(&LEAST.replace("\"policy.toml\"", policy));
+    let config = with(r#"{ config_map = "kube-system/smartscale-policy" }"#).unwrap();
+    let name = "kube-system/smartscale-policy".parse().unwrap();
+    assert_eq!(config.policy, Origin::ConfigMap(name));
+
+    let error = with(r#"{ config_map = "smartscale-policy" }"#).unwrap_err();
+    assert_eq!(error.path, "policy.config_map");
+    assert!(
+        error.message.contains("kube-system/smartscale-policy"),
+        "{}",
+        error.message
+    );
+    let error = with(r#"{ configmap = "kube-system/smartscale-policy" }"#).unwrap_err();
+    assert!(error.message.contains("config_map"), "{error}");
+    let error = with("7").unwrap_err();
+    assert_eq!(error.path, "policy");
+    assert!(error.message.contains("config_map"), "{error}");
 }
 
 #[test]

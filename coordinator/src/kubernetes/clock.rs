@@ -77,7 +77,8 @@ impl ClusterClock {
         );
     }
 
-    fn ahead(&self) -> SignedDuration {
+    /// How far this machine's clock is ahead of the server's; a few seconds are none.
+    pub fn ahead(&self) -> SignedDuration {
         SignedDuration::from_millis(self.correction.load(Ordering::Relaxed))
     }
 }

@@ -4,6 +4,7 @@
 //! is an answer to an eviction, not a hiccup.
 
 pub mod api;
+pub mod check;
 pub mod client;
 pub mod clock;
 pub mod events;
@@ -11,6 +12,7 @@ mod gist;
 mod hand_over;
 pub mod join_tokens;
 pub mod nodes;
+pub mod policy;
 mod steering;
 pub mod watch;
 

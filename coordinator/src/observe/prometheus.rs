@@ -5,6 +5,7 @@
 //! answer at all is a problem that names the query. Neither is ever taken for zero, and one bad query does not
 //! spoil the others.
 
+mod probe;
 mod range;
 mod server;
 

@@ -10,6 +10,7 @@
 //! - [`enrolment`], [`attest`], [`challenges`], [`renewal`]: how a machine gets its first certificate, and its next
 //! - [`session`], [`sessions`]: the agents' streams and what was said on them
 //! - [`admin`]: what people ask and order
+//! - `checks`: what `smartscale check` finds
 //! - [`people`]: their identities, handed out and revoked
 //! - [`leading`], [`view`], [`audit`]: who leads, what was decided last, who called what
 
@@ -19,6 +20,7 @@ pub mod audit;
 pub mod authorise;
 pub mod authority;
 pub mod challenges;
+mod checks;
 pub mod connection;
 pub mod csr;
 pub mod enrolment;
@@ -44,7 +46,7 @@ use smartscale_proto::{
     tls::{Rotating, TlsError, server},
     v1::{
         admin_server::AdminServer, agent_server::AgentServer, audit_server::AuditServer,
-        enrolment_server::EnrolmentServer, identities_server::IdentitiesServer,
+        checks_server::ChecksServer, enrolment_server::EnrolmentServer, identities_server::IdentitiesServer,
     },
 };
 use tokio::{
@@ -62,6 +64,7 @@ use self::{
     authorise::Authorise,
     authority::{Authority, AuthorityError},
     challenges::Challenges,
+    checks::ChecksDesk,
     connection::{Connection, Room},
     enrolment::EnrolmentDesk,
     leading::{Endpoints, Leader},
@@ -72,6 +75,7 @@ use self::{
     trust::Trust,
 };
 use crate::{
+    check::Checks,
     ids::CoordinatorName,
     state::{SharedStore, lease::Leadership},
     tell::SharedTell,
@@ -137,6 +141,8 @@ pub struct Parts {
     pub sessions: Arc<Sessions>,
     /// What machines join the cluster with; `None`: they find that elsewhere.
     pub joining: Option<join_tokens::Joining>,
+    /// Tries what the coordinator depends on, when a person asks.
+    pub checks: Checks,
     /// What people may see and order.
     pub admin: admin::Parts,
 }
@@ -174,6 +180,7 @@ pub async fn serve(
         leadership,
         sessions,
         joining,
+        checks,
         admin,
     } = parts;
     let endpoints = Endpoints {
@@ -239,6 +246,7 @@ pub async fn serve(
         people: Arc::clone(&trusted),
         audit: Arc::clone(&audit),
     };
+    let checking = ChecksDesk::new(checks, Arc::clone(&audit));
     let ages = Arc::new(admin::Ages::default());
     tasks.spawn(admin::follow(
         Arc::clone(&ages),
@@ -305,6 +313,7 @@ pub async fn serve(
         .add_service(AdminServer::new(people).max_decoding_message_size(ADMIN_MESSAGE))
         .add_service(IdentitiesServer::new(identities).max_decoding_message_size(ADMIN_MESSAGE))
         .add_service(AuditServer::new(auditors).max_decoding_message_size(ADMIN_MESSAGE))
+        .add_service(ChecksServer::new(checking).max_decoding_message_size(ADMIN_MESSAGE))
         .serve_with_incoming_shutdown(accepted, ending.clone().cancelled_owned());
     let overdue = async {
         ending.cancelled().await;

@@ -48,6 +48,7 @@ use crate::{
         binding::{Binding, Verified},
         nodes::{Eviction, Nodes, NodesError, PodOnNode},
     },
+    check::{Checks, Known},
     ids::{Epoch, InstanceId, OperationId},
     observe::notices::board::NoticeBoard,
     state::{
@@ -309,6 +310,7 @@ impl World {
             .insert("b".parse().unwrap(), "127.0.0.1:2".to_owned());
         settings.shutdown = Duration::from_secs(5);
         let happenings = told.clone();
+        let unreached = Known::failed("store", "read the lease", "no such table", "make it");
         let parts = Parts {
             settings,
             authority: Arc::clone(&authority),
@@ -322,6 +324,11 @@ impl World {
                 server: "https://10.0.0.10:6443".to_owned(),
                 tokens: mint.clone(),
             }),
+            checks: Checks::new(
+                "a".parse().unwrap(),
+                Arc::new(SystemClock),
+                vec![Arc::new(unreached)],
+            ),
             admin: admin::Parts {
                 mode: "act".to_owned(),
                 version: "0.0.0".to_owned(),

@@ -383,6 +383,7 @@ impl Metrics {
             | Event::LeaseLost { .. }
             | Event::Source { .. }
             | Event::Brake { .. }
+            | Event::Policy { .. }
             | Event::Agent { .. }
             | Event::Admin { .. } => {}
         }

@@ -24,7 +24,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use smartscale_planner::model::{NodeName, PodKey};
 
-use crate::ids::{DecisionId, Epoch, InstanceId, OperationId};
+use crate::{
+    ids::{DecisionId, Epoch, InstanceId, OperationId},
+    policy::ConfigMapName,
+};
 
 /// How much attention something deserves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -186,6 +189,17 @@ pub enum Event {
         /// Whether it holds.
         holds: bool,
     },
+    /// An offered policy came into force, or was refused.
+    Policy {
+        /// Where it lies.
+        origin: String,
+        /// `in_force` or `refused`.
+        state: String,
+        /// The ConfigMap that it lies in; absent for a file.
+        config_map: Option<ConfigMapName>,
+        /// That ConfigMap's UID; absent where there is none.
+        uid: Option<String>,
+    },
     /// Something is wrong that fits nowhere else.
     Trouble {
         /// Class of the trouble for metrics.
@@ -210,6 +224,7 @@ impl Event {
             Self::BootStep { .. } => "boot_step",
             Self::Admin { .. } => "admin",
             Self::Brake { .. } => "brake",
+            Self::Policy { .. } => "policy",
             Self::Trouble { .. } => "trouble",
         }
     }
@@ -230,6 +245,7 @@ impl Event {
             Self::Source { source, .. } => source.clone(),
             Self::Admin { who, .. } => who.clone(),
             Self::Brake { brake, .. } => brake.clone(),
+            Self::Policy { origin, .. } => origin.clone(),
             Self::Trouble { .. } => String::new(),
         }
     }

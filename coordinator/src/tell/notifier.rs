@@ -88,6 +88,8 @@ fn sameness(happening: &Happening) -> Option<(String, String)> {
     Some(match &happening.event {
         Event::Source { source, fresh } => (format!("source/{source}"), fresh.to_string()),
         Event::Brake { brake, holds } => (format!("brake/{brake}"), holds.to_string()),
+        // Another mistake is news.
+        Event::Policy { origin, .. } => (format!("policy/{origin}"), happening.message.clone()),
         Event::Operation { operation, phase, .. } => (format!("operation/{operation}"), phase.clone()),
         Event::Noticed { instance, notice, .. } => (format!("notice/{instance}/{notice}"), String::new()),
         Event::Drain {

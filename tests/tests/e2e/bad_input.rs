@@ -63,7 +63,7 @@ async fn a_policy_with_its_minimum_above_its_maximum_is_refused_and_the_one_in_f
         assert!(said.contains(word), "{word} is missing in: {said}");
     }
     site.coordinator(0).unwrap().signal(Signal::HUP).unwrap();
-    logged(&site, &["the old one goes on", "limits.min_nodes"]).await;
+    logged(&site, &["the last good one goes on", "limits.min_nodes"]).await;
     site.decisions(2).await.unwrap();
     let status = site.ask(&["status"]).await.unwrap();
     assert_eq!(

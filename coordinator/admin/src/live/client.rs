@@ -13,7 +13,10 @@ use smartscale_proto::{
         Anchors, Rotating,
         client::{Dialer, Expected},
     },
-    v1::{self, admin_client::AdminClient, audit_client::AuditClient, identities_client::IdentitiesClient},
+    v1::{
+        self, admin_client::AdminClient, audit_client::AuditClient, checks_client::ChecksClient,
+        identities_client::IdentitiesClient,
+    },
 };
 use tonic::{Code, Request, Response, Status, Streaming, transport::Channel};
 
@@ -77,6 +80,11 @@ impl Client {
         issue_identity: issue_identity(IssueIdentityRequest) -> v1::IssueIdentityResponse,
         identities: list_identities(ListIdentitiesRequest) -> v1::ListIdentitiesResponse,
         revoke_identity: revoke_identity(RevokeIdentityRequest) -> v1::RevokeIdentityResponse,
+    }
+
+    calls! {
+        ChecksClient:
+        check: check(CheckRequest) -> v1::CheckResponse,
     }
 
     calls! {
@@ -167,6 +175,30 @@ impl Client {
             .await
             .map_err(|status| Failure::of(&status))?;
         Ok(answer.into_inner())
+    }
+
+    /// Makes a call at each coordinator that is given, which answers for itself; why not, in a sentence.
+    pub(super) async fn ask_each<Q, A, F>(
+        &self,
+        request: Q,
+        call: impl Fn(Channel, Request<Q>) -> F,
+    ) -> Vec<(String, Result<A, String>)>
+    where
+        Q: Clone,
+        F: Future<Output = Answered<A>>,
+    {
+        let mut answers = Vec::new();
+        for endpoint in &self.given {
+            let answer = match self.dialer.connect(endpoint).await {
+                Ok(channel) => call(channel, Request::new(request.clone()))
+                    .await
+                    .map(Response::into_inner)
+                    .map_err(|status| status.message().to_owned()),
+                Err(error) => Err(chain(&error)),
+            };
+            answers.push((endpoint.clone(), answer));
+        }
+        answers
     }
 
     /// Forgets the connection and the leader that it was made to: the next call begins with the endpoints as given.

@@ -6,6 +6,7 @@
 //! ```
 
 mod audit;
+mod check;
 mod client;
 mod failure;
 mod identity;
@@ -91,6 +92,7 @@ async fn execute(connection: &Connection, command: Live) -> Result<(), Failure> 
             format,
             &client.ask(v1::ListBlockersRequest {}, Client::blockers).await?,
         ),
+        Live::Check(format) => check::execute(&client, format).await,
         Live::Watch(format) => watch(&mut client, format).await,
         Live::Identity(command) => identity::execute(&mut client, command).await,
         Live::Audit(command) => audit::execute(&mut client, command).await,

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use smartscale_coordinator::{
     act,
+    check::Checks,
     config::{LeaseTimes, Mode, Timing},
     decide::{Pace, PolicyInForce},
     ids::{CoordinatorName, DecisionId, IdSource, OperationId},
@@ -181,6 +182,8 @@ async fn program(parts: Parts) -> anyhow::Result<Program> {
         ..Sink::for_people(Arc::new(narrator), Severity::Detail)
     };
     let (hub, couriers) = Hub::new(Metrics::new(env!("CARGO_PKG_VERSION")), &clock, vec![sink]);
+    // Everything here is on this machine: nothing has to be reached.
+    let checks = Checks::new(name.clone(), Arc::clone(&clock), Vec::new());
     Ok(Program {
         settings: program::Settings {
             name,
@@ -229,6 +232,7 @@ async fn program(parts: Parts) -> anyhow::Result<Program> {
             queue: None,
             market: None,
             joining: None,
+            checks,
             tasks: vec![keep],
         },
         listener: tokio::net::TcpListener::from_std(listener)?,
@@ -294,6 +298,7 @@ impl Notifier for Narrator {
             Event::BootStep { .. } => "boot_step",
             Event::Admin { .. } => "admin",
             Event::Brake { .. } => "brake",
+            Event::Policy { .. } => "policy",
             Event::Trouble { .. } => "trouble",
         };
         let mut details = serde_json::to_value(&happening.event).unwrap_or_default();

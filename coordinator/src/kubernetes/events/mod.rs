@@ -1,5 +1,5 @@
 //! Kubernetes events that say why something was done, where `kubectl describe` shows them: at the node, and at the
-//! pods that a machine was launched for. What is said again counts one more in the event's series.
+//! pods that a machine was launched for, and at a policy's ConfigMap whether it is in force. What is said again counts one more in the event's series.
 
 mod note;
 mod object;
@@ -46,6 +46,7 @@ impl Events {
     async fn say(&self, happening: &Happening, note: &Note, about: &About) -> Result<(), ApiError> {
         let regarding = match about {
             About::Node(node) => object::of_node(node),
+            About::ConfigMap(name, uid) => object::of_config_map(name, uid.clone()),
             About::Pod(pod) => {
                 let path = format!("/api/v1/namespaces/{}/pods/{}", pod.namespace, pod.name);
                 match self.api.get::<Identity>(&path).await {

@@ -2,7 +2,10 @@
 
 use smartscale_planner::model::{NodeName, PodKey};
 
-use crate::tell::{Event, Happening};
+use crate::{
+    policy::ConfigMapName,
+    tell::{Event, Happening},
+};
 
 /// A launch for hundreds of pods is said at so many of them: events are small change, not a flood.
 const PODS: usize = 20;
@@ -12,6 +15,8 @@ const PODS: usize = 20;
 pub(super) enum About {
     Node(NodeName),
     Pod(PodKey),
+    /// With its UID.
+    ConfigMap(ConfigMapName, Option<String>),
 }
 
 /// What is said of a happening, and of what.
@@ -69,6 +74,20 @@ pub(super) fn note(happening: &Happening) -> Option<Note> {
                 about,
             }
         }
+        Event::Policy {
+            state,
+            config_map: Some(config_map),
+            uid,
+            ..
+        } => Note {
+            reason: if state == "in_force" {
+                "PolicyInForce"
+            } else {
+                "PolicyRefused"
+            },
+            action: "policy".into(),
+            about: vec![About::ConfigMap(config_map.clone(), uid.clone())],
+        },
         Event::LeaseAcquired { .. }
         | Event::LeaseLost { .. }
         | Event::Decided { .. }
@@ -77,6 +96,7 @@ pub(super) fn note(happening: &Happening) -> Option<Note> {
         | Event::BootStep { .. }
         | Event::Admin { .. }
         | Event::Brake { .. }
+        | Event::Policy { config_map: None, .. }
         | Event::Trouble { .. } => return None,
     })
     .filter(|note| !note.about.is_empty())

@@ -12,7 +12,10 @@ use sha2::{Digest as _, Sha256};
 use smartscale_planner::model::{NodeName, PodKey};
 
 use super::note::Note;
-use crate::tell::{Happening, Severity};
+use crate::{
+    policy::ConfigMapName,
+    tell::{Happening, Severity},
+};
 
 /// Who reports, as `kubectl describe` shows it.
 const CONTROLLER: &str = "smartscale.io/coordinator";
@@ -36,6 +39,17 @@ pub(super) fn of_pod(pod: &PodKey, uid: Option<String>) -> ObjectReference {
         kind: Some("Pod".into()),
         namespace: Some(pod.namespace.to_string()),
         name: Some(pod.name.to_string()),
+        uid,
+        ..ObjectReference::default()
+    }
+}
+
+pub(super) fn of_config_map(config_map: &ConfigMapName, uid: Option<String>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("ConfigMap".into()),
+        namespace: Some(config_map.namespace.clone()),
+        name: Some(config_map.name.clone()),
         uid,
         ..ObjectReference::default()
     }

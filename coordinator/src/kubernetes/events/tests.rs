@@ -170,3 +170,32 @@ fn a_long_note_is_cut_between_characters() {
     assert_eq!(cut("añb", 3), "añ");
     assert_eq!(cut("a", 9), "a");
 }
+
+#[tokio::test]
+async fn a_refused_policy_is_said_at_its_config_map() {
+    let (client, log) = client(|_| (201, "{}".into()));
+    let happening = Happening {
+        severity: Severity::Warning,
+        message: "the policy is refused".into(),
+        event: Event::Policy {
+            origin: "ConfigMap kube-system/smartscale-policy".into(),
+            state: "refused".into(),
+            config_map: Some("kube-system/smartscale-policy".parse().unwrap()),
+            uid: Some("u1".into()),
+        },
+        ..launch()
+    };
+    let events = Events::new(client, "coordinator-1");
+    events.notify(&happening).await.unwrap();
+    assert_eq!(
+        lines(&log),
+        ["POST /apis/events.k8s.io/v1/namespaces/kube-system/events"]
+    );
+    let event = log.lock().unwrap()[0].body.clone();
+    let regarding = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "namespace": "kube-system", "name": "smartscale-policy", "uid": "u1",
+    });
+    assert_eq!(event["regarding"], regarding);
+    assert_eq!(event["reason"], json!("PolicyRefused"));
+    assert_eq!(event["type"], json!("Warning"));
+}

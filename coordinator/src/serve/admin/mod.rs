@@ -480,6 +480,7 @@ fn event_view(happening: &Happening) -> v1::WatchResponse {
         Event::Source { source, .. } => ("warning", source.clone()),
         Event::Admin { who, .. } => ("operation", who.clone()),
         Event::Brake { brake, .. } => ("warning", brake.clone()),
+        Event::Policy { origin, .. } => ("policy", origin.clone()),
         Event::Trouble { error_type } => ("warning", error_type.clone()),
     };
     v1::WatchResponse {

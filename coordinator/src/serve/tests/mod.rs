@@ -3,6 +3,7 @@
 
 mod admin;
 mod authorities;
+mod checks;
 mod enrolment;
 mod fuzz;
 mod hostile;
