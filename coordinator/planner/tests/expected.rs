@@ -4,7 +4,7 @@ use smartscale_planner::{
     Action, BlockerCode, fixtures,
     model::{Bytes, MilliCpu},
     plan,
-    snapshot::Expected,
+    snapshot::{Announced, Expected, Forewarning},
 };
 
 /// So many pods of half a CPU.
@@ -85,4 +85,33 @@ fn room_that_is_there_is_kept_while_nothing_may_be_launched() {
     assert_eq!(without.remove.len(), 1, "{:?}", without.nodes);
     snapshot.state.expected = expected(5);
     assert!(plan(&snapshot, &policy, fixtures::now()).remove.is_empty());
+}
+
+#[test]
+fn a_node_that_is_due_does_not_stay_for_what_is_only_expected() {
+    let pods = ["a", "b"].map(|node| fixtures::pod(&format!("default/on-{node}")).cpu("500m").on(node));
+    let nodes = ["a", "b"].map(|name| fixtures::node(name).cpu("2").instance_type("t3.small"));
+    let mut snapshot = fixtures::snapshot(nodes, pods);
+    snapshot.metrics.cluster = vec![fixtures::reading(&fixtures::now().to_string(), 10.0, 10.0)];
+    snapshot.state.expected = expected(5);
+    let mut policy = fixtures::policy("[scale_down]\nwhen = \"fits\"\nsustained = \"0s\"");
+    assert!(plan(&snapshot, &policy, fixtures::now()).remove.is_empty());
+    snapshot.state.announced = vec![Announced {
+        node: "a".into(),
+        notice: Forewarning::Maintenance,
+        at: Some(fixtures::now()),
+    }];
+    // With and without room for a node in its stead, which its pod does not need.
+    for max_nodes in [2, 10] {
+        policy.limits.max_nodes = max_nodes;
+        let plan = plan(&snapshot, &policy, fixtures::now());
+        let removed: Vec<&str> = plan.remove.iter().map(|removal| removal.node.as_str()).collect();
+        assert_eq!(removed, ["a"], "{max_nodes}: {:?}", plan.nodes);
+        assert_eq!(plan.remove[0].moves.len(), 1, "{max_nodes}: {:?}", plan.remove);
+        assert!(plan.launch.is_empty(), "{max_nodes}: {:?}", plan.launch);
+    }
+    // What needs a node, not only room for it, gets one before the other goes.
+    policy.limits.min_nodes = 2;
+    let plan = plan(&snapshot, &policy, fixtures::now());
+    assert_eq!((plan.action, plan.launch.len()), (Action::Replace, 1));
 }

@@ -13,7 +13,7 @@ use super::{
     Context,
     removals::Left,
     replacements::{Leaver, Terms},
-    verdicts::Verdict,
+    verdicts::{Verdict, set_aside},
 };
 use crate::{
     BlockerCode, Due, Policy,
@@ -91,8 +91,12 @@ impl<'a> Context<'a> {
     /// Where a minimum or the measured load needs such a node, finds one in its stead that holds all that is on it and
     /// bears the load.
     pub(super) fn provide_for_due(&self, world: &mut World<'a>, verdicts: &mut [Verdict<'a>], left: &Left) {
-        let goes = |verdict: &&mut Verdict<'a>| verdict.due.is_some() && verdict.blockers.is_empty();
-        for verdict in verdicts.iter_mut().filter(goes) {
+        let goes = |verdict: &Verdict<'a>| verdict.due.is_some() && verdict.blockers.is_empty();
+        if !verdicts.iter().any(goes) {
+            return;
+        }
+        let aside = set_aside(world);
+        for verdict in verdicts.iter_mut().filter(|verdict| goes(verdict)) {
             let bears = |comes| !self.overloads(verdict, left, comes);
             let is_enough = match &verdict.replacement {
                 Some(replacement) => bears(self.brings(replacement)),
@@ -112,5 +116,6 @@ impl<'a> Context<'a> {
                 verdict.replacement = found;
             }
         }
+        aside.into_iter().for_each(|(pod, host)| world.put(pod, host));
     }
 }

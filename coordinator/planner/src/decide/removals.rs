@@ -12,7 +12,7 @@ use super::{
     guard::Serving,
     headroom::is_headroom,
     joint::Joint,
-    verdicts::{BudgetsLeft, Verdict, move_all, no_place},
+    verdicts::{BudgetsLeft, Verdict, give_places, move_all, no_place, set_aside},
 };
 use crate::{
     Blocker, BlockerCode, Destination, Due, Hold, Launch, Move, NodeVerdict, Placement, Removal,
@@ -168,6 +168,11 @@ impl<'a> Context<'a> {
             let mut moves = Vec::new();
             // While nothing is removed every place is as it was when the node was judged.
             if blockers.is_empty() && allowed {
+                // As the node was judged.
+                let aside = match verdict.due {
+                    Some(_) => set_aside(world),
+                    None => Vec::new(),
+                };
                 let (found, stuck) = move_all(world, &[verdict.host], &verdict.movers);
                 if stuck.is_empty() {
                     moves = found;
@@ -177,6 +182,7 @@ impl<'a> Context<'a> {
                     }
                     world.set_gone(verdict.host, false);
                 }
+                give_places(world, aside);
                 blockers.extend(stuck.iter().map(|pod| no_place(pod)));
             }
             if !blockers.is_empty() {

@@ -80,21 +80,42 @@ impl<'a> Context<'a> {
                 _ => None,
             })
             .collect();
+        let (due, others): (Vec<_>, Vec<_>) = existing
+            .into_iter()
+            .partition(|(host, node)| self.needs_no_room_kept(world, *host, *node));
         let mut refuges = Refuges::new(world);
-        let mut verdicts: Vec<Verdict<'a>> = existing
+        let mut verdicts: Vec<Verdict<'a>> = others
             .into_iter()
             .map(|(host, node)| self.judge(world, &mut refuges, host, node))
             .collect();
         if self.snapshot.state.expected.is_some() {
             unneeded_but_for_what_is_expected(world, &mut verdicts);
         }
+        if !due.is_empty() {
+            let aside = set_aside(world);
+            let mut refuges = Refuges::new(world);
+            let of_due = due.into_iter();
+            verdicts.extend(of_due.map(|(host, node)| self.judge(world, &mut refuges, host, node)));
+            aside.into_iter().for_each(|(pod, host)| world.put(pod, host));
+            verdicts.sort_by_key(|verdict| verdict.host);
+        }
         verdicts
     }
 
-    /// Judges one node.
+    /// Judges one node. Of a node that is due the world is left without what is only expected.
     pub(crate) fn verdict(&self, world: &mut World<'a>, host: usize, node: usize) -> Verdict<'a> {
+        if self.needs_no_room_kept(world, host, node) {
+            set_aside(world);
+        }
         let mut refuges = Refuges::new(world);
         self.judge(world, &mut refuges, host, node)
+    }
+
+    /// A node that is due does not stay for what is only expected: a next decision launches for that.
+    fn needs_no_room_kept(&self, world: &World<'a>, host: usize, node: usize) -> bool {
+        let node = &self.snapshot.cluster.nodes[node];
+        let due = || self.due(node, &self.policy.pools[world.hosts[host].pool?]);
+        self.snapshot.state.expected.is_some() && due().is_some()
     }
 
     fn judge(&self, world: &mut World<'a>, refuges: &mut Refuges, host: usize, node: usize) -> Verdict<'a> {
@@ -232,12 +253,7 @@ impl<'a> Context<'a> {
 /// A node whose pods fit elsewhere, and that only room for what is expected keeps, is unneeded all the same: as with a minimum,
 /// it has waited long enough when that falls.
 fn unneeded_but_for_what_is_expected<'a>(world: &mut World<'a>, verdicts: &mut [Verdict<'a>]) {
-    let mut expected: Vec<(&'a Pod, usize)> = Vec::new();
-    for (host, of) in world.hosts.iter().enumerate() {
-        let pods = of.later().iter().copied().filter(|pod| is_expected(pod));
-        expected.extend(pods.map(|pod| (pod, host)));
-    }
-    expected.iter().for_each(|(pod, host)| world.take(pod, *host));
+    let aside = set_aside(world);
     let has_no_place = |blocker: &Blocker| blocker.code == BlockerCode::NoPlaceToMove;
     let kept_by_places = |verdict: &&mut Verdict<'a>| {
         let own =
@@ -250,7 +266,33 @@ fn unneeded_but_for_what_is_expected<'a>(world: &mut World<'a>, verdicts: &mut [
     for verdict in verdicts.iter_mut().filter(kept_by_places) {
         verdict.unneeded = try_all(world, &[verdict.host], &verdict.movers).1.is_empty();
     }
-    expected.iter().for_each(|(pod, host)| world.put(pod, *host));
+    aside.into_iter().for_each(|(pod, host)| world.put(pod, host));
+}
+
+/// Takes what is only expected from its places, which are returned.
+pub(super) fn set_aside<'a>(world: &mut World<'a>) -> Vec<(&'a Pod, usize)> {
+    let mut aside: Vec<(&'a Pod, usize)> = Vec::new();
+    for (host, of) in world.hosts.iter().enumerate() {
+        let pods = of.later().iter().copied().filter(|pod| is_expected(pod));
+        aside.extend(pods.map(|pod| (pod, host)));
+    }
+    aside.iter().for_each(|(pod, host)| world.take(pod, *host));
+    aside
+}
+
+/// Gives what is only expected its places back where they are still free, or others. What finds none is launched for later.
+pub(super) fn give_places<'a>(world: &mut World<'a>, aside: Vec<(&'a Pod, usize)>) {
+    for (pod, former) in aside {
+        let has_room = |host: usize| !world.hosts[host].gone && world.check(pod, &world.hosts[host]).is_ok();
+        let place = if has_room(former) {
+            Some(former)
+        } else {
+            world.find(pod, |host| host.is_destination)
+        };
+        if let Some(host) = place {
+            world.put(pod, host);
+        }
+    }
 }
 
 /// Those of a node's pods that no other node can take, when all of them must go. `classes` are theirs.
