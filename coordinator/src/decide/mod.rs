@@ -261,17 +261,21 @@ impl Decider {
         policy: &Policy,
         now: Timestamp,
     ) -> Option<Foreseen> {
-        let sight = self.foresight.look(snapshot, policy, now)?;
+        let demand = self.foresight.look(snapshot, policy, now)?;
         let leads = self.parts.leadership.borrow().may_act(&*self.parts.clock);
+        let store = &self.parts.store;
         if let Some(term) = leads
-            && let Err(error) = self
-                .foresight
-                .remember(&sight, &self.parts.store, term, now)
-                .await
+            && let Err(error) = self.foresight.remember(policy, store, term, now).await
+        {
+            tracing::warn!(%error, "the forecast's history cannot be had from the store");
+        }
+        let seen = self.foresight.see(&demand, snapshot, policy, now);
+        if let Some(term) = leads
+            && let Err(error) = self.foresight.write_down(store, term, now).await
         {
             tracing::warn!(%error, "the forecast's history is not in the store");
         }
-        let (foreseen, turned) = self.foresight.see(&sight, snapshot, now);
+        let (foreseen, turned) = seen?;
         if leads.is_some() {
             match turned {
                 Some(Turned::Off) => self.say(

@@ -6,7 +6,7 @@ use serde_json::Value;
 use smartscale_planner::{
     Plan,
     forecast::Hour,
-    model::{InstanceType, Market, PoolName, Zone},
+    model::{Bytes, InstanceType, Market, MilliCpu, PoolName, Resources, Zone},
     snapshot::{Backoff, StoppedPool},
 };
 
@@ -103,14 +103,49 @@ pub struct NodeRecord {
 
 /// An hour of demand that the forecast learns from. Keys sort by time until the year 3110.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ForecastHour(pub Hour);
+pub struct ForecastHour {
+    /// Its minutes.
+    #[serde(flatten)]
+    pub hour: Hour,
+    /// What a pod requested on average: a leader that begins while there is none cannot know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub each: Option<Each>,
+}
 
 impl Record for ForecastHour {
     const PREFIX: &'static str = "forecast#";
 
     fn id(&self) -> String {
-        format!("{:07}", self.0.hour)
+        format!("{:07}", self.hour.hour)
+    }
+}
+
+/// CPU and memory of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Each {
+    /// What it requests.
+    pub cpu_millis: MilliCpu,
+    /// What it requests.
+    pub memory_bytes: Bytes,
+}
+
+impl From<&Resources> for Each {
+    fn from(resources: &Resources) -> Self {
+        Self {
+            cpu_millis: resources.cpu,
+            memory_bytes: resources.memory,
+        }
+    }
+}
+
+impl From<Each> for Resources {
+    fn from(each: Each) -> Self {
+        Self {
+            cpu: each.cpu_millis,
+            memory: each.memory_bytes,
+            pods: 1,
+            ..Self::default()
+        }
     }
 }
 

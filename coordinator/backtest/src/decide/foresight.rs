@@ -55,7 +55,7 @@ impl Foresight {
         }
         let expectation = self.forecaster.expect(&self.terms);
         self.band = expectation.band;
-        self.expected = expectation.room(&self.each);
+        self.expected = expectation.room(&self.each, &self.terms);
         self.expected
     }
 

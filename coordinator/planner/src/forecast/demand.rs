@@ -1,6 +1,6 @@
 //! What the workloads ask for, and what that says about what they need.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
@@ -17,42 +17,71 @@ pub struct Demand {
     pub requested: f64,
     /// Those of pods that wait for a node.
     pub waiting: f64,
-    /// CPU that pods use, in mCPU. `None` while it is unknown.
+    /// CPU that these pods use, in mCPU. `None` while it is unknown.
     pub used: Option<f64>,
 }
 
+/// A node of ours, while what its pods use is found out.
+struct Used<'a> {
+    node: &'a Node,
+    /// CPU requests of its pods that are no workload's: DaemonSets' and the node's own.
+    others: MilliCpu,
+}
+
+impl Used<'_> {
+    fn capacity(&self) -> f64 {
+        self.node.capacity.cpu.as_f64()
+    }
+
+    /// What the workloads' pods use where so much of the node is used in all. A percentage is of the whole node. What is kept
+    /// from pods is taken to be used by the system, and what DaemonSets request by their pods: nobody measures them apart.
+    fn by_workloads(&self, percent: f64) -> f64 {
+        let system = (self.node.capacity.cpu - self.node.allocatable.cpu).max(MilliCpu::ZERO);
+        (percent / 100.0 * self.capacity() - (system + self.others).as_f64()).max(0.0)
+    }
+}
+
 impl Demand {
-    /// Of the pods on nodes of pools whose taints keep nobody off, and of those that wait for one and could have it, with what such a pod requests on average.
-    /// `None` while there are none, or none requests CPU.
+    /// Of the pods on nodes of pools whose taints keep nobody off, and of those that wait for one and could have it, with what
+    /// such a pod requests on average; that is unknown where there are none of them, and so nothing is asked for.
+    /// `None` while none requests CPU, or no cluster is seen at all.
     #[must_use]
-    pub fn of(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Option<(Self, Resources)> {
+    pub fn of(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Option<(Self, Option<Resources>)> {
         let cluster = &snapshot.cluster;
-        let ours = || {
-            let open = |node: &&Node| policy.pool_of(node).is_some_and(|pool| !pool.is_tainted());
-            cluster.nodes.iter().filter(open)
-        };
-        let names: BTreeSet<&NodeName> = ours().map(|node| &node.name).collect();
-        let counts = |pod: &&Pod| {
-            let of_workload = !pod.is_owned_by("DaemonSet") && !pod.is_mirror() && !pod.is_finished();
-            match &pod.node {
-                Some(node) => of_workload && !pod.is_terminating() && names.contains(node),
-                None => {
-                    pod.wants_place()
-                        && pod.priority >= policy.scale_up.priority_cutoff
-                        && fits_somewhere(policy, &pod.requests)
-                }
-            }
-        };
+        let is_open = |node: &&Node| policy.pool_of(node).is_some_and(|pool| !pool.is_tainted());
+        let open = cluster.nodes.iter().filter(is_open).map(|node| {
+            let others = MilliCpu::ZERO;
+            (&node.name, Used { node, others })
+        });
+        let mut ours: BTreeMap<&NodeName, Used<'_>> = open.collect();
         let mut requested = Resources::default();
         let (mut waiting, mut number) = (MilliCpu::ZERO, 0_i64);
-        for pod in cluster.pods.iter().map(AsRef::as_ref).filter(counts) {
+        for pod in cluster.pods.iter().filter(|pod| !pod.is_finished()) {
+            let of_workload = !pod.is_owned_by("DaemonSet") && !pod.is_mirror();
+            match &pod.node {
+                Some(node) => match ours.get_mut(node) {
+                    Some(of) if !of_workload => {
+                        of.others += pod.requests.cpu;
+                        continue;
+                    }
+                    Some(_) if !pod.is_terminating() => {}
+                    _ => continue,
+                },
+                None if of_workload && could_be_served(policy, pod) => waiting += pod.requests.cpu,
+                None => continue,
+            }
             requested.add(&pod.requests);
             number += 1;
-            if pod.node.is_none() {
-                waiting += pod.requests.cpu;
-            }
         }
-        if number == 0 || requested.cpu <= MilliCpu::ZERO {
+        if number == 0 && !cluster.nodes.is_empty() {
+            // Workloads that are scaled to none.
+            let nothing = Self {
+                used: Some(0.0),
+                ..Self::default()
+            };
+            return Some((nothing, None));
+        }
+        if requested.cpu <= MilliCpu::ZERO {
             return None;
         }
         let each = Resources {
@@ -63,12 +92,11 @@ impl Demand {
         };
         // Of nodes that say nothing (they have just joined, or their agent is away) the use is taken to be the others'.
         let (mut used, mut known, mut all) = (0.0, 0.0, 0.0);
-        for node in ours().filter(|node| node.ready) {
-            let capacity = node.allocatable.cpu.as_f64();
-            all += capacity;
-            if let Some(usage) = node_usage(&snapshot.metrics, node.name.as_str(), now) {
-                used += usage.cpu / 100.0 * capacity;
-                known += capacity;
+        for of in ours.values().filter(|of| of.node.ready) {
+            all += of.capacity();
+            if let Some(usage) = node_usage(&snapshot.metrics, of.node.name.as_str(), now) {
+                used += of.by_workloads(usage.cpu);
+                known += of.capacity();
             }
         }
         let used = (known > 0.0 && known >= 0.5 * all).then(|| used / known * all);
@@ -77,7 +105,7 @@ impl Demand {
             waiting: waiting.as_f64(),
             used,
         };
-        Some((demand, each))
+        Some((demand, Some(each)))
     }
 
     /// Pods that wait would use what others cannot serve.
@@ -134,7 +162,9 @@ impl Gauge {
         let (Some(before), Some(used)) = (before, used) else {
             return;
         };
-        if requested <= before * (1.0 + GROWTH) || used <= 0.0 {
+        // The first pods after none have only just begun.
+        let has_grown = before > 0.0 && requested > before * (1.0 + GROWTH);
+        if !has_grown || used <= 0.0 {
             return;
         }
         let sample = (used / requested).clamp(0.05, 1.0);
@@ -172,6 +202,13 @@ pub fn room_of_a_node(policy: &Policy, pod: &Resources) -> Option<f64> {
     }
     let (_, held) = best.filter(|_| pod.cpu > MilliCpu::ZERO)?;
     Some(MilliCpu(held.saturating_mul(pod.cpu.0)).as_f64())
+}
+
+/// Whether a pod without a node waits for one that there could be.
+fn could_be_served(policy: &Policy, pod: &Pod) -> bool {
+    pod.wants_place()
+        && pod.priority >= policy.scale_up.priority_cutoff
+        && fits_somewhere(policy, &pod.requests)
 }
 
 /// Whether some node of an open pool could hold it.

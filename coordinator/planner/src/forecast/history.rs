@@ -58,6 +58,13 @@ impl History {
         }
     }
 
+    /// A minute's demand, if it was observed.
+    pub(super) fn signal(&self, number: u64) -> Option<f64> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let signal = self.minutes.get(at)?.signal;
+        (!signal.is_nan()).then(|| f64::from(signal))
+    }
+
     /// The minutes of an hour since 1970, if one of them was observed.
     #[allow(
         clippy::cast_possible_truncation,
@@ -66,11 +73,7 @@ impl History {
     )]
     pub(super) fn hour(&self, number: u64) -> Option<Vec<Option<u32>>> {
         let first = number.checked_mul(60)?;
-        let of = |minute: u64| {
-            let at = usize::try_from(minute.checked_sub(self.first)?).ok()?;
-            let signal = self.minutes.get(at)?.signal;
-            (!signal.is_nan()).then_some(signal.round() as u32)
-        };
+        let of = |minute: u64| self.signal(minute).map(|signal| signal.round() as u32);
         let minutes: Vec<Option<u32>> = (first..first + 60).map(of).collect();
         minutes.iter().any(Option::is_some).then_some(minutes)
     }

@@ -31,7 +31,11 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::{Policy, model::Resources, snapshot::Expected};
+use crate::{
+    Policy,
+    model::{Bytes, MilliCpu, Resources},
+    snapshot::Expected,
+};
 
 use self::{demand::Gauge, history::History, level::Level, scores::Scores, spread::Spread};
 
@@ -49,6 +53,10 @@ const LOOKS: f64 = 15.0;
 const HOUR: u64 = 60;
 /// Of what was remembered, the seasons are scored for so many hours: the scores look back a day.
 const SCORED_HOURS: u64 = 72;
+/// Pods that room is told as: more of them are told as fewer and larger ones …
+const MOST_PODS: f64 = 1_000.0;
+/// … as long as so many of these fit on a node.
+const FEWEST_ON_A_NODE: f64 = 4.0;
 /// Nodes are added one by one up to this many, whatever is expected.
 const MOST_NODES: f64 = 10_000.0;
 
@@ -108,19 +116,23 @@ pub struct Expectation {
 }
 
 impl Expectation {
-    /// The room as pods that request `each`, for the planner. `None`: none.
+    /// The room as pods that request `each`, for the planner; as larger ones where there would be very many. `None`: none.
     #[must_use]
-    pub fn room(&self, each: &Resources) -> Option<Expected> {
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a floor is not negative; the cast saturates"
-        )]
-        let pods = (self.extra / each.cpu.as_f64() + 1e-6).floor() as u32;
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a floor is not negative; the cast saturates"
+    )]
+    pub fn room(&self, each: &Resources, terms: &Terms) -> Option<Expected> {
+        let cpu = each.cpu.as_f64();
+        let largest = (terms.node / (FEWEST_ON_A_NODE * cpu)).floor();
+        let times = (self.extra / cpu / MOST_PODS).ceil().min(largest).max(1.0);
+        let pods = (self.extra / (cpu * times) + 1e-6).floor() as u32;
+        let times = times as i64;
         (pods > 0).then_some(Expected {
             pods,
-            cpu_millis: each.cpu,
-            memory_bytes: each.memory,
+            cpu_millis: MilliCpu(each.cpu.0.saturating_mul(times)),
+            memory_bytes: Bytes(each.memory.0.saturating_mul(times)),
         })
     }
 }
@@ -427,7 +439,11 @@ impl Forecaster {
         }
         forecaster.gauge = Gauge::learnt(share);
         forecaster.present = self.present;
-        forecaster.lately.clone_from(&self.lately);
+        // Of the last hour's requests the demand is all that is remembered.
+        let remembered = now.saturating_sub(HOUR)..now;
+        let remembered = remembered.filter_map(|number| Some((number, forecaster.history.signal(number)?)));
+        let lately: BTreeMap<u64, f64> = remembered.chain(self.lately.iter().copied()).collect();
+        forecaster.lately = lately.into_iter().collect();
         forecaster
     }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
-use super::{BootTimes, Demand, Forecaster, Source, Terms, room_of_a_node};
+use super::{BootTimes, Demand, Expectation, Forecaster, Source, Terms, room_of_a_node};
 use crate::{
-    fixtures,
+    Snapshot, fixtures,
     model::{Bytes, MilliCpu, Resources, keys},
 };
 
@@ -299,6 +299,7 @@ fn demand_is_that_of_workloads_on_our_nodes_and_of_those_that_wait() {
     let policy = fixtures::policy("");
     let now = fixtures::now();
     let (unknown, each) = Demand::of(&snapshot, &policy, now).unwrap();
+    let each = each.unwrap();
     assert_eq!(
         (unknown.requested, unknown.waiting, unknown.used),
         (2000.0, 1500.0, None)
@@ -306,15 +307,104 @@ fn demand_is_that_of_workloads_on_our_nodes_and_of_those_that_wait() {
     assert_eq!((each.cpu, each.memory), (MilliCpu(1000), Bytes(512 << 20)));
     let reading = fixtures::reading(&now.to_string(), 25.0, 10.0);
     snapshot.metrics.nodes.insert("a".into(), reading);
-    let (known, _) = Demand::of(&snapshot, &policy, now).unwrap();
-    assert_eq!(known.used, Some(1000.0));
+    let used = |snapshot: &Snapshot| Demand::of(snapshot, &policy, now).unwrap().0.used;
+    // A quarter of the node, less what its DaemonSet's pod requests.
+    assert_eq!(used(&snapshot), Some(700.0));
     // A node that has just joined says nothing yet.
     let joined = fixtures::node("b").cpu("4").build();
     snapshot.cluster.nodes.push(joined);
-    let (known, _) = Demand::of(&snapshot, &policy, now).unwrap();
-    assert_eq!(known.used, Some(2000.0));
+    assert_eq!(used(&snapshot), Some(1400.0));
+    snapshot.cluster.nodes.pop();
+    // What is kept from pods the system uses.
+    snapshot.cluster.nodes[0].allocatable.cpu = MilliCpu(3800);
+    assert_eq!(used(&snapshot), Some(500.0));
+    snapshot.cluster.nodes[0].allocatable.cpu = MilliCpu(3000);
+    assert_eq!(used(&snapshot), Some(0.0));
+}
+
+#[test]
+fn workloads_that_are_scaled_to_none_ask_for_nothing_and_an_empty_cluster_says_nothing() {
+    let agent = fixtures::pod("kube-system/agent")
+        .cpu("300m")
+        .owned_by("DaemonSet", "agent")
+        .on("a");
+    let mut snapshot = fixtures::snapshot([fixtures::node("a")], [agent]);
+    let policy = fixtures::policy("");
+    let of = |snapshot: &Snapshot| Demand::of(snapshot, &policy, fixtures::now());
+    let nothing = Demand {
+        used: Some(0.0),
+        ..Demand::default()
+    };
+    assert_eq!(of(&snapshot), Some((nothing, None)));
+    snapshot.cluster.nodes.clear();
     snapshot.cluster.pods.clear();
-    assert_eq!(Demand::of(&snapshot, &policy, now), None);
+    assert_eq!(of(&snapshot), None);
+    // Pods that request no CPU may be as many as they like.
+    let idle = fixtures::pod("default/idle").cpu("0").on("a");
+    assert_eq!(of(&fixtures::snapshot([fixtures::node("a")], [idle])), None);
+}
+
+#[test]
+fn what_the_first_pods_use_is_not_what_pods_are_made_for() {
+    let mut forecaster = Forecaster::default();
+    let at = |pods: f64, used: f64| Demand {
+        requested: pods * 1000.0,
+        waiting: 0.0,
+        used: Some(used),
+    };
+    for (number, demand) in [at(0.0, 0.0), at(10.0, 100.0), at(10.0, 100.0)]
+        .iter()
+        .enumerate()
+    {
+        forecaster.observe(minute(i64::try_from(number).unwrap()), demand, &TERMS);
+    }
+    let hour = u64::try_from(minute(0).as_second()).unwrap() / 3600;
+    assert_eq!(forecaster.hour(hour).unwrap().share, None);
+}
+
+#[test]
+fn what_comes_every_hour_after_nothing_is_learnt_too() {
+    // Nothing in the first half of every hour, then twenty pods.
+    let of = |number: i64| if number % 60 < 30 { 0.0 } else { 20.0 };
+    let terms = Terms {
+        max_extra: 1.0,
+        ..TERMS
+    };
+    let mut forecaster = Forecaster::default();
+    for number in 0..23 * 60 {
+        forecaster.observe(minute(number), &demand(of(number)), &terms);
+        let extra = forecaster.expect(&terms).extra;
+        let of_hour = number % 60;
+        if number >= 12 * 60 && (15..27).contains(&of_hour) {
+            assert_eq!(extra, 0.0, "{number}");
+        }
+        if number >= 12 * 60 && (28..30).contains(&of_hour) {
+            assert_eq!(extra, 20_000.0, "{number}");
+        }
+    }
+}
+
+#[test]
+fn room_for_very_many_pods_is_told_as_fewer_that_fit_on_nodes() {
+    let each = |cpu: i64| Resources {
+        cpu: MilliCpu(cpu),
+        memory: Bytes(1000),
+        pods: 1,
+        ..Resources::default()
+    };
+    let room = |extra: f64, cpu: i64| {
+        let expectation = Expectation {
+            extra,
+            ..Forecaster::default().expect(&TERMS)
+        };
+        expectation.room(&each(cpu), &TERMS)
+    };
+    let told = |extra, cpu| room(extra, cpu).map(|room| (room.pods, room.cpu_millis.0, room.memory_bytes.0));
+    assert_eq!(told(900_000.0, 1000), Some((900, 1000, 1000)));
+    assert_eq!(told(20_000.0, 1), Some((1000, 20, 20_000)));
+    // Four fit on a node, however many there are.
+    assert_eq!(told(5_000_000.0, 10), Some((2000, 2500, 250_000)));
+    assert_eq!(told(0.5, 1), None);
 }
 
 #[test]
