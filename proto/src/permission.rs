@@ -48,6 +48,7 @@ const TABLE: &[(&str, Requirement)] = &[
         "/smartscale.v1.Admin/ListBlockers",
         Requirement::Role(Role::Viewer),
     ),
+    ("/smartscale.v1.Admin/ListDemand", Requirement::Role(Role::Viewer)),
     ("/smartscale.v1.Admin/Snapshot", Requirement::Role(Role::Viewer)),
     ("/smartscale.v1.Admin/Watch", Requirement::Role(Role::Viewer)),
     ("/smartscale.v1.Admin/Drain", Requirement::Role(Role::Operator)),

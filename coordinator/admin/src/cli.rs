@@ -51,7 +51,7 @@ pub(crate) enum Command {
     /// Tries a policy on a cluster that lies in files; nothing is contacted
     Plan(PlanArgs),
     /// Replays a history of requests by policies: what they would have cost, and who would have waited; nothing is contacted
-    /// but a Prometheus that is named
+    /// but where the history is asked for
     Backtest(BacktestArgs),
     /// Plays the main story on this machine: real coordinators and agents, a simulated cluster and cloud
     Demo(DemoArgs),

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     match command {
         Command::Login(args) => login::run(&connection, &args),
         Command::Plan(args) => plan::run(args),
-        Command::Backtest(args) => backtest::run(&args),
+        Command::Backtest(args) => backtest::run(&connection, &args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "smartscale", &mut std::io::stdout());

@@ -1,11 +1,13 @@
-//! Where the history comes from: a file, or a Prometheus that has watched the workload.
+//! Where the history comes from: a file, a Prometheus that has watched the workload, or what the coordinators recorded.
 //!
 //! ```text
 //!   --trace FILE ──────────────────────────────────────────────────────────────┐
 //!   --prometheus URL --query      requests a second × 60 ──────────────────────┼─▶ requests in each row
-//!                    --cpu-query  cores ÷ a pod's request × requests_per_pod ──┘
+//!                    --cpu-query  cores ÷ a pod's request × requests_per_pod ──┤
+//!   --recorded                    pods that were wanted × what each serves ────┘
 //! ```
-//! From Prometheus a row is a minute. A minute without a sample has no row, and nobody asked for anything in it.
+//! From Prometheus and coordinators a row is a minute. A minute without a sample has no row, and nobody asked for anything in
+//! it.
 
 use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
@@ -14,7 +16,8 @@ use smartscale_backtest::{Trace, Workload};
 use smartscale_coordinator::observe::prometheus::{Auth, Range, Samples, Server, Settings};
 use smartscale_proto::time::SystemClock;
 
-use crate::input::BadInput;
+use super::recorded;
+use crate::{cli::Connection, input::BadInput};
 
 /// A row of a history from Prometheus.
 const STEP: Duration = Duration::from_secs(60);
@@ -27,13 +30,17 @@ const MOST_BYTES: usize = 16 << 20;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct HistoryArgs {
     /// The history: CSV with columns `time` (RFC 3339 with an offset) and `requests` (in that row's interval)
-    #[arg(long, value_name = "FILE", required_unless_present = "prometheus")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["prometheus", "recorded"])]
     pub(crate) trace: Option<PathBuf>,
     /// Takes the history from this Prometheus instead, minute by minute; needs --query or --cpu-query
     #[arg(long, value_name = "URL", conflicts_with = "trace")]
     pub(crate) prometheus: Option<String>,
     #[command(flatten)]
     pub(crate) demand: DemandArgs,
+    /// Takes the history from what the coordinators of the credentials (--credentials, --endpoint) recorded of the last --days,
+    /// 56 at most: the demand of the whole cluster, as if all of it were this workload
+    #[arg(long, conflicts_with_all = ["trace", "prometheus", "demand", "prometheus_token_file", "user", "prometheus_ca_file"])]
+    pub(crate) recorded: bool,
     /// So many days back from now
     #[arg(
         long,
@@ -89,6 +96,7 @@ impl HistoryArgs {
         match (&self.trace, &self.prometheus) {
             (Some(file), _) => file.display().to_string(),
             (None, Some(url)) => url.clone(),
+            (None, None) if self.recorded => "--recorded".to_owned(),
             (None, None) => "--trace".to_owned(),
         }
     }
@@ -96,8 +104,15 @@ impl HistoryArgs {
     /// Reads it; with what there is to warn of.
     ///
     /// # Errors
-    /// The file with its line, or the server with the query.
-    pub(super) fn read(&self, workload: &Workload) -> Result<(Trace, Vec<String>), BadInput> {
+    /// The file with its line, the server with the query, or what the coordinators say.
+    pub(super) fn read(
+        &self,
+        connection: &Connection,
+        workload: &Workload,
+    ) -> Result<(Trace, Vec<String>), BadInput> {
+        if self.recorded {
+            return recorded::read(connection, self.days, workload);
+        }
         let DemandArgs { query, cpu_query } = &self.demand;
         match (&self.trace, &self.prometheus, query, cpu_query) {
             (Some(file), ..) => {
@@ -114,7 +129,7 @@ impl HistoryArgs {
             )),
             (None, None, ..) => Err(BadInput::new(
                 "--trace",
-                "no history: expected it, or --prometheus",
+                "no history: expected it, --prometheus or --recorded",
             )),
         }
     }

@@ -1,9 +1,10 @@
-//! `smartscale backtest`: replays a history of requests by policies. Nothing is contacted but a Prometheus that is named.
+//! `smartscale backtest`: replays a history of requests by policies. Nothing is contacted but where the history is asked for:
+//! a Prometheus that is named, or coordinators (`--recorded`).
 //!
 //! ```text
-//! --trace, --prometheus ─┐                      ┌─▶ the policies' runs and those they are compared with ─▶ table, JSON
-//! --policy, --sweep ─────┼─▶ smartscale-backtest ┤
-//! --workload ────────────┘                      └─▶ --series, --plot: the policies' runs, minute by minute
+//! --trace, --prometheus, --recorded ─┐                       ┌─▶ the policies' runs and those they are compared with
+//! --policy, --sweep ─────────────────┼─▶ smartscale-backtest ┤     ─▶ table, JSON
+//! --workload ────────────────────────┘                       └─▶ --series, --plot: the policies' runs, minute by minute
 //! ```
 //!
 //! Exit codes: 0 it was replayed, 1 a result could not be written, 2 bad usage or input.
@@ -12,6 +13,7 @@ mod bar;
 mod files;
 mod history;
 mod plot;
+mod recorded;
 mod result;
 mod several;
 mod sweep;
@@ -35,7 +37,10 @@ use self::{
     sweep::Sweep,
     tried::Tried,
 };
-use super::input::{BadInput, text};
+use crate::{
+    cli::Connection,
+    input::{BadInput, text},
+};
 
 /// What `smartscale backtest` is asked.
 #[derive(Debug, Clone, clap::Args)]
@@ -87,8 +92,8 @@ fn drawable(path: &str) -> Result<PathBuf, String> {
 }
 
 /// Reads, replays and prints.
-pub(crate) fn run(args: &BacktestArgs) -> ExitCode {
-    let (results, runs) = match replay(args) {
+pub(crate) fn run(connection: &Connection, args: &BacktestArgs) -> ExitCode {
+    let (results, runs) = match replay(connection, args) {
         Ok(done) => done,
         Err(error) => {
             eprintln!("error: {error}");
@@ -116,7 +121,7 @@ pub(crate) fn run(args: &BacktestArgs) -> ExitCode {
 }
 
 /// Reads everything and replays: the results, and each run with the files that it is written to.
-fn replay(args: &BacktestArgs) -> Result<(Results, Vec<(Files, Series)>), BadInput> {
+fn replay(connection: &Connection, args: &BacktestArgs) -> Result<(Results, Vec<(Files, Series)>), BadInput> {
     let Tried {
         names,
         policies,
@@ -136,7 +141,7 @@ fn replay(args: &BacktestArgs) -> Result<(Results, Vec<(Files, Series)>), BadInp
             .check_against(policy)
             .map_err(|error| at(workload, index, &error))?;
     }
-    let (trace, of_history) = args.history.read(&replayed)?;
+    let (trace, of_history) = args.history.read(connection, &replayed)?;
     warnings.extend(of_history);
     for warning in &warnings {
         eprintln!("warning: {warning}");

@@ -64,6 +64,7 @@ impl Client {
         explain: explain(ExplainRequest) -> v1::ExplainResponse,
         operations: list_operations(ListOperationsRequest) -> v1::ListOperationsResponse,
         blockers: list_blockers(ListBlockersRequest) -> v1::ListBlockersResponse,
+        demand: list_demand(ListDemandRequest) -> v1::ListDemandResponse,
         snapshot: snapshot(SnapshotRequest) -> v1::SnapshotResponse,
         watch: watch(WatchRequest) -> Streaming<v1::WatchResponse>,
         drain: drain(DrainRequest) -> v1::DrainResponse,

@@ -36,10 +36,15 @@ impl Failure {
         }
     }
 
+    /// What went wrong.
+    pub(crate) fn message(&self) -> &str {
+        let (Self::Usage(message) | Self::Failed(message)) = self;
+        message
+    }
+
     /// Tells the person and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
-        let (Self::Usage(message) | Self::Failed(message)) = self;
-        eprintln!("error: {message}");
+        eprintln!("error: {}", self.message());
         match self {
             Self::Usage(_) => ExitCode::from(2),
             Self::Failed(_) => ExitCode::FAILURE,

@@ -57,6 +57,14 @@ pub(crate) fn run(connection: &Connection, command: Live) -> ExitCode {
     }
 }
 
+/// The demand that coordinators recorded within so many days.
+pub(crate) fn demand(connection: &Connection, days: u16) -> Result<v1::ListDemandResponse, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Failed(format!("the program cannot start: {error}")))?;
+    let request = v1::ListDemandRequest { days: days.into() };
+    runtime.block_on(async { Client::open(connection)?.ask(request, Client::demand).await })
+}
+
 async fn execute(connection: &Connection, command: Live) -> Result<(), Failure> {
     let mut client = Client::open(connection)?;
     match command {

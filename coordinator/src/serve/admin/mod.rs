@@ -9,6 +9,7 @@
 
 mod blockers;
 mod decisions;
+mod demand;
 mod explain;
 mod names;
 mod nodes;
@@ -309,6 +310,14 @@ impl Admin for AdminDesk {
             })
         })
         .await
+    }
+
+    async fn list_demand(
+        &self,
+        request: Request<v1::ListDemandRequest>,
+    ) -> Result<Response<v1::ListDemandResponse>, Status> {
+        self.audited("ListDemand", request, |_, request| self.demand(request))
+            .await
     }
 
     async fn snapshot(

@@ -1,6 +1,8 @@
 //! The program against a real door: two coordinators over mutual TLS, one of them the leader.
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
+mod recorded;
+
 use std::{
     path::PathBuf,
     process::{Command, Output},
