@@ -22,7 +22,7 @@ use std::{
 };
 
 use smartscale_manifests::{DeletionCost, Objects};
-use smartscale_planner::model::NodeName;
+use smartscale_planner::model::{NodeName, PodKey};
 use smartscale_proto::time::{SharedClock, age};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -200,6 +200,18 @@ impl Steering {
             },
         });
     }
+}
+
+/// The pods that bear a cost of ours, with it.
+pub(crate) fn marked(objects: &Objects) -> BTreeMap<PodKey, i32> {
+    let costs = objects.deletion_costs();
+    let marked = costs.filter_map(|((namespace, name), said)| {
+        match Standing::of(said.cost.as_deref(), said.mark.as_deref()) {
+            Standing::Ours(cost) => Some((PodKey::new(namespace, name), cost)),
+            Standing::Free | Standing::Theirs { .. } => None,
+        }
+    });
+    marked.collect()
 }
 
 /// The pods of a decision with what each bears now.

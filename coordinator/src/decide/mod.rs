@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::foresight::{Foresight, Turned};
 pub use self::{foresight::Foreseen, record::cost_change_per_hour, settings::Standing};
 use crate::{
-    act::Executor,
+    act::{Executor, steering},
     config::Mode,
     ids::{DecisionId, Epoch, SharedIds},
     observe::{
@@ -250,6 +250,14 @@ impl Decider {
             of_templates: self.parts.executor.of_templates(),
             warnings,
             foreseen,
+            steered: self
+                .parts
+                .cluster
+                .latest()
+                .value
+                .as_deref()
+                .map(steering::marked)
+                .unwrap_or_default(),
         };
         self.latest.send_replace(Some(Arc::new(latest)));
     }

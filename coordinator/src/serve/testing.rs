@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use smartscale_planner::{Plan, fixtures, model::NodeName};
+use smartscale_planner::{Plan, Policy, Snapshot, fixtures, model::NodeName};
 use smartscale_proto::{
     audit::Entry,
     identity::{Identity, Party, Role},
@@ -393,9 +394,14 @@ impl World {
                 fixtures::pod("default/big").cpu("64").memory("1Gi").build(),
             ],
         );
+        self.decide_on(policy, snapshot, |_| {});
+    }
+
+    /// A decision about that, with whatever else is to be known of it.
+    pub(super) fn decide_on(&self, policy: Policy, snapshot: Snapshot, more: impl FnOnce(&mut Latest)) {
         let at = fixtures::now();
         let plan: Plan = smartscale_planner::plan(&snapshot, &policy, at);
-        self.latest.send_replace(Some(Arc::new(Latest {
+        let mut latest = Latest {
             at,
             snapshot: Arc::new(snapshot),
             plan: Arc::new(plan),
@@ -406,7 +412,10 @@ impl World {
             warnings: vec![],
             of_templates: vec![],
             foreseen: None,
-        })));
+            steered: BTreeMap::new(),
+        };
+        more(&mut latest);
+        self.latest.send_replace(Some(Arc::new(latest)));
     }
 
     /// A credential of this cluster's authority.

@@ -1,11 +1,12 @@
 //! What the coordinator decided last, for those who ask.
 
 use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use smartscale_planner::{
     Plan, Policy, Snapshot,
-    model::{Node, NodeName},
+    model::{Node, NodeName, PodKey},
     snapshot::Reading,
 };
 
@@ -34,6 +35,8 @@ pub struct Latest {
     pub of_templates: Vec<String>,
     /// What the forecast expected, where the policy wants one.
     pub foreseen: Option<Foreseen>,
+    /// Pods that bear a deletion cost of ours, with it: scale-ins end them before others.
+    pub steered: BTreeMap<PodKey, i32>,
 }
 
 /// A reading of the cluster's averages counts for so long (FORMATS §2).

@@ -42,6 +42,7 @@ fn show(metrics: &Metrics, latest: &Latest) {
     metrics.set_unplaced(unplaced.map(|pod| pod.code.to_string()));
     metrics.set_held(latest.plan.held_by.iter().map(ToString::to_string));
     metrics.set_forecast(latest.foreseen.as_ref());
+    metrics.set_steered(latest.steered.len());
     let reading = latest.reading(latest.at);
     metrics.set_utilisation(
         reading.and_then(|reading| reading.cpu_percent),
@@ -51,6 +52,8 @@ fn show(metrics: &Metrics, latest: &Latest) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use jiff::SignedDuration;
     use smartscale_planner::{
         PendingCode, PendingPod, Plan, fixtures,
@@ -81,6 +84,7 @@ mod tests {
             cost_change_per_hour: 0.0,
             of_templates: Vec::new(),
             foreseen: None,
+            steered: BTreeMap::new(),
             warnings: Vec::new(),
         }
     }
@@ -124,7 +128,11 @@ mod tests {
         show(&metrics, &latest(SignedDuration::from_secs(10)));
         assert_eq!(metrics.node_count(), Some(2));
         assert!(metrics.encode().contains("cpu_ratio 0.5"), "{}", metrics.encode());
-        show(&metrics, &latest(SignedDuration::from_mins(4)));
+        let mut later = latest(SignedDuration::from_mins(4));
+        later.steered.insert("default/web-1".parse().unwrap(), -99);
+        assert!(metrics.encode().contains("steered_pods 0"));
+        show(&metrics, &later);
+        assert!(metrics.encode().contains("steered_pods 1"));
         assert!(metrics.encode().contains("cpu_ratio NaN"), "{}", metrics.encode());
     }
 }

@@ -82,6 +82,7 @@ struct Inner {
     forecast_loss: Family<ByFloor, Decimal>,
     forecast_coverage: Decimal,
     forecast_active: Gauge,
+    steered: Gauge,
     source_fresh: Family<BySource, Gauge>,
     source_age: Family<BySource, Decimal>,
     /// Of our own nodes, for CloudWatch; below zero while unknown.
@@ -135,6 +136,7 @@ impl Metrics {
             forecast_loss: Family::default(),
             forecast_coverage: Decimal::default(),
             forecast_active: Gauge::default(),
+            steered: Gauge::default(),
             source_fresh: Family::default(),
             source_age: Family::default(),
             node_count: AtomicI64::new(-1),
@@ -276,6 +278,11 @@ impl Metrics {
         inner.forecast_extra.set(foreseen.expectation.extra / MILLI);
         inner.forecast_coverage.set(accuracy.coverage);
         inner.forecast_active.set(i64::from(accuracy.helps));
+    }
+
+    /// Pods that scale-ins are led to.
+    pub fn set_steered(&self, pods: usize) {
+        self.inner.steered.set(i64::try_from(pods).unwrap_or(i64::MAX));
     }
 
     /// How a source stands.
@@ -578,6 +585,11 @@ impl Inner {
             "forecast_active",
             "1 while the forecast may raise the floor; 0 without one, or while it is worse than none",
             self.forecast_active.clone(),
+        );
+        r.register(
+            "steered_pods",
+            "Pods that bear a deletion cost of ours, so that scale-ins end them first",
+            self.steered.clone(),
         );
         r.register(
             "source_fresh",

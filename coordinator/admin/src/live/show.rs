@@ -99,6 +99,18 @@ impl Answer for StatusResponse {
                 .map_or_else(String::new, |until| format!(" for {} more", left(until)));
             lines.push(format!("floor        {} nodes{end}", self.floor_nodes));
         }
+        for schedule in &self.schedules {
+            let of_pool = match schedule.pool.as_str() {
+                "" => String::new(),
+                pool => format!(" of pool {pool}"),
+            };
+            let end =
+                read(&schedule.until).map_or_else(String::new, |until| format!(" for {} more", left(until)));
+            lines.push(format!(
+                "schedule     {}: at least {} nodes{of_pool}{end}",
+                schedule.name, schedule.min_nodes
+            ));
+        }
         if !self.held_by.is_empty() {
             lines.push(format!("held by      {}", self.held_by.join(", ")));
         }

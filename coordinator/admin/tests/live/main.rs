@@ -4,6 +4,7 @@
 mod recorded;
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     process::{Command, Output},
     sync::{Arc, Mutex},
@@ -209,6 +210,7 @@ impl Cluster {
             cost_change_per_hour: 0.0,
             of_templates: Vec::new(),
             foreseen: None,
+            steered: BTreeMap::new(),
             warnings: vec![],
         };
         let parts = serve::Parts {

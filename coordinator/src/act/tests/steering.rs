@@ -115,6 +115,7 @@ impl Leader {
             cost_change_per_hour: 0.0,
             of_templates: Vec::new(),
             foreseen: None,
+            steered: BTreeMap::new(),
             warnings: Vec::new(),
         })));
     }

@@ -8,6 +8,7 @@ use std::{
 use jiff::Timestamp;
 use smartscale_planner::{
     Blocker, BlockerCode, Plan,
+    explain::{self, Questions},
     model::{NodeName, PodKey},
 };
 use smartscale_proto::{
@@ -62,7 +63,7 @@ impl Ages {
     }
 
     /// Every blocker of our nodes, oldest first.
-    pub(crate) fn views(&self, latest: &Latest, now: Timestamp) -> Vec<BlockerView> {
+    pub(super) fn views(&self, latest: &Latest, causes: &Causes, now: Timestamp) -> Vec<BlockerView> {
         let mut all: Vec<(Option<Timestamp>, BlockerView)> = Vec::new();
         for verdict in &latest.plan.nodes {
             for blocker in verdict
@@ -77,7 +78,7 @@ impl Ages {
                     pod: blocker.pod.as_ref().map(ToString::to_string).unwrap_or_default(),
                     budget: budget(latest, blocker).unwrap_or_default(),
                     age: since.map(|since| duration_to_wire(age(since, now))),
-                    remedy: remedy(blocker.code).to_owned(),
+                    remedy: causes.remedy(&verdict.node, blocker),
                 };
                 all.push((since, view));
             }
@@ -85,6 +86,71 @@ impl Ages {
         // One that is not followed yet is the youngest.
         all.sort_by_key(|(since, _)| since.unwrap_or(Timestamp::MAX));
         all.into_iter().map(|(_, view)| view).collect()
+    }
+}
+
+/// Nodes whose blockers the planner is asked about at once, at most; the others' advice is more general.
+const ASKED: usize = 50;
+
+/// What exactly is behind blockers that have more than one cause: thresholds or the drain guard, the policy's minimum or a
+/// schedule's, a limit on disruptions or what evictions cost.
+#[derive(Debug, Default)]
+pub(super) struct Causes(BTreeMap<(NodeName, BlockerCode), String>);
+
+impl Causes {
+    /// Of our nodes, or of one of them. The planner decides once more for it, beside the runtime.
+    pub(super) async fn of(latest: &Arc<Latest>, only: Option<&NodeName>) -> Self {
+        let is_open = |blocker: &Blocker| has_causes(blocker.code) && blocker.pod.is_none();
+        let verdicts = latest.plan.nodes.iter().filter(|verdict| {
+            only.is_none_or(|only| verdict.node == *only) && verdict.blockers.iter().any(is_open)
+        });
+        let nodes: Vec<NodeName> = verdicts.map(|verdict| verdict.node.clone()).take(ASKED).collect();
+        if nodes.is_empty() {
+            return Self::default();
+        }
+        let latest = Arc::clone(latest);
+        let asking = tokio::task::spawn_blocking(move || {
+            let questions = Questions {
+                nodes,
+                ..Questions::default()
+            };
+            explain::explain(&latest.snapshot, &latest.policy, latest.at, &questions)
+        });
+        let Ok(Ok((_, answers))) = asking.await else {
+            return Self::default();
+        };
+        let causes = answers.nodes.into_iter().flat_map(|answer| {
+            let name = answer.node;
+            let blockers = answer.blockers.into_iter();
+            let of_node = blockers.filter(|one| one.pod.is_none() && !one.detail.is_empty());
+            of_node.map(move |one| ((name.clone(), one.code), one.detail))
+        });
+        Self(causes.collect())
+    }
+
+    /// What would lift it.
+    pub(super) fn remedy(&self, node: &NodeName, blocker: &Blocker) -> String {
+        let cause = || self.0.get(&(node.clone(), blocker.code));
+        match cause().filter(|_| has_causes(blocker.code) && blocker.pod.is_none()) {
+            Some(cause) => format!("{cause}; {}", advice(blocker.code)),
+            None => remedy(blocker.code).to_owned(),
+        }
+    }
+}
+
+fn has_causes(code: BlockerCode) -> bool {
+    matches!(
+        code,
+        BlockerCode::AtMinNodes | BlockerCode::Budget | BlockerCode::Utilised
+    )
+}
+
+/// What to do about a cause that has been named.
+fn advice(code: BlockerCode) -> &'static str {
+    match code {
+        BlockerCode::AtMinNodes => "lower that, or end a floor with `smartscale scale --to 0`",
+        BlockerCode::Utilised => "wait for less load, or change what is named",
+        _ => "wait, or change what is named",
     }
 }
 
@@ -137,12 +203,19 @@ pub(super) fn remedy(code: BlockerCode) -> &'static str {
         BlockerCode::ScaleDownDisabled => "remove the annotation that disables scale-down from the node",
         BlockerCode::BeingDeleted => "nothing: the node is on its way out",
         BlockerCode::NotUnneededLongEnough => "wait until it has been unneeded for scale_down.sustained",
-        BlockerCode::Utilised => "it is in use: wait for less load, or raise the thresholds of scale_down",
+        BlockerCode::Utilised => {
+            "it is in use, or its load would be too much for the others: wait for less load, or change the thresholds or \
+             scale_down.guard_percent"
+        }
         BlockerCode::UnknownUsage => "its usage is not known: look after its agent, or after Prometheus",
         BlockerCode::AtMinNodes => {
-            "the cluster or its pool is at its minimum: lower min_nodes, or end a floor with `smartscale scale --to 0`"
+            "the cluster or its pool is at its minimum: lower min_nodes, wait for the end of a schedule, or end a floor with \
+             `smartscale scale --to 0`"
         }
-        BlockerCode::Budget => "wait for the disruptions under way, or raise scale_down.budget",
+        BlockerCode::Budget => {
+            "wait for the disruptions under way, or raise scale_down.budget; where evictions cost something ([cost]), it must \
+             save more"
+        }
         BlockerCode::TooYoung => "wait until it is older than scale_down.min_age",
         BlockerCode::NotReplicated => {
             "give the pod a controller, or annotate it with cluster-autoscaler.kubernetes.io/safe-to-evict=true"

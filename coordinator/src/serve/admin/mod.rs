@@ -305,8 +305,9 @@ impl Admin for AdminDesk {
     ) -> Result<Response<v1::ListBlockersResponse>, Status> {
         self.audited("ListBlockers", request, |_, _| async {
             let latest = self.latest()?;
+            let causes = blockers::Causes::of(&latest, None).await;
             Ok(v1::ListBlockersResponse {
-                blockers: self.beside.ages.views(&latest, self.now()),
+                blockers: self.beside.ages.views(&latest, &causes, self.now()),
             })
         })
         .await

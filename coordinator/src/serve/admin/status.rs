@@ -1,9 +1,10 @@
 //! The status: the cluster, its limits and sources, and who leads.
 
 use jiff::Timestamp;
+use smartscale_planner::Policy;
 use smartscale_proto::{
     time::{duration_to_wire, to_wire},
-    v1::{self, StatusResponse},
+    v1::{self, ScheduleView, StatusResponse},
 };
 use tonic::Status;
 
@@ -128,8 +129,14 @@ fn fill(status: &mut StatusResponse, latest: &Latest, now: Timestamp) {
     status.nodes_total = count(latest.our_nodes().count());
     status.nodes_ready = count(latest.our_nodes().filter(|node| node.ready).count());
     status.nodes_launching = count(latest.snapshot.state.launching.len());
-    status.min_nodes = policy.limits.min_nodes;
     status.max_nodes = policy.limits.max_nodes;
+    status.schedules = schedules(policy, now);
+    let scheduled = status.schedules.iter().filter(|one| one.pool.is_empty());
+    let scheduled = scheduled.map(|one| one.min_nodes).max().unwrap_or(0);
+    status.min_nodes = policy
+        .limits
+        .min_nodes
+        .max(scheduled.min(policy.limits.max_nodes));
     status.pods_pending = count(latest.pending());
     status.cost_per_hour = latest.cost_per_hour();
     if let Some(reading) = latest.reading(now) {
@@ -141,4 +148,22 @@ fn fill(status: &mut StatusResponse, latest: &Latest, now: Timestamp) {
     status.last_decision.clone_from(&latest.plan.summary);
     status.last_decision_at = Some(to_wire(latest.at));
     status.last_scale_at = latest.snapshot.state.last_scale_time.map(to_wire);
+}
+
+/// Those that hold, in the policy's order.
+fn schedules(policy: &Policy, now: Timestamp) -> Vec<ScheduleView> {
+    let views = policy.schedules.iter().filter_map(|schedule| {
+        let until = schedule.window.until(now)?;
+        Some(ScheduleView {
+            name: schedule.name.clone(),
+            pool: schedule
+                .pool
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            min_nodes: schedule.min_nodes,
+            until: Some(to_wire(until)),
+        })
+    });
+    views.collect()
 }

@@ -4,6 +4,7 @@
 mod admin;
 mod authorities;
 mod checks;
+mod causes;
 mod demand;
 mod enrolment;
 mod fuzz;

@@ -2,6 +2,8 @@
 
 mod sentences;
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use smartscale_planner::{
     Action,
@@ -17,7 +19,11 @@ use self::sentences::{
     ago, boot_line, booted_line, codes, drain_lines, hold_words, json, notice_lines, operation_explained,
     percent, plan_lines, span,
 };
-use super::{AdminDesk, blockers::remedy, decisions, names, nodes, unavailable};
+use super::{
+    AdminDesk,
+    blockers::{Causes, remedy},
+    decisions, names, nodes, unavailable,
+};
 use crate::{
     act::agents::Agents as _,
     config::Mode,
@@ -161,7 +167,8 @@ impl AdminDesk {
                 record_json: String::new(),
             });
         };
-        let mut lines = self.node_lines(&latest, node);
+        let causes = Causes::of(&latest, Some(&node.name)).await;
+        let mut lines = self.node_lines(&latest, node, &causes);
         if let Some(id) = &instance {
             if boot.is_empty() {
                 lines.extend(self.first_boot(id).await?.iter().map(booted_line));
@@ -226,7 +233,7 @@ impl AdminDesk {
         Ok(record.map(|record| record.boot).unwrap_or_default())
     }
 
-    fn node_lines(&self, latest: &Latest, node: &Node) -> Vec<String> {
+    fn node_lines(&self, latest: &Latest, node: &Node, causes: &Causes) -> Vec<String> {
         let now = self.now();
         let mut lines = Vec::new();
         let pool = latest.policy.pool_of(node).map(|pool| pool.name.to_string());
@@ -257,6 +264,7 @@ impl AdminDesk {
         if let Some(since) = latest.plan.unneeded_since.get(&node.name) {
             lines.push(format!("It has been unneeded for {}.", span(age(*since, now))));
         }
+        lines.extend(steered_line(latest, node));
         if let Some(verdict) = latest.plan.nodes.iter().find(|verdict| verdict.node == node.name) {
             for blocker in &verdict.blockers {
                 let pod = blocker
@@ -268,7 +276,7 @@ impl AdminDesk {
                 lines.push(format!(
                     "Kept{since}{pod}: {} – {}.",
                     blocker.code,
-                    remedy(blocker.code)
+                    causes.remedy(&node.name, blocker)
                 ));
             }
         }
@@ -297,6 +305,26 @@ impl AdminDesk {
     }
 }
 
+/// Whether scale-ins are led to it.
+fn steered_line(latest: &Latest, node: &Node) -> Option<String> {
+    let on_it = |pod: &&Arc<Pod>| pod.node.as_ref() == Some(&node.name);
+    let pods = latest.snapshot.cluster.pods.iter().filter(on_it);
+    let marked = pods.filter(|pod| latest.steered.contains_key(&pod.key)).count();
+    let place = latest.plan.steer.iter().position(|name| *name == node.name);
+    let bear = format!("{marked} of its pods bear a low deletion cost");
+    match place {
+        Some(place) => Some(format!(
+            "Scale-ins are led to it, as number {} of {}: {bear} (scale_down.steer).",
+            place + 1,
+            latest.plan.steer.len()
+        )),
+        None if marked > 0 => Some(format!(
+            "Scale-ins were led to it: {bear} still (scale_down.steer)."
+        )),
+        None => None,
+    }
+}
+
 fn pod_lines(latest: &Latest, pod: &Pod, now: Timestamp) -> (String, Vec<String>) {
     let mut lines = vec![format!(
         "It requests {} CPU and {} memory{}.",
@@ -306,6 +334,12 @@ fn pod_lines(latest: &Latest, pod: &Pod, now: Timestamp) -> (String, Vec<String>
             .map_or_else(String::new, |at| format!(" and was created {}", ago(at, now)))
     )];
     let plan = &latest.plan;
+    if let Some(cost) = latest.steered.get(&pod.key) {
+        lines.push(format!(
+            "A scale-in of its workload ends it before others: its deletion cost is {cost}, for its node to empty \
+             (scale_down.steer)."
+        ));
+    }
     if let Some(node) = &pod.node {
         let codes = plan
             .nodes
