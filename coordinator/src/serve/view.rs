@@ -1,7 +1,6 @@
 //! What the coordinator decided last, for those who ask.
 
-use std::{sync::Arc, time::Duration};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use smartscale_planner::{

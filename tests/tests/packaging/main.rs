@@ -102,7 +102,7 @@ fn the_packages_hold_programs_units_and_drop_ins_where_systemd_and_k3s_look() {
             "/usr/bin/smartscale-coordinator",
             "/usr/lib/systemd/system/smartscale-coordinator.service",
             "/usr/lib/sysusers.d/smartscale.conf",
-            "/usr/share/doc/smartscale-coordinator/kubernetes/rbac.yaml",
+            "/usr/share/smartscale/kubernetes/rbac.yaml",
         ],
     );
     holds("smartscale", &["/usr/bin/smartscale"]);

@@ -3,8 +3,8 @@
 
 mod admin;
 mod authorities;
-mod checks;
 mod causes;
+mod checks;
 mod demand;
 mod enrolment;
 mod fuzz;
