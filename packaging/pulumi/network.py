@@ -12,7 +12,7 @@ EVERYWHERE = {"protocol": "-1", "from_port": 0, "to_port": 0, "cidr_blocks": ["0
 
 def make(given: Settings) -> SimpleNamespace:
     if given.new_network:
-        # Machines have public addresses, since a NAT gateway costs more than a small cluster.
+        # Machines have public addresses, since a NAT gateway is billed by the hour.
         vpc = aws.ec2.Vpc(
             "Network",
             cidr_block=given.vpcCidr,

@@ -95,9 +95,3 @@ def test_the_authority_is_made_and_found_again_as_the_page_says(programs, tmp_pa
     unpacked = run("tar --extract --no-same-owner --file authority.tar --directory server ca.crt ca.key")
     assert unpacked.returncode == 0, unpacked.stderr
     assert (server / "ca.key").stat().st_mode & 0o777 == 0o600
-    for name in ["coordinator.toml", "policy.toml"]:
-        (server / name).write_bytes((tmp_path / "authority" / name).read_bytes())
-    [line] = [line for line in commands() if line.startswith("smartscale-coordinator credentials")]
-    signed = run(line + " --config server/coordinator.toml")
-    assert signed.returncode == 0, signed.stderr
-    assert "admin you" in signed.stdout

@@ -116,7 +116,7 @@ def first_boot(resource: str, given: dict, folder: Path, times: int = 1, well: b
     text = re.sub(r"(?<![\w.:/])/(etc|usr|var|run)/", rf"{folder}/\1/", text)
     tools = folder / "tools"
     tools.mkdir()
-    names = "aws curl dpkg rpm snap systemctl k3s sh-fetched hostname id chown rm"
+    names = "aws curl dpkg rpm snap systemctl k3s sh-fetched hostname chown rm"
     for name in names.split():
         (tools / name).write_text(STAND_INS)
         (tools / name).chmod(0o755)
@@ -185,7 +185,7 @@ def test_a_server_brings_up_k3s_and_then_the_coordinator(tmp_path):
             "k3s kubectl apply --kustomize /usr/share/smartscale/kubernetes/join-tokens",
             "k3s kubectl apply --filename -",
             "k3s kubectl --kubeconfig /etc/smartscale/kubeconfig config set-credentials smartscale --token token",
-            "chown smartscale: /etc/smartscale/ca.crt /etc/smartscale/ca.key /etc/smartscale/kubeconfig",
+            "chown --recursive smartscale: /etc/smartscale",
             "systemctl enable --now smartscale-coordinator.service",
         ],
     )
@@ -242,6 +242,23 @@ def test_a_second_coordinator_gets_what_the_first_one_has_and_each_is_the_others
     checked(programs / "smartscale-coordinator", second / "etc/smartscale/coordinator.toml")
     agent = tomllib.loads(files("WorkerTemplate", RPM)["/etc/smartscale/agent.toml"])
     assert agent["coordinators"] == [one["serve"]["advertise"], two["serve"]["advertise"]]
+
+
+def test_what_a_server_applies_and_starts_is_in_the_packages():
+    packaging = template.PATH.parents[1]
+    contents = {}
+    for part in ["server", "worker"]:
+        package = yaml.safe_load((packaging / part / "package.yaml").read_text())
+        contents |= {one["dst"]: one.get("src") for one in package["contents"]}
+    text = files("Server", GIVEN["default"])["/usr/local/sbin/smartscale-first-boot"]
+    applied = re.findall(r"--kustomize (\S+)", text)
+    assert len(applied) == 2
+    for folder in applied:
+        where = next(one for one in contents if one and folder.startswith(one) and contents[one] == "../kubernetes/")
+        assert (packaging / "kubernetes" / folder[len(where) :].strip("/") / "kustomization.yaml").exists(), folder
+    for program in ["smartscale-agent", "smartscale-coordinator"]:
+        assert {f"/usr/bin/{program}", f"/usr/lib/systemd/system/{program}.service"} <= set(contents)
+    assert (packaging / "server/smartscale.sysusers").read_text().startswith("u smartscale ")
 
 
 def test_a_second_run_changes_no_key_and_no_token(tmp_path):
