@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -296,11 +296,12 @@ impl Agent {
             .iter()
             .map(|pod| pod.requests.cpu.as_f64())
             .sum();
+        let busy = f64::from(self.world.busy.load(Ordering::Relaxed));
         let spec = &town.policy.types[&self.machine.instance.instance_type];
         v1::SessionRequest {
             time: None,
             report: Some(Report::Health(v1::Health {
-                cpu_percent: Some((60.0 * used / spec.cpu.as_f64()).min(100.0)),
+                cpu_percent: Some((busy * used / spec.cpu.as_f64()).min(100.0)),
                 memory_percent: Some(30.0),
                 ..Default::default()
             })),

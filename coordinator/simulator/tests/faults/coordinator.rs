@@ -23,7 +23,10 @@ use smartscale_coordinator::{
         notices::{board::NoticeBoard, listen},
         sources::{self, Sources},
     },
-    serve::sessions::{SessionSettings, Sessions},
+    serve::{
+        sessions::{SessionSettings, Sessions},
+        view::Latest,
+    },
     state::lease::{self, Leadership, Lease},
     tell::{Event, Happening, Metrics, Tell},
 };
@@ -48,6 +51,8 @@ pub(crate) struct Running {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) executor: Arc<Executor>,
     pub(crate) outside: Arc<Outside>,
+    /// What it decided last.
+    pub(crate) latest: watch::Receiver<Option<Arc<Latest>>>,
     /// Which of its lives this is.
     pub(crate) life: u64,
     acting: CancellationToken,
@@ -178,7 +183,7 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
         policy: force.clone(),
     });
     let nudge = Arc::new(Notify::new());
-    let (decider, _) = Decider::new(decide::Parts {
+    let (decider, latest) = Decider::new(decide::Parts {
         mode: Mode::Act,
         pace: Pace {
             period: Duration::from_secs(15),
@@ -252,6 +257,7 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
         sessions,
         executor,
         outside,
+        latest,
         life,
         acting,
         lasting,

@@ -12,11 +12,13 @@
 //! - [`coordinator`], [`agents`] with [`kubelet`]: who calls
 //! - [`trouble`]: what happens besides
 //! - [`ledger`]: the invariants; [`rest`]: what must hold in the end
+//! - [`ahead`]: a world in which nothing fails, for hours: nodes that are there before the demand is
 //! - [`world`]: all of that together
 
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
 mod agents;
+mod ahead;
 mod coordinator;
 mod doors;
 mod kubelet;

@@ -33,7 +33,7 @@ pub(crate) const MOST_NODES: u32 = 30;
 pub(crate) const MACHINES: u32 = 20;
 
 /// Short times, so that much happens in a few simulated minutes.
-const POLICY: &str = r#"
+pub(crate) const POLICY: &str = r#"
 [cluster]
 id = "chaos"
 
@@ -111,10 +111,11 @@ pub(crate) struct Town {
 impl Town {
     pub(crate) fn new(
         seed: u64,
+        policy: &str,
         clock: &SharedClock,
         bug: Option<Bug>,
     ) -> (Self, mpsc::UnboundedReceiver<Machine>) {
-        let (policy, _) = Policy::from_toml(POLICY).unwrap();
+        let (policy, _) = Policy::from_toml(policy).unwrap();
         let policy = Arc::new(policy);
         let log = Log::new(Arc::clone(clock));
         let cluster = Cluster::new(Arc::clone(clock), log.clone(), Seed(seed));

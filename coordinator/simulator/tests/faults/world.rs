@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -102,16 +102,13 @@ pub(crate) struct World {
     lives: AtomicU64,
     streams: AtomicU64,
     pub(crate) at_rest: AtomicBool,
+    /// How much of their CPU requests pods use, in percent.
+    pub(crate) busy: AtomicU32,
     me: Weak<World>,
 }
 
 /// Plays a seed to its end.
 pub(crate) fn play(seed: u64, bug: Option<Bug>, print: bool) -> Outcome {
-    let mut scheduler = Scheduler::new(seed);
-    let time = Arc::clone(&scheduler.time);
-    let trace = Trace::new(Arc::clone(&time), print);
-    let clock: SharedClock = time.clone();
-    let (town, machines) = Town::new(seed, &clock, bug);
     let mut random = SmallRng::seed_from_u64(seed ^ 0x5eed);
     let mut character = Character::draw(&mut random);
     if bug.is_some() {
@@ -121,39 +118,67 @@ pub(crate) fn play(seed: u64, bug: Option<Bug>, print: bool) -> Outcome {
             crashes: 8,
         };
     }
-    trace.note(format_args!("seed {seed}: {character:?}"));
-    let world = Arc::new_cyclic(|me| World {
-        seed,
-        handle: scheduler.handle.clone(),
-        time: Arc::clone(&time),
-        trace: Arc::clone(&trace),
-        ledger: Ledger::new(town.clone(), Arc::clone(&time), Arc::clone(&trace)),
-        town,
-        character,
-        coordinators: Mutex::default(),
-        machines: Mutex::default(),
-        asleep: Mutex::default(),
-        lives: AtomicU64::new(0),
-        streams: AtomicU64::new(0),
-        at_rest: AtomicBool::new(false),
-        me: me.clone(),
-    });
+    let (scheduler, world, machines) = World::new(seed, town::POLICY, bug, character, print);
+    world
+        .trace
+        .note(format_args!("seed {seed}: {:?}", world.character));
+    world.town.settle(&mut world.stream());
     world.begin(machines);
-    let looking = Arc::clone(&world);
-    scheduler.run(move || looking.look());
-    world.coordinators.lock().unwrap().clear();
-    Outcome {
-        violation: world.ledger.violation(),
-        digest: trace.digest(),
-        tail: trace.tail(),
-        lines: trace.lines(),
-        polls: scheduler.polls,
-        lasted: time.elapsed(),
-        counts: world.ledger.counts(),
-    }
+    world.handle.spawn(Owner::World, trouble::happen(world.me()));
+    world.handle.spawn(Owner::World, rest::come(world.me()));
+    world.end(scheduler)
 }
 
 impl World {
+    /// A world in which nothing has begun, with who runs it and what its cloud tells of.
+    pub(crate) fn new(
+        seed: u64,
+        policy: &str,
+        bug: Option<Bug>,
+        character: Character,
+        print: bool,
+    ) -> (Scheduler, Arc<Self>, mpsc::UnboundedReceiver<cloud::Machine>) {
+        let scheduler = Scheduler::new(seed);
+        let time = Arc::clone(&scheduler.time);
+        let trace = Trace::new(Arc::clone(&time), print);
+        let clock: SharedClock = time.clone();
+        let (town, machines) = Town::new(seed, policy, &clock, bug);
+        let world = Arc::new_cyclic(|me| Self {
+            seed,
+            handle: scheduler.handle.clone(),
+            time: Arc::clone(&time),
+            trace: Arc::clone(&trace),
+            ledger: Ledger::new(town.clone(), Arc::clone(&time), Arc::clone(&trace)),
+            town,
+            character,
+            coordinators: Mutex::default(),
+            machines: Mutex::default(),
+            asleep: Mutex::default(),
+            lives: AtomicU64::new(0),
+            streams: AtomicU64::new(0),
+            at_rest: AtomicBool::new(false),
+            busy: AtomicU32::new(60),
+            me: me.clone(),
+        });
+        (scheduler, world, machines)
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn end(self: Arc<Self>, mut scheduler: Scheduler) -> Outcome {
+        let looking = Arc::clone(&self);
+        scheduler.run(move || looking.look());
+        self.coordinators.lock().unwrap().clear();
+        Outcome {
+            violation: self.ledger.violation(),
+            digest: self.trace.digest(),
+            tail: self.trace.tail(),
+            lines: self.trace.lines(),
+            polls: scheduler.polls,
+            lasted: self.time.elapsed(),
+            counts: self.ledger.counts(),
+        }
+    }
+
     fn me(&self) -> Arc<Self> {
         self.me.upgrade().unwrap()
     }
@@ -279,8 +304,8 @@ impl World {
         });
     }
 
-    fn begin(&self, machines: mpsc::UnboundedReceiver<cloud::Machine>) {
-        self.town.settle(&mut self.stream());
+    /// Machines and coordinators start, and what happens by itself.
+    pub(crate) fn begin(&self, machines: mpsc::UnboundedReceiver<cloud::Machine>) {
         for number in 0..self.character.machines {
             self.found(number);
         }
@@ -288,8 +313,6 @@ impl World {
             self.start_coordinator(number);
         }
         self.handle.spawn(Owner::World, nature(self.me(), machines));
-        self.handle.spawn(Owner::World, trouble::happen(self.me()));
-        self.handle.spawn(Owner::World, rest::come(self.me()));
     }
 
     /// A machine that was there before: recorded, enrolled, its node Ready.
