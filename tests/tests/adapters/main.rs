@@ -10,4 +10,5 @@ mod kubernetes;
 mod large_items;
 mod market;
 mod queue;
+mod range;
 mod store;
