@@ -57,6 +57,7 @@ mod tests {
     use jiff::SignedDuration;
     use smartscale_planner::{
         PendingCode, PendingPod, Plan, fixtures,
+        Plan, fixtures,
         model::{Pod, PodKey},
         snapshot::{Reading, Source},
     };
@@ -129,7 +130,7 @@ mod tests {
         assert_eq!(metrics.node_count(), Some(2));
         assert!(metrics.encode().contains("cpu_ratio 0.5"), "{}", metrics.encode());
         let mut later = latest(SignedDuration::from_mins(4));
-        later.steered.insert("default/web-1".parse().unwrap(), -99);
+        later.steered.insert(PodKey::new("default", "web-1"), -99);
         assert!(metrics.encode().contains("steered_pods 0"));
         show(&metrics, &later);
         assert!(metrics.encode().contains("steered_pods 1"));
