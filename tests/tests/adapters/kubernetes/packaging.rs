@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -17,6 +17,9 @@ use smartscale_tests::rig::{cache, wait};
 use super::{DEADLINE, World, create, shared};
 
 const MONITORING: &str = "smartscale-monitoring";
+/// Addresses of a K3s server and of a worker.
+const SERVER: &str = "10.0.0.10";
+const WORKER: &str = "10.0.1.17";
 
 fn packaged(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -217,6 +220,16 @@ fn prometheus_finds_node_exporter_on_every_node_under_the_nodes_name_and_the_coo
         let control_plane = node("monitoring-server").label("node-role.kubernetes.io/control-plane", "true");
         world.node(control_plane).await;
         world.node(node("monitoring-worker")).await;
+        let address = json!({ "status": { "addresses": [{ "type": "InternalIP", "address": SERVER }] } });
+        world
+            .admin::<Node>()
+            .patch_status(
+                "monitoring-server",
+                &PatchParams::default(),
+                &Patch::Merge(&address),
+            )
+            .await
+            .unwrap();
         exporter(&world, &objects).await;
 
         let kubeconfig = world
@@ -249,21 +262,12 @@ fn prometheus_finds_node_exporter_on_every_node_under_the_nodes_name_and_the_coo
             .unwrap();
         assert_eq!(found["labels"]["node"], "monitoring-worker");
         assert_eq!(found["labels"]["instance"], "monitoring-worker");
-        assert!(
-            found["scrapeUrl"].as_str().unwrap().ends_with(":9100/metrics"),
-            "{found}"
-        );
+        assert_eq!(found["url"], format!("http://{WORKER}:9100/metrics"));
         let what = "the coordinator to be found";
         let found = wait::until(what, DEADLINE, || target("smartscale-coordinator"))
             .await
             .unwrap();
-        let server = world.read_node("monitoring-server").await.status.unwrap();
-        let addresses = server.addresses.unwrap();
-        let internal = addresses
-            .iter()
-            .find(|address| address.type_ == "InternalIP")
-            .unwrap();
-        assert_eq!(found["url"], format!("http://{}:9810/metrics", internal.address));
+        assert_eq!(found["url"], format!("http://{SERVER}:9810/metrics"));
     });
 }
 
@@ -286,8 +290,13 @@ async fn exporter(world: &World, objects: &[DynamicObject]) {
     create(&pods, &serde_json::from_value(pod).unwrap()).await;
     wait::until_true("node-exporter to run", DEADLINE, || async {
         let status = pods.get("node-exporter").await?.status.unwrap_or_default();
-        Ok(status.phase.as_deref() == Some("Running") && status.pod_ip.is_some())
+        Ok(status.phase.as_deref() == Some("Running"))
     })
     .await
     .unwrap();
+    // On the host's network it has the node's address, which KWOK's nodes do not have.
+    let address = json!({ "status": { "podIP": WORKER, "podIPs": [{ "ip": WORKER }] } });
+    pods.patch_status("node-exporter", &PatchParams::default(), &Patch::Merge(&address))
+        .await
+        .unwrap();
 }

@@ -1,18 +1,22 @@
 //! The policy in a ConfigMap, watched by the coordinator's service account, and what is told of it there.
 
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
+use smartscale_coordinator::check::rights::Concern;
 use smartscale_coordinator::kubernetes::events::Events;
 use smartscale_coordinator::kubernetes::policy::PolicyMap;
 use smartscale_coordinator::policy::{self, ConfigMapName, Offer, Origin, Policies as _, Refusal};
 use smartscale_coordinator::tell::Notifier as _;
+use smartscale_tests::rig::kubernetes::Identity;
 use smartscale_tests::rig::wait;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::rbac::may;
 use super::{DEADLINE, World, api, shared};
 
 const NAME: &str = "smartscale-policy";
@@ -54,17 +58,23 @@ async fn until(
 fn a_policy_is_offered_as_it_is_written_changed_and_deleted_and_told_at_its_config_map() {
     shared(async |world| {
         let maps: Api<ConfigMap> = Api::namespaced(world.cluster.client(), "kube-system");
-        let without = policy_map(&world).await.look().await;
-        assert!(
-            without.unwrap_err().contains("forbidden"),
-            "the right is only given where the policy is a ConfigMap"
-        );
+        let nobody = world
+            .cluster
+            .client_of(&Identity::new("nobody", None))
+            .await
+            .unwrap();
+        let without = PolicyMap::new(api(nobody), name()).look().await;
+        assert!(without.unwrap_err().contains("forbidden"));
         world.cluster.apply_packaged("policy/rbac.yaml").await.unwrap();
-        wait::until_true("the right to read the policy", DEADLINE, || async {
-            Ok(policy_map(&world).await.look().await.is_ok())
-        })
-        .await
-        .unwrap();
+        // Not asked as the coordinator: a call of its account that is refused is a right that is missing (`rights`).
+        let reviews = world.admin::<SubjectAccessReview>();
+        let account = "system:serviceaccount:kube-system:smartscale-coordinator";
+        for right in Concern::Policy(name()).rights() {
+            let what = right.to_string();
+            wait::until_true(&what, DEADLINE, || may(&reviews, account, &right))
+                .await
+                .unwrap();
+        }
 
         let (sender, mut offers) = watch::channel(None);
         let stop = CancellationToken::new();

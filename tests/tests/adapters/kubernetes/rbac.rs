@@ -244,7 +244,12 @@ async fn account(world: &World, concern: &Concern, word: &str) -> String {
     format!("system:serviceaccount:kube-system:{name}")
 }
 
-async fn may(reviews: &Api<SubjectAccessReview>, user: &str, right: &Right) -> anyhow::Result<bool> {
+/// Whether the authorizer lets `user`.
+pub(super) async fn may(
+    reviews: &Api<SubjectAccessReview>,
+    user: &str,
+    right: &Right,
+) -> anyhow::Result<bool> {
     let (resource, subresource) = right.resource.split_once('/').unwrap_or((&right.resource, ""));
     let review = serde_json::from_value(json!({
         "metadata": {},
