@@ -37,14 +37,14 @@ impl Check for PolicyCheck {
             Err(error) => Err(error),
         };
         match judged {
-            Ok(judged) => self.of(tried, &judged),
+            Ok(judged) => self.of(&tried, &judged),
             Err(error) => vec![Finding::failed(AREA, tried, error, self.remedy())],
         }
     }
 }
 
 impl PolicyCheck {
-    fn of(&self, tried: String, (in_force, warnings): &Judged) -> Vec<Finding> {
+    fn of(&self, tried: &str, (in_force, warnings): &Judged) -> Vec<Finding> {
         let policy = &in_force.policy;
         let limits = &policy.limits;
         let found = format!(
@@ -54,8 +54,8 @@ impl PolicyCheck {
             limits.min_nodes,
             limits.max_nodes
         );
-        let mut findings = vec![Finding::passed(AREA, &tried, found)];
-        findings.extend(warnings.iter().map(|warning| warned(&tried, warning)));
+        let mut findings = vec![Finding::passed(AREA, tried, found)];
+        findings.extend(warnings.iter().map(|warning| warned(tried, warning)));
         findings.extend(self.unmatched(in_force));
         findings
     }

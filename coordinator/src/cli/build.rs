@@ -246,6 +246,7 @@ async fn build(
     checks.push(check::fleet(Arc::<Ec2Fleet>::clone(&fleet)));
     checks.extend(metrics.clone().map(|metrics| check::metrics(config, metrics)));
     checks.extend(check::of_machine(config));
+    let checks = Checks::new(config.name.clone(), Arc::clone(&clock), checks);
     let queue = config.notices_queue.as_ref().map(|url| {
         let queue: Arc<dyn NoticeQueue> = Arc::new(SqsQueue::new(&sdk, url.clone()));
         queue
@@ -290,7 +291,7 @@ async fn build(
                 .market
                 .map(|settings| (Arc::new(AwsMarket::new(&sdk)) as _, settings)),
             joining,
-            checks: Checks::new(config.name.clone(), Arc::clone(&clock), checks),
+            checks,
             tasks,
         },
         listener,

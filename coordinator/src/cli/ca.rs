@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use smartscale_coordinator::{
     aws::{self, dynamodb::DynamoStore, kms::Kms},
-    config::{self, Config, Store},
+    config::{Config, Store},
     serve::authority::{
         Names,
         rollover::{Files, Stage, Standing},

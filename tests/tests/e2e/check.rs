@@ -72,8 +72,8 @@ async fn a_check_names_what_is_missing_and_coordinators_that_run_say_the_same_of
     );
 
     site.start_coordinator(0).unwrap();
-    site.start_coordinator(1).unwrap();
     site.leader().await.unwrap();
+    site.start_coordinator(1).unwrap();
     let nodes = site.ready_nodes(1).await.unwrap();
     site.stack.prometheus.figures().node(&nodes[0], 0.5, 0.5);
     let reports = wait::until("all to be well", DEADLINE, || async {

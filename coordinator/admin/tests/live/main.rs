@@ -18,6 +18,7 @@ use smartscale_coordinator::{
         binding::{Binding, Verified},
         nodes::{Eviction, Nodes, NodesError, PodOnNode},
     },
+    check::{Check, Checks, Known},
     ids::{Epoch, OperationId},
     observe::notices::board::NoticeBoard,
     serve::{
@@ -213,7 +214,18 @@ impl Cluster {
             steered: BTreeMap::new(),
             warnings: vec![],
         };
+        // Nothing is wrong with the one that leads; the other has no table.
+        let checks: Vec<Arc<dyn Check>> = match name {
+            "b" => vec![Arc::new(Known::skipped("sns", "publish", "people would be told"))],
+            _ => vec![Arc::new(Known::failed(
+                "store",
+                "read the lease",
+                "no such table",
+                "make it",
+            ))],
+        };
         let parts = serve::Parts {
+            checks: Checks::new(settings.name.clone(), Arc::clone(clock), checks),
             settings,
             authority: Arc::clone(&self.authority),
             attestor: Arc::new(TokenAttestor::new(Arc::clone(clock))),
@@ -308,6 +320,34 @@ async fn questions_are_answered_by_whoever_is_there_in_three_forms() {
         "{}",
         text(&why.stdout)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_asks_every_coordinator_and_fails_when_one_of_them_lacks_something_or_is_away() {
+    let cluster = Cluster::new().await;
+    let checked = cluster.run(Role::Viewer, &["check"]).await;
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(
+        text(&checked.stderr).contains("2 checks failed"),
+        "{}",
+        text(&checked.stderr)
+    );
+    let table = text(&checked.stdout);
+    for words in [
+        "coordinator at 127.0.0.1:1",
+        "read the lease: no such table\n",
+        "-> make it\n",
+    ] {
+        assert!(table.contains(words), "{words:?} is missing in: {table}");
+    }
+
+    let sound = ["check", "-o", "json", "--endpoint", &cluster.leader];
+    let checked = cluster.run(Role::Viewer, &sound).await;
+    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
+    let value: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
+    let report = &value["reports"][0];
+    assert_eq!(report["program"], "coordinator b");
+    assert_eq!(report["findings"][0]["outcome"], "skipped");
 }
 
 #[tokio::test(flavor = "multi_thread")]
