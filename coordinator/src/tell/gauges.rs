@@ -57,7 +57,6 @@ mod tests {
     use jiff::SignedDuration;
     use smartscale_planner::{
         PendingCode, PendingPod, Plan, fixtures,
-        Plan, fixtures,
         model::{Pod, PodKey},
         snapshot::{Reading, Source},
     };
