@@ -231,7 +231,6 @@ async fn before_the_join_what_comes_after_is_left_out() {
     assert_eq!(world.wrong(Shut(&[])).await, expected);
 
     world.machine.set(None);
-    let mut expected = expected;
     expected.insert("machine".to_owned(), vec![Failed]);
     expected.insert("secrets".to_owned(), vec![Skipped]);
     assert_eq!(world.wrong(Shut(&[])).await, expected);

@@ -251,10 +251,10 @@ fn prometheus_finds_node_exporter_on_every_node_under_the_nodes_name_and_the_coo
         let target = async |job: &str| -> anyhow::Result<Option<Value>> {
             let said = std::fs::read_to_string(targets.log())?;
             // Its own log is among what it says.
-            let said = said
+            let mut said = said
                 .lines()
                 .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            Ok(said.filter(|target| target["job"] == job).last())
+            Ok(said.rfind(|target| target["job"] == job))
         };
         let what = "node-exporter to be found";
         let found = wait::until(what, DEADLINE, || target("node-exporter"))
