@@ -130,14 +130,25 @@ pub struct State {
 }
 
 /// Room that is expected to be asked for soon (`[forecast]`), as so many pods of one size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     /// How many.
     pub pods: u32,
+    /// For so many of them no node is launched: the room is kept where it is there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub only_kept: u32,
+    /// So many of the pods that are there now need nothing of what they request: their autoscaler is about to end them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub surplus: u32,
     /// What each requests.
     pub cpu_millis: MilliCpu,
     /// What each requests.
     pub memory_bytes: Bytes,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Something that EC2 announced of a node.

@@ -13,6 +13,7 @@ fn expected(pods: u32) -> Option<Expected> {
         pods,
         cpu_millis: MilliCpu(500),
         memory_bytes: Bytes(64 << 20),
+        ..Expected::default()
     })
 }
 
@@ -114,4 +115,81 @@ fn a_node_that_is_due_does_not_stay_for_what_is_only_expected() {
     policy.limits.min_nodes = 2;
     let plan = plan(&snapshot, &policy, fixtures::now());
     assert_eq!((plan.action, plan.launch.len()), (Action::Replace, 1));
+}
+
+#[test]
+fn room_that_is_only_worth_keeping_is_kept_and_not_launched() {
+    let pod = fixtures::pod("default/web").cpu("500m").on("a");
+    let nodes = ["a", "b"].map(|name| fixtures::node(name).cpu("2").instance_type("t3.small"));
+    let mut snapshot = fixtures::snapshot(nodes, [pod]);
+    let policy = fixtures::policy("[scale_down]\nwhen = \"fits\"\nsustained = \"0s\"");
+    for name in ["a", "b"] {
+        let reading = fixtures::reading(&fixtures::now().to_string(), 10.0, 10.0);
+        snapshot.metrics.nodes.insert(name.into(), reading.clone());
+        snapshot.metrics.cluster = vec![reading];
+    }
+    let of = |pods, only_kept| {
+        Some(Expected {
+            only_kept,
+            ..expected(pods).unwrap_or_default()
+        })
+    };
+    // The two nodes have room for seven more.
+    snapshot.state.expected = of(9, 2);
+    assert_eq!(plan(&snapshot, &policy, fixtures::now()).action, Action::None);
+    snapshot.state.expected = of(9, 1);
+    let one_more = plan(&snapshot, &policy, fixtures::now());
+    assert_eq!(
+        (one_more.action, one_more.launch.len()),
+        (Action::ScaleUp, 1),
+        "{one_more:?}"
+    );
+    snapshot.state.expected = of(7, 7);
+    assert_eq!(plan(&snapshot, &policy, fixtures::now()).action, Action::None);
+    snapshot.state.expected = None;
+    assert_eq!(
+        plan(&snapshot, &policy, fixtures::now()).action,
+        Action::ScaleDown
+    );
+}
+
+#[test]
+fn a_node_whose_pods_are_about_to_be_ended_is_unneeded_since_their_demand_went() {
+    let pods = (0..5).map(|number| {
+        let node = if number < 4 { "a" } else { "b" };
+        fixtures::pod(&format!("default/web-{number}"))
+            .cpu("500m")
+            .on(node)
+    });
+    let nodes = ["a", "b"].map(|name| fixtures::node(name).cpu("2").instance_type("t3.small"));
+    let mut snapshot = fixtures::snapshot(nodes, pods);
+    for name in ["a", "b"] {
+        let reading = fixtures::reading(&fixtures::now().to_string(), 10.0, 10.0);
+        snapshot.metrics.nodes.insert(name.into(), reading.clone());
+        snapshot.metrics.cluster = vec![reading];
+    }
+    let policy = |steer: bool| {
+        fixtures::policy(&format!(
+            "[scale_down]\nwhen = \"fits\"\nsustained = \"0s\"\nsteer = {steer}"
+        ))
+    };
+    // Four fill `a`: the fifth has no other place.
+    assert!(
+        plan(&snapshot, &policy(true), fixtures::now())
+            .unneeded_since
+            .is_empty()
+    );
+    snapshot.state.expected = Some(Expected {
+        surplus: 1,
+        ..expected(0).unwrap_or_default()
+    });
+    let steered = plan(&snapshot, &policy(true), fixtures::now());
+    assert!(steered.unneeded_since.contains_key("b"), "{steered:?}");
+    assert!(steered.remove.is_empty(), "not before it is empty: {steered:?}");
+    // Without steering nobody knows which node's pods will go.
+    assert!(
+        plan(&snapshot, &policy(false), fixtures::now())
+            .unneeded_since
+            .is_empty()
+    );
 }

@@ -1,17 +1,15 @@
 //! When a plan that did nothing would be the same again, so that it need not be made: nothing has changed that it reads, and no
 //! time has come that it waits for.
 //!
-//! A plan reads the objects, the newest averages (against the scale-up thresholds, and, where something could go, in all), with
-//! `when = "thresholds"` each node's usage against those figures, and times: cooldowns, ages, how long a node is unneeded. A test
+//! A plan reads the objects, the newest averages (against the scale-up thresholds, and, where something could go, in all or, with
+//! `when = "thresholds"`, against those figures), by thresholds each node's usage too, and times: cooldowns, ages, how long a node is unneeded. A test
 //! holds runs with and without this against each other.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use smartscale_planner::{
-    PATIENCE_FOR_EACH_POD, Plan, Policy,
-    policy::ScaleDownWhen,
-    snapshot::{Reading, State},
+    PATIENCE_FOR_EACH_POD, Plan, Policy, Snapshot, policy::ScaleDownWhen, snapshot::Reading,
 };
 
 use crate::world::World;
@@ -30,8 +28,14 @@ pub(super) struct Calm {
 
 impl Calm {
     /// After a plan that did nothing; `None` where too much may change.
-    pub(super) fn after(plan: &Plan, policy: &Policy, state: &State, world: &World<'_>) -> Option<Self> {
-        let by_thresholds = policy.scale_down.when == ScaleDownWhen::Thresholds;
+    pub(super) fn after(
+        plan: &Plan,
+        policy: &Policy,
+        snapshot: &Snapshot,
+        world: &World<'_>,
+    ) -> Option<Self> {
+        let state = &snapshot.state;
+        let newest = snapshot.metrics.cluster.last();
         let waits = !plan.unneeded_since.is_empty();
         let sustained = signed(policy.scale_down.sustained);
         let has_clocks = !policy.freezes.is_empty()
@@ -39,7 +43,8 @@ impl Calm {
             || policy.limits.max_launches_per_hour > 0
             || policy.pools.iter().any(|pool| pool.max_age.is_some())
             || !state.backoff.is_empty();
-        if has_clocks || waits && (by_thresholds || sustained.is_zero()) {
+        if has_clocks || waits && (sustained.is_zero() || newest.is_some_and(|newest| is_low(policy, newest)))
+        {
             return None;
         }
         let now = world.time();
@@ -87,16 +92,31 @@ impl Calm {
             above(reading.cpu_percent, policy.scale_up.cpu_percent.0)
                 || above(reading.memory_percent, policy.scale_up.memory_percent.0)
         };
+        // The veto asks every reading; by thresholds nothing goes before one is low.
+        let may_go = |reading: &Reading| !by_thresholds(policy) || is_low(policy, reading);
         self.version == world.version()
             && world.time() < self.until
-            && !reading.is_some_and(|reading| self.waits || is_high(reading))
+            && !reading.is_some_and(|reading| is_high(reading) || self.waits && may_go(reading))
             && self.idle == idle(policy, world)
     }
 }
 
+fn by_thresholds(policy: &Policy) -> bool {
+    policy.scale_down.when == ScaleDownWhen::Thresholds
+}
+
+/// Averages of which the rule of `thresholds` may come to allow removals.
+fn is_low(policy: &Policy, reading: &Reading) -> bool {
+    let down = &policy.scale_down;
+    let below = |figure: Option<f64>, bound: f64| figure.is_none_or(|figure| figure < bound);
+    by_thresholds(policy)
+        && below(reading.cpu_percent, down.cpu_percent.0)
+        && below(reading.memory_percent, down.memory_percent.0)
+}
+
 fn idle(policy: &Policy, world: &World<'_>) -> Vec<bool> {
     let down = &policy.scale_down;
-    if down.when != ScaleDownWhen::Thresholds {
+    if !by_thresholds(policy) {
         return Vec::new();
     }
     let is_idle = |node| {

@@ -122,7 +122,7 @@ impl Decider for ByPolicy<'_> {
             self.snapshot.state.unneeded_since = plan.unneeded_since.clone();
             world.mark(plan.steer.iter().filter_map(id_of).collect());
             if plan.action == Action::None {
-                self.calm = Calm::after(&plan, self.policy, &self.snapshot.state, world);
+                self.calm = Calm::after(&plan, self.policy, &self.snapshot, world);
                 break;
             }
             let done = self.carry_out(world, &plan);

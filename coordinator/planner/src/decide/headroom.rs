@@ -17,10 +17,21 @@ use crate::{
 const KIND: &str = "smartscale.io/headroom";
 /// That of those that are expected.
 const EXPECTED: &str = "smartscale.io/expected";
+/// The name of that of those for which no node is launched.
+const KEPT: &str = "kept";
 
 /// Whether the pod is only room kept free.
 pub(crate) fn is_headroom(pod: &Pod) -> bool {
     pod.is_owned_by(KIND) || is_expected(pod)
+}
+
+/// Whether the pod is only room that is kept where it is there: no node is launched for it.
+pub(crate) fn is_only_kept(pod: &Pod) -> bool {
+    is_expected(pod)
+        && pod
+            .controller
+            .as_ref()
+            .is_some_and(|owner| owner.name == KEPT.into())
 }
 
 /// Whether the pod is only room for what is expected.
@@ -39,10 +50,11 @@ pub(super) fn pods(policy: &Policy, cluster: &Cluster, expected: Option<&Expecte
             ..Resources::default()
         };
         let count = expected.pods.min(MOST_EXPECTED);
+        let launched = count.saturating_sub(expected.only_kept);
         all.extend((0..count).map(|index| Pod {
             controller: Some(Owner {
                 kind: EXPECTED.into(),
-                name: "forecast".into(),
+                name: if index < launched { "forecast" } else { KEPT }.into(),
             }),
             priority: i32::MIN,
             preempts: false,

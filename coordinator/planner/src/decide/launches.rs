@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Context,
+    headroom::is_only_kept,
     honour::{New, Places},
     offerings::Offering,
     packing::{self, PackedNode, Packing, Room, that_hold, types_for},
@@ -256,7 +257,8 @@ impl<'a> Context<'a> {
     /// Nodes for the room that is to be kept free and is not there.
     fn keep_headroom(&self, world: &mut World<'a>, room: &mut Room, launches: &mut Vec<Launch>) {
         let wanted: Vec<&'a Pod> = self.headroom.iter().collect();
-        let (_, unplaced) = super::place_on_nodes(world, &wanted);
+        let (_, mut unplaced) = super::place_on_nodes(world, &wanted);
+        unplaced.retain(|pod| !is_only_kept(pod));
         // What has no room is given none while nothing may be launched; what has some keeps it.
         if unplaced.is_empty() || self.brakes.launches {
             return;

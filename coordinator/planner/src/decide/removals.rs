@@ -38,7 +38,7 @@ pub(super) struct Removals {
 /// Most nodes that scale-ins are steered to.
 const STEERED: usize = 5;
 /// So much longer than `sustained` a scale-in is waited for with each pod of a node …
-pub const PATIENCE_FOR_EACH_POD: SignedDuration = SignedDuration::from_mins(15);
+pub const PATIENCE_FOR_EACH_POD: SignedDuration = SignedDuration::from_mins(20);
 /// … and with all of them, a multiple of it. Jumps that come again within the hour then find the node, and no history was dearer for it by more
 /// than a few percent.
 const MOST_PATIENCE: SignedDuration = SignedDuration::from_hours(1);

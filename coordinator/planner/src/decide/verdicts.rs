@@ -13,7 +13,7 @@ use super::{
 use crate::{
     Blocker, BlockerCode, Due,
     drainability::{self, Evictability},
-    model::{DisruptionBudget, Node, Pod},
+    model::{DisruptionBudget, MilliCpu, Node, Pod},
     placement::{ClassId, Place, Refuge, Refuges, World},
 };
 
@@ -88,8 +88,12 @@ impl<'a> Context<'a> {
             .into_iter()
             .map(|(host, node)| self.judge(world, &mut refuges, host, node))
             .collect();
-        if self.snapshot.state.expected.is_some() {
-            unneeded_but_for_what_is_expected(world, &mut verdicts);
+        if let Some(expected) = self.snapshot.state.expected {
+            let surplus = match self.policy.scale_down.steer {
+                true => i64::from(expected.surplus).saturating_mul(expected.cpu_millis.0),
+                false => 0,
+            };
+            unneeded_but_for_what_is_expected(world, &mut verdicts, MilliCpu(surplus));
         }
         if !due.is_empty() {
             let aside = set_aside(world);
@@ -251,11 +255,16 @@ impl<'a> Context<'a> {
 }
 
 /// A node whose pods fit elsewhere, and that only room for what is expected keeps, is unneeded all the same: as with a minimum,
-/// it has waited long enough when that falls.
-fn unneeded_but_for_what_is_expected<'a>(world: &mut World<'a>, verdicts: &mut [Verdict<'a>]) {
+/// it has waited long enough when that falls. So is one whose pods are about to be ended (`surplus`, of what they request): it
+/// has waited since its demand went, not since the workload's autoscaler believed that.
+fn unneeded_but_for_what_is_expected<'a>(
+    world: &mut World<'a>,
+    verdicts: &mut [Verdict<'a>],
+    surplus: MilliCpu,
+) {
     let aside = set_aside(world);
     let has_no_place = |blocker: &Blocker| blocker.code == BlockerCode::NoPlaceToMove;
-    let kept_by_places = |verdict: &&mut Verdict<'a>| {
+    let kept_by_places = |verdict: &Verdict<'a>| {
         let own =
             |blocker: &&Blocker| !matches!(blocker.code, BlockerCode::TooYoung | BlockerCode::UnknownUsage);
         verdict.pool.is_some()
@@ -263,8 +272,34 @@ fn unneeded_but_for_what_is_expected<'a>(world: &mut World<'a>, verdicts: &mut [
             && verdict.blockers.iter().filter(own).all(has_no_place)
             && verdict.blockers.iter().any(has_no_place)
     };
-    for verdict in verdicts.iter_mut().filter(kept_by_places) {
+    for verdict in verdicts.iter_mut().filter(|verdict| kept_by_places(verdict)) {
         verdict.unneeded = try_all(world, &[verdict.host], &verdict.movers).1.is_empty();
+    }
+    // Scale-ins take the pods of those with the fewest first.
+    let mut order: Vec<&mut Verdict<'a>> = verdicts
+        .iter_mut()
+        .filter(|verdict| !verdict.movers.is_empty() && (verdict.unneeded || kept_by_places(verdict)))
+        .collect();
+    order.sort_by(|a, b| {
+        let fewest = a.movers.len().cmp(&b.movers.len());
+        fewest.then_with(|| b.node.name.cmp(&a.node.name))
+    });
+    let mut left = surplus;
+    for verdict in order {
+        let ends = |pod: &&&Pod| {
+            let fits = pod.requests.cpu <= left;
+            if fits {
+                left -= pod.requests.cpu;
+            }
+            fits
+        };
+        let ended = verdict.movers.iter().take_while(ends).count();
+        if ended == 0 {
+            break;
+        }
+        verdict.unneeded |= try_all(world, &[verdict.host], &verdict.movers[ended..])
+            .1
+            .is_empty();
     }
     aside.into_iter().for_each(|(pod, host)| world.put(pod, host));
 }

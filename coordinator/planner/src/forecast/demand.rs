@@ -108,10 +108,13 @@ impl Demand {
         Some((demand, Some(each)))
     }
 
-    /// Pods that wait would use what others cannot serve.
-    fn is_cut_short(&self) -> bool {
+    /// Pods that wait, or have just been made, would use what others cannot serve. `before`: what was requested by pods with a
+    /// node when it was last looked.
+    fn is_cut_short(&self, before: Option<f64>) -> bool {
         let running = self.requested - self.waiting;
-        self.waiting > 0.0 && self.used.is_none_or(|used| used >= FULL * running)
+        let serving = before.map_or(running, |before| before.min(running));
+        let more = self.waiting > 0.0 || serving < running;
+        more && self.used.is_none_or(|used| used >= FULL * serving)
     }
 }
 
@@ -149,9 +152,9 @@ impl Gauge {
     }
 
     /// The demand: by what is used, or by requests as long as nobody knows what use means.
-    pub(super) fn signal(&self, demand: &Demand) -> f64 {
+    pub(super) fn signal(&self, demand: &Demand, before: Option<f64>) -> f64 {
         match (self.share, demand.used) {
-            (Some(share), Some(used)) if !demand.is_cut_short() => used / share,
+            (Some(share), Some(used)) if !demand.is_cut_short(before) => used / share,
             _ => demand.requested,
         }
     }

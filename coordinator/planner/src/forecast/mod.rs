@@ -14,9 +14,12 @@ mod boots;
 mod demand;
 mod history;
 mod level;
+mod reach;
+mod regression;
 mod scores;
 mod seasons;
 mod spread;
+mod trend;
 
 pub use boots::BootTimes;
 pub use demand::{Demand, room_of_a_node};
@@ -37,7 +40,9 @@ use crate::{
     snapshot::Expected,
 };
 
-use self::{demand::Gauge, history::History, level::Level, scores::Scores, spread::Spread};
+use self::{
+    demand::Gauge, history::History, level::Level, reach::Reach, scores::Scores, spread::Spread, trend::Trend,
+};
 
 /// Minutes before which nothing is expected.
 const FEWEST_MINUTES: usize = 30;
@@ -45,10 +50,12 @@ const FEWEST_MINUTES: usize = 30;
 const STEP_MINUTES: usize = 10;
 /// How far they must have left it, as a share of it.
 const STEP_SHARE: f64 = 0.5;
-/// What a minute in which requests are lost weighs, in nodes that are used in full for it.
-const LOST: f64 = 5.0;
-/// Seconds until it is looked at again whether a node is needed.
-const LOOKS: f64 = 15.0;
+/// What losing requests weighs, in nodes full of pods that wait.
+const LOST: f64 = 14.0;
+/// Seconds of a node's price that it must be worth to be kept: it is asked again every minute …
+const KEPT: f64 = 93.0;
+/// … and, beside its boot, to be launched: it is paid for some minutes before it can be taken back.
+const LAUNCHED: f64 = 190.0;
 /// Minutes of an hour.
 const HOUR: u64 = 60;
 /// Of what was remembered, the seasons are scored for so many hours: the scores look back a day.
@@ -94,13 +101,6 @@ impl Terms {
     fn horizon(&self) -> u64 {
         (self.boot.as_secs() + 30).div_ceil(60).clamp(1, 60)
     }
-
-    /// A pod that finds no node waits for the boot; a node is paid for the horizon, and until somebody looks again.
-    #[allow(clippy::cast_precision_loss, reason = "minutes of an hour")]
-    fn waits(&self) -> f64 {
-        let boot = self.boot.as_secs_f64();
-        (boot / (LOOKS + 60.0 * self.horizon() as f64)).min(1.0)
-    }
 }
 
 /// What is expected.
@@ -109,6 +109,10 @@ pub struct Expectation {
     /// What room there should be beyond what pods ask for now, in mCPU of their requests. 0 while there is too little history
     /// and while the forecast has been worse than none.
     pub extra: f64,
+    /// How much of it nodes are worth being launched for; the rest is worth keeping where it is there.
+    pub launch: f64,
+    /// What of their requests pods do not need at present: their autoscaler is about to end some, in mCPU.
+    pub surplus: f64,
     /// The highest demand within the horizon, in mCPU: median and the quantile of the terms.
     pub band: Band,
     /// What it was learnt from.
@@ -127,10 +131,13 @@ impl Expectation {
         let cpu = each.cpu.as_f64();
         let largest = (terms.node / (FEWEST_ON_A_NODE * cpu)).floor();
         let times = (self.extra / cpu / MOST_PODS).ceil().min(largest).max(1.0);
-        let pods = (self.extra / (cpu * times) + 1e-6).floor() as u32;
+        let pods = |room: f64| (room / (cpu * times) + 1e-6).floor() as u32;
+        let (kept, surplus) = (pods(self.extra), pods(self.surplus));
         let times = times as i64;
-        (pods > 0).then_some(Expected {
-            pods,
+        (kept > 0 || surplus > 0).then(|| Expected {
+            pods: kept,
+            only_kept: kept.saturating_sub(pods(self.launch)),
+            surplus,
             cpu_millis: MilliCpu(each.cpu.0.saturating_mul(times)),
             memory_bytes: Bytes(each.memory.0.saturating_mul(times)),
         })
@@ -153,7 +160,9 @@ pub struct Forecaster {
     /// The minute that runs.
     present: Option<Minute>,
     level: Level,
-    recent: Spread,
+    trend: Trend,
+    /// How high demand goes within the horizon.
+    reach: Reach,
     gauge: Gauge,
     /// The highest requests of each minute of the last hour, with the minute's number.
     lately: VecDeque<(u64, f64)>,
@@ -173,8 +182,9 @@ struct Minute {
     signal: f64,
     /// Highest requests.
     most: f64,
-    /// The last requests.
+    /// The last requests, and those of them by pods with a node.
     requested: f64,
+    running: f64,
     /// The last that was used.
     used: Option<f64>,
 }
@@ -195,10 +205,7 @@ enum Learn {
 struct Open {
     /// The last minute that it is about.
     until: u64,
-    level: f64,
-    unit: f64,
-    /// Highest signal and requests since.
-    signal: f64,
+    /// Highest requests since.
     requested: f64,
     /// What pods asked for when it was made.
     then: f64,
@@ -216,7 +223,8 @@ impl Forecaster {
             return false;
         };
         let number = seconds / 60;
-        let signal = self.gauge.signal(demand);
+        let before = self.present.map(|minute| minute.running);
+        let signal = self.gauge.signal(demand, before);
         if !signal.is_finite() || !demand.requested.is_finite() {
             return false;
         }
@@ -229,6 +237,7 @@ impl Forecaster {
             minute.signal = minute.signal.max(signal);
             minute.most = minute.most.max(demand.requested);
             minute.requested = demand.requested;
+            minute.running = demand.requested - demand.waiting;
             minute.used = used.or(minute.used);
             return is_new;
         }
@@ -240,6 +249,7 @@ impl Forecaster {
             signal,
             most: demand.requested,
             requested: demand.requested,
+            running: demand.requested - demand.waiting,
             used,
         });
         true
@@ -252,6 +262,7 @@ impl Forecaster {
         if self.last.replace(minute.number) != minute.number.checked_sub(1) {
             // Nobody saw whether what was expected came.
             self.open.clear();
+            self.reach.forget_open();
         }
         if let Learn::Seen = learn {
             self.lately.push_back((minute.number, minute.most));
@@ -262,37 +273,36 @@ impl Forecaster {
             .is_some()
         {}
         for open in &mut self.open {
-            open.signal = open.signal.max(minute.signal);
             open.requested = open.requested.max(minute.most);
         }
         while let Some(open) = self.open.pop_front_if(|open| open.until <= minute.number) {
-            self.recent.add((open.signal - open.level) / open.unit);
             if is_scored {
                 self.scores.add(&open, terms.quantile);
             }
         }
+        self.reach.came(minute.number, minute.signal);
         self.level = self.level.with(minute.signal);
+        self.trend = self.trend.with(minute.signal);
         self.history.push(minute.number, minute.signal, self.level);
         if let Some(value) = self.history.left(STEP_MINUTES, STEP_SHARE) {
             self.level.value = Some(value);
             self.history.relevel(self.level);
         }
-        let (level, unit) = (self.level.value.unwrap_or(0.0), self.level.unit());
         let said = Source::ALL.map(|source| {
-            let distance = match source {
-                Source::Lately => self.recent.quantile(terms.quantile),
+            let quantile = |spread: &Spread| spread.quantile(terms.quantile);
+            match source {
+                Source::Lately => self.reach.quantile(&self.trend, terms.quantile),
                 // What is not scored is said to nobody.
                 _ if !is_scored => None,
                 _ => seasons::spread(&self.history, source, minute.number, terms.horizon())
-                    .and_then(|spread| spread.quantile(terms.quantile)),
-            };
-            Some(level + unit * distance?)
+                    .and_then(|spread| quantile(&spread))
+                    .map(|distance| self.level.value.unwrap_or(0.0) + self.level.unit() * distance),
+            }
         });
+        let until = minute.number + terms.horizon();
+        self.reach.await_until(until, self.trend);
         self.open.push_back(Open {
-            until: minute.number + terms.horizon(),
-            level,
-            unit,
-            signal: 0.0,
+            until,
             requested: 0.0,
             then: minute.most,
             said,
@@ -303,42 +313,43 @@ impl Forecaster {
     /// What is expected, by all that was observed.
     #[must_use]
     pub fn expect(&self, terms: &Terms) -> Expectation {
-        let none = Expectation {
+        let mut expectation = Expectation {
             extra: 0.0,
+            launch: 0.0,
+            surplus: 0.0,
             band: Band::default(),
             source: Source::Lately,
         };
-        let Some(minute) = self.present.filter(|_| self.recent.len() >= FEWEST_MINUTES) else {
-            return none;
+        let Some(minute) = self.present.filter(|_| self.reach.len() >= FEWEST_MINUTES) else {
+            return expectation;
         };
-        let level = self.level.with(minute.signal);
-        let (value, unit) = (level.value.unwrap_or(0.0), level.unit());
         let best = self.scores.best();
-        let season = seasons::spread(&self.history, best, minute.number, terms.horizon());
-        let (source, spread) = match &season {
-            Some(spread) => (best, spread),
-            None => (Source::Lately, &self.recent),
+        let (outlook, source) = match seasons::spread(&self.history, best, minute.number, terms.horizon()) {
+            Some(spread) => (Outlook::of_season(&spread, self.level.with(minute.signal)), best),
+            None => {
+                let trend = self.trend.with(minute.signal);
+                (Outlook(self.reach.heights(&trend).collect()), Source::Lately)
+            }
         };
-        let at = |quantile: f64| value + unit * spread.quantile(quantile).unwrap_or(0.0);
-        let band = Band {
-            median: at(0.5),
-            high: at(terms.quantile),
+        expectation.source = source;
+        expectation.band = Band {
+            median: outlook.quantile(0.5),
+            high: outlook.quantile(terms.quantile),
         };
-        let extra = if self.scores.helps() {
-            self.extra(
-                terms,
-                minute.requested,
-                |distance| value + unit * distance,
-                spread,
-            )
-        } else {
-            0.0
-        };
-        Expectation { extra, band, source }
+        if self.scores.helps() {
+            let boot = terms.boot.as_secs_f64();
+            let worth = |paid: f64| self.worth(terms, minute.requested, &outlook, paid);
+            expectation.extra = worth(KEPT);
+            expectation.launch = worth(boot + LAUNCHED);
+        }
+        if self.gauge.share().is_some() && minute.used.is_some() {
+            expectation.surplus = (minute.requested - minute.signal).max(0.0);
+        }
+        expectation
     }
 
-    /// Adds nodes while more of the next one is expected to be used than `1 − quantile`.
-    fn extra(&self, terms: &Terms, requested: f64, demand: impl Fn(f64) -> f64, spread: &Spread) -> f64 {
+    /// What nodes are worth `paid` seconds of their price, in mCPU beyond what is requested.
+    fn worth(&self, terms: &Terms, requested: f64, outlook: &Outlook, paid: f64) -> f64 {
         if !(terms.node.is_finite() && terms.node > 0.0) {
             return 0.0;
         }
@@ -353,22 +364,23 @@ impl Forecaster {
                 .fold(requested, f64::max),
         );
         let most = lately + (lately * terms.max_extra).floor().max(1.0);
-        let is_worth_it = |nodes: f64| {
+        let boot = terms.boot.as_secs_f64();
+        // Pods that find no node wait for the boot of one.
+        let saves = |nodes: f64| {
             let (mut used, mut lost) = (0.0, 0.0);
-            spread.each(|distance, weight| {
-                let most = demand(distance);
-                used += weight * ((most - terms.node * nodes) / terms.node).clamp(0.0, 1.0);
+            for (demand, weight) in &outlook.0 {
+                used += weight * ((demand - terms.node * nodes) / terms.node).clamp(0.0, 1.0);
                 if let Some(full) = full
-                    && most > full * nodes
-                    && most <= full * (nodes + 1.0)
+                    && *demand > full * nodes
+                    && *demand <= full * (nodes + 1.0)
                 {
                     lost += weight;
                 }
-            });
-            used * terms.waits() + lost * LOST > 1.0 - terms.quantile
+            }
+            boot * (used + LOST * lost)
         };
         let mut nodes = needed;
-        while nodes < most.min(MOST_NODES) && is_worth_it(nodes) {
+        while nodes < most.min(MOST_NODES) && saves(nodes) > (1.0 - terms.quantile) * paid {
             nodes += 1.0;
         }
         if nodes > needed {
@@ -432,6 +444,7 @@ impl Forecaster {
                     signal,
                     most: signal,
                     requested: signal,
+                    running: signal,
                     used: None,
                 };
                 forecaster.close(minute, terms, learn);
@@ -451,6 +464,28 @@ impl Forecaster {
     #[must_use]
     pub fn accuracy(&self) -> Accuracy {
         self.scores.accuracy()
+    }
+}
+
+/// How high demand may go within the horizon, in mCPU, with the weights of each, which add up to 1; the lowest first.
+struct Outlook(Vec<(f64, f64)>);
+
+impl Outlook {
+    fn of_season(spread: &Spread, level: Level) -> Self {
+        let (value, unit) = (level.value.unwrap_or(0.0), level.unit());
+        let at = |(distance, weight)| (value + unit * distance, weight);
+        Self(spread.weights().map(at).collect())
+    }
+
+    /// The demand below which that share of the weight lies.
+    fn quantile(&self, quantile: f64) -> f64 {
+        let mut below = 0.0;
+        let reaches = |(_, weight): &&(f64, f64)| {
+            below += weight;
+            below >= quantile
+        };
+        let found = self.0.iter().find(reaches).or(self.0.last());
+        found.map_or(0.0, |(demand, _)| *demand)
     }
 }
 

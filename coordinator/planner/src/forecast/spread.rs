@@ -66,10 +66,9 @@ impl Spread {
     }
 
     /// Every distance with its weight.
-    pub(super) fn each(&self, mut see: impl FnMut(f64, f64)) {
-        for (bin, weight) in self.bins.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
-            see(at(bin), weight / self.sum);
-        }
+    pub(super) fn weights(&self) -> impl Iterator<Item = (f64, f64)> {
+        let weighs = self.bins.iter().enumerate().filter(|(_, weight)| **weight > 0.0);
+        weighs.map(|(bin, weight)| (at(bin), weight / self.sum))
     }
 
     /// The distance below which that share of the weight lies.
