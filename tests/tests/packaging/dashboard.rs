@@ -102,6 +102,8 @@ fn leader() -> Metrics {
     metrics.set_forecast(Some(&Foreseen {
         expectation: Expectation {
             extra: 500.0,
+            launch: 400.0,
+            surplus: 0.0,
             band: Band {
                 median: 4_000.0,
                 high: 5_000.0,
