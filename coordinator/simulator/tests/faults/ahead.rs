@@ -160,7 +160,9 @@ async fn use_that_wanders(world: Arc<World>) -> (Option<u64>, bool, bool) {
             world.busy.store(busy, Ordering::Relaxed);
         }
         let latest = world.coordinators.lock().unwrap()[&0].latest.borrow().clone();
-        let room = latest.is_some_and(|latest| latest.snapshot.state.expected.is_some());
+        let room = latest
+            .and_then(|latest| latest.snapshot.state.expected)
+            .is_some_and(|room| room.pods > 0);
         let words = "the forecast has been worse than none for a day";
         if said.is_none() && world.trace.tail().iter().any(|line| line.contains(words)) {
             said = Some(minute);
