@@ -100,7 +100,7 @@ async fn the_coordinators_package_makes_a_user_and_its_unit_runs_reloads_and_end
         let log = machine
             .ask(&["cat", "/var/log/rig/smartscale-coordinator.log"])
             .await?;
-        Ok(log.contains("/etc/smartscale/policy.toml: line "))
+        Ok(log.contains("the policy of /etc/smartscale/policy.toml is refused"))
     })
     .await
     .unwrap();
