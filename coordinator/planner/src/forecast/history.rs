@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Level;
 
 /// Eight weeks of minutes.
-const LONGEST: usize = 8 * 7 * 24 * 60;
+pub(super) const LONGEST: usize = 8 * 7 * 24 * 60;
 
 /// Minutes in a row, with the level that each was seen from afterwards. `NaN` where nothing was observed.
 #[derive(Debug, Clone, Default)]

@@ -60,6 +60,8 @@ const LAUNCHED: f64 = 190.0;
 const HOUR: u64 = 60;
 /// Of what was remembered, the seasons are scored for so many hours: the scores look back a day.
 const SCORED_HOURS: u64 = 72;
+/// Hours older than eight weeks are not learnt from.
+const KEPT_HOURS: u64 = history::LONGEST as u64 / 60;
 /// Pods that room is told as: more of them are told as fewer and larger ones …
 const MOST_PODS: f64 = 1_000.0;
 /// … as long as so many of these fit on a node.
@@ -407,11 +409,13 @@ impl Forecaster {
     }
 
     /// A forecaster that has seen these hours, in any order; of an hour that is there twice the last counts, and of what
-    /// lies after `now` nothing. What this one has seen itself comes on top of them.
+    /// lies after `now`, or more than eight weeks before it, nothing. What this one has seen itself comes on top of them.
     #[must_use]
     pub fn with_hours(&self, hours: impl IntoIterator<Item = Hour>, now: Timestamp, terms: &Terms) -> Self {
         let now = u64::try_from(now.as_second()).unwrap_or(0) / 60;
-        let past = hours.into_iter().filter(|hour| hour.hour <= now / 60);
+        // A store may hand out what has expired, days late.
+        let kept = (now / 60).saturating_sub(KEPT_HOURS)..=now / 60;
+        let past = hours.into_iter().filter(|hour| kept.contains(&hour.hour));
         let mut known: BTreeMap<u64, Hour> = past.map(|hour| (hour.hour, hour)).collect();
         for number in self.history.hours() {
             let Some(own) = self.hour(number) else {
