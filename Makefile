@@ -131,6 +131,11 @@ contention: export SMARTSCALE_CONTEND_SECONDS := 60
 contention: tools
 	cargo test --quiet --workspace --test adapters contention -- --nocapture
 
+## load: k6 plays a day and a spike before a cluster on the rig; figures, and docs/load-*.svg (16 minutes)
+.PHONY: load
+load: tools programs
+	$(CARGO_TARGET_DIR)/debug/load docs $(or $(SMARTSCALE_LOAD),480 200 daily spike)
+
 ## rig: brings the real servers up for a person, prints the environment to use them, ends them with Ctrl-C
 .PHONY: rig
 rig: tools

@@ -14,6 +14,7 @@ mod clusters;
 mod failover;
 mod hand_over;
 mod interruptions;
+mod load;
 mod metrics;
 mod notices;
 mod outages;

@@ -16,6 +16,7 @@ mod floors;
 mod guard;
 mod headroom;
 mod honour;
+mod interruptions;
 mod joint;
 mod launches;
 mod lots;
@@ -40,7 +41,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     Action, Hold, Plan, Pods, Policy, Rule, RuleName, Snapshot,
     explain::words::count,
-    model::{Pod, PoolName, SETTLING},
+    model::{Market, Pod, PoolName, SETTLING},
     placement::{Host, Known, QuickMap, World},
     policy::{BurstableCpu, PriceSource, TypeSpec},
     snapshot::{Expected, Launching, State},
@@ -51,6 +52,7 @@ pub(crate) use floors::Floor;
 use floors::Floors;
 pub(crate) use guard::Serving;
 pub(crate) use headroom::is_headroom;
+use interruptions::Interruptions;
 pub(crate) use launches::Outcome;
 pub(crate) use offerings::{Offering, PoolCount};
 pub use removals::PATIENCE_FOR_EACH_POD;
@@ -66,6 +68,7 @@ pub(crate) struct Context<'a> {
     headroom: &'a [Pod],
     pub(crate) now: Timestamp,
     pub(crate) offerings: Vec<Offering<'a>>,
+    interruptions: Interruptions,
     counts: BTreeMap<PoolName, PoolCount>,
     covering: Covering,
     pub(crate) averages: Averages,
@@ -149,7 +152,8 @@ fn decide(
     });
     let headroom = headroom::pods(policy, &snapshot.cluster, state.expected.as_ref());
     let mut world = World::new(&snapshot.cluster, &headroom, policy, now, known);
-    let offerings = offerings::all(&mut world, policy, state, now);
+    let interruptions = Interruptions::of(policy, &snapshot.cluster);
+    let offerings = offerings::all(&mut world, policy, state, &interruptions, now);
     world.open_domains(&offerings::domains(&offerings));
     for (index, entry) in launching.iter().enumerate() {
         if let Some(host) = offerings::launching(&mut world, policy, entry, index) {
@@ -163,6 +167,7 @@ fn decide(
         headroom: &headroom,
         now,
         offerings,
+        interruptions,
         counts: offerings::counts(&world, policy, &launching),
         covering: Covering::new(&snapshot.cluster, &world.classes),
         averages: Averages::of(&snapshot.metrics, policy, now),
@@ -182,7 +187,8 @@ fn decide(
 /// most must be dearer, because nodes and pods come whole. For benchmarks.
 pub fn least_cost(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> f64 {
     let mut world = World::new(&snapshot.cluster, &[], policy, now, &mut Known::default());
-    let offerings = offerings::all(&mut world, policy, &snapshot.state, now);
+    let interruptions = Interruptions::of(policy, &snapshot.cluster);
+    let offerings = offerings::all(&mut world, policy, &snapshot.state, &interruptions, now);
     let waiting: Vec<&Pod> = snapshot
         .cluster
         .pods
@@ -337,18 +343,42 @@ impl<'a> Context<'a> {
             );
         }
         if plan.launch.iter().any(|launch| {
-            launch.market == crate::model::Market::Spot && launch.price_source == Some(PriceSource::Catalogue)
+            launch.market == Market::Spot && launch.price_source == Some(PriceSource::Catalogue)
         }) {
             assumptions.push(
                 "spot prices of the built-in catalogue are assumed to be 35 % of the on-demand price"
                     .to_owned(),
             );
         }
+        assumptions.extend(self.too_dear(plan));
         let bursting = self.bursting(plan);
         if !bursting.is_empty() {
             assumptions.push(bursting.join("; "));
         }
         assumptions
+    }
+
+    /// Types that are bought on demand because their interruptions on spot would cost more than it saves, each once.
+    fn too_dear(&self, plan: &Plan) -> BTreeSet<String> {
+        let on_demand = plan
+            .launch
+            .iter()
+            .filter(|launch| launch.market == Market::OnDemand);
+        let notes = on_demand.filter_map(|launch| {
+            let pool = self.policy.pool(launch.pool.as_str())?;
+            let spec = self.policy.types.get(launch.instance_types.first()?)?;
+            let spot = pool.price(spec, &launch.zone, Market::Spot)?;
+            let beside = self.interruptions.beside(pool, &launch.zone)?;
+            let dear = beside.forbids(pool, spec, spot)?;
+            Some(format!(
+                "{} is not bought on spot: interruptions of its {} would cost {:.4} USD an hour \
+                 (cost.spot_interruptions_per_node_day × cost.eviction_usd), more than it saves",
+                spec.name,
+                count(dear.pods, "pod"),
+                dear.per_hour
+            ))
+        });
+        notes.collect()
     }
 
     /// Types that a launch may be of and whose CPU was counted in full though it lasts for minutes only.

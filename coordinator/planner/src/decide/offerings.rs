@@ -7,6 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
+use super::interruptions::Interruptions;
 use crate::{
     Policy,
     model::{Labels, Market, Pod, PoolName, Resources, Taint, Zone, keys},
@@ -44,6 +45,7 @@ pub(super) fn all<'a>(
     world: &mut World<'a>,
     policy: &Policy,
     state: &State,
+    interruptions: &Interruptions,
     now: Timestamp,
 ) -> Vec<Offering<'a>> {
     let mut offerings = Vec::new();
@@ -54,6 +56,7 @@ pub(super) fn all<'a>(
             .iter()
             .any(|stopped| stopped.pool == pool.name && stopped.until > now);
         for zone in &pool.zones {
+            let beside = interruptions.beside(pool, zone);
             for market in &pool.markets {
                 group += 1;
                 let of_group = Template::new(pool, zone, *market);
@@ -61,6 +64,12 @@ pub(super) fn all<'a>(
                     let Some(quote) = pool.quote(spec, zone, *market) else {
                         continue;
                     };
+                    let not_worth_it = beside
+                        .as_ref()
+                        .is_some_and(|beside| beside.forbids(pool, spec, quote.per_hour).is_some());
+                    if *market == Market::Spot && not_worth_it {
+                        continue;
+                    }
                     let failed = |b: &Backoff| {
                         b.until > now
                             && b.instance_type == spec.name

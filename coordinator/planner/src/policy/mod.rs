@@ -207,6 +207,8 @@ pub struct Cost {
     pub eviction_usd: f64,
     /// A drain or replacement must have saved within so long what its evictions cost.
     pub payback: Duration,
+    /// How often EC2 takes a spot node back, for each node and day.
+    pub spot_interruptions_per_node_day: f64,
 }
 
 impl Cost {

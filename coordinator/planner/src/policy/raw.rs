@@ -188,6 +188,7 @@ impl Default for Forecast {
 pub(super) struct Cost {
     pub(super) eviction_usd: f64,
     pub(super) payback: String,
+    pub(super) spot_interruptions_per_node_day: f64,
 }
 
 impl Default for Cost {
@@ -195,6 +196,7 @@ impl Default for Cost {
         Self {
             eviction_usd: 0.0,
             payback: "1h".into(),
+            spot_interruptions_per_node_day: 0.0,
         }
     }
 }

@@ -228,8 +228,16 @@ fn cost(raw: &raw::Cost) -> Result<Cost> {
             format!("{} is no amount: expected USD, 0 or more", raw.eviction_usd),
         );
     }
+    let interruptions = raw.spot_interruptions_per_node_day;
+    if !interruptions.is_finite() || interruptions < 0.0 {
+        return error(
+            "cost.spot_interruptions_per_node_day",
+            format!("{interruptions} is no rate: expected interruptions of a node a day, for example 0.01"),
+        );
+    }
     Ok(Cost {
         eviction_usd: raw.eviction_usd,
+        spot_interruptions_per_node_day: interruptions,
         payback: positive_duration("cost.payback", &raw.payback)?,
     })
 }
