@@ -17,6 +17,7 @@ async fn main() -> anyhow::Result<()> {
         bail!("no profile: daily, spike");
     }
     let folder = PathBuf::from(folder);
+    std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     let length = Duration::from_secs(seconds.parse().context("SECONDS: a whole number")?);
     let peak = peak.parse().context("PEAK: requests a second, a whole number")?;
     for profile in profiles {

@@ -44,7 +44,8 @@ pub struct Plan {
     pub peak: u32,
 }
 
-/// A minute of the plan's day is half a second, and so are the periods.
+/// Periods are as short as the day. Scale-ins are not steered: what they are waited for with (20 minutes a pod) is longer than
+/// the day.
 const POLICY: &str = r#"
 [limits]
 min_nodes = 1
@@ -54,7 +55,6 @@ cooldown = "3s"
 reading_interval = "1s"
 [scale_down]
 when = "fits"
-steer = true
 sustained = "10s"
 cooldown = "2s"
 min_age = "10s"
