@@ -2,7 +2,7 @@
 //! journal. The folders are named for what flows through them, in this order:
 //!
 //! ```text
-//!  observe/ ──snapshot──▶ decide ──plan──▶ act/ ──▶ EC2 · agents · Kubernetes
+//!  observe/ ──snapshot──▶ decide ──plan──▶ act/ ──▶ EC2 or a program · agents · Kubernetes
 //!     ▲                      │              │
 //!  kubernetes/ aws/       state/ (lease, journal, decision records)
 //!  serve/ (agents,           │
@@ -11,12 +11,13 @@
 //!
 //! Each outside system sits behind one narrow trait, declared by whoever uses it: [`act::fleet::Fleet`],
 //! [`act::nodes::Nodes`], [`act::agents::Agents`], [`state::StateStore`], [`tell::Tell`]. Their real adapters
-//! live in `aws/`, `kubernetes/` and `serve/`; the embedded ones in `state/sqlite` and in the simulator.
+//! live in `aws/`, `command/`, `kubernetes/` and `serve/`; the embedded ones in `state/sqlite` and in the simulator.
 
 pub mod act;
 #[cfg(feature = "aws")]
 pub mod aws;
 pub mod check;
+pub mod command;
 pub mod config;
 pub mod decide;
 pub mod ids;

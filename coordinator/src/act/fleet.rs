@@ -1,5 +1,5 @@
-//! The fleet: machines that can be launched and terminated. The real one is EC2 (`aws/fleet`), the embedded one
-//! the simulator's cloud.
+//! The fleet: machines that can be launched and terminated. The real ones are EC2 (`aws/fleet`) and a program of the
+//! user's (`command/`), the embedded one the simulator's cloud.
 
 use std::collections::BTreeMap;
 

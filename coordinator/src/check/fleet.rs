@@ -11,7 +11,12 @@ use crate::act::fleet::Fleet;
 const AREA: &str = "fleet";
 
 /// Lists machines and looks at templates. Nothing is launched.
-pub struct FleetCheck(pub Arc<dyn Fleet>);
+pub struct FleetCheck {
+    /// The fleet.
+    pub fleet: Arc<dyn Fleet>,
+    /// Whether it is EC2. Any other launches from no template.
+    pub is_ec2: bool,
+}
 
 #[async_trait]
 impl Check for FleetCheck {
@@ -20,17 +25,18 @@ impl Check for FleetCheck {
     }
 
     async fn run(&self) -> Vec<Finding> {
-        vec![self.listed().await]
-            .into_iter()
-            .chain(self.templates().await)
-            .collect()
+        let mut findings = vec![self.listed().await];
+        if self.is_ec2 {
+            findings.extend(self.templates().await);
+        }
+        findings
     }
 }
 
 impl FleetCheck {
     async fn listed(&self) -> Finding {
         let tried = "listed the machines of the cluster";
-        match self.0.list().await {
+        match self.fleet.list().await {
             Ok(instances) => {
                 let alive = instances
                     .iter()
@@ -39,8 +45,13 @@ impl FleetCheck {
                 Finding::passed(AREA, tried, format!("{alive} are there"))
             }
             Err(error) => {
-                let remedy = "look at aws.region and at the credentials of this machine's role (aws sts get-caller-identity), \
-                              which need ec2:DescribeInstances";
+                let remedy = if self.is_ec2 {
+                    "look at aws.region and at the credentials of this machine's role (aws sts get-caller-identity), which \
+                     need ec2:DescribeInstances"
+                } else {
+                    "run the program of fleet.command with `list` as the coordinator's user; what it wrote to standard error \
+                     is in the log"
+                };
                 Finding::failed(AREA, tried, error.to_string(), remedy)
             }
         }
@@ -48,7 +59,7 @@ impl FleetCheck {
 
     async fn templates(&self) -> Vec<Finding> {
         let tried = "looked at what the pools are launched from";
-        match self.0.drift().await {
+        match self.fleet.drift().await {
             Ok(drift) if drift.unsound.is_empty() => vec![Finding::passed(AREA, tried, "it is sound")],
             Ok(drift) => drift
                 .unsound
@@ -116,9 +127,12 @@ mod tests {
             (Ok(unsound), [Outcome::Passed, Outcome::Failed]),
             (Err(refused), [Outcome::Failed, Outcome::Failed]),
         ] {
-            let findings = FleetCheck(Arc::new(Has(has))).run().await;
-            assert_eq!(outcomes(&findings), expected);
-            says_what_to_do(&findings);
+            for (is_ec2, expected) in [(true, &expected[..]), (false, &expected[..1])] {
+                let fleet = Arc::new(Has(has.clone()));
+                let findings = FleetCheck { fleet, is_ec2 }.run().await;
+                assert_eq!(outcomes(&findings), expected);
+                says_what_to_do(&findings);
+            }
         }
     }
 }

@@ -20,8 +20,8 @@ pub struct PolicyCheck {
     pub origin: Origin,
     /// Who looks there.
     pub policies: Arc<dyn Policies>,
-    /// The pools that the configuration can launch.
-    pub launchable: BTreeSet<PoolName>,
+    /// The pools that the configuration can launch; `None`: any.
+    pub launchable: Option<BTreeSet<PoolName>>,
 }
 
 #[async_trait]
@@ -62,6 +62,9 @@ impl PolicyCheck {
 
     /// Pools that only one of policy and configuration has.
     fn unmatched(&self, in_force: &PolicyInForce) -> Vec<Finding> {
+        let Some(launchable) = &self.launchable else {
+            return Vec::new();
+        };
         let tried = "compared the pools of the policy with [fleet.pool]";
         let pools: BTreeSet<PoolName> = in_force
             .policy
@@ -69,7 +72,7 @@ impl PolicyCheck {
             .iter()
             .map(|pool| pool.name.clone())
             .collect();
-        let no_template = pools.difference(&self.launchable).map(|pool| {
+        let no_template = pools.difference(launchable).map(|pool| {
             Finding::failed(
                 AREA,
                 tried,
@@ -77,7 +80,7 @@ impl PolicyCheck {
                 format!("add [fleet.pool.{pool}] to coordinator.toml"),
             )
         });
-        let no_pool = self.launchable.difference(&pools).map(|pool| {
+        let no_pool = launchable.difference(&pools).map(|pool| {
             Finding::warning(
                 AREA,
                 tried,
@@ -137,7 +140,7 @@ mod tests {
         let check = PolicyCheck {
             origin: Origin::File("/etc/smartscale/policy.toml".into()),
             policies: Arc::new(Has(has)),
-            launchable: launchable.iter().map(|name| PoolName::from(*name)).collect(),
+            launchable: Some(launchable.iter().map(|name| PoolName::from(*name)).collect()),
         };
         let findings = check.run().await;
         says_what_to_do(&findings);

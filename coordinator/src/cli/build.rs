@@ -1,16 +1,17 @@
 //! Builds a coordinator with its real adapters and runs it under systemd's eyes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use smartscale_coordinator::{
-    act,
+    act::{self, fleet::Fleet},
     aws::{
         self, cloudwatch::CloudWatch, dynamodb::DynamoStore, fleet::Ec2Fleet, kms::Kms, market::AwsMarket,
         queue::SqsQueue, sns::Sns, sts::Sts,
     },
     check::Checks,
-    config::{self, Attestor, Config, Store},
+    command::CommandFleet,
+    config::{self, Attestor, Config, FleetPool, Store},
     decide::{Pace, PolicyInForce},
     ids::TimedIds,
     kubernetes::{
@@ -36,7 +37,10 @@ use smartscale_coordinator::{
         metrics::Metrics,
     },
 };
-use smartscale_planner::{Policy, model::ClusterId};
+use smartscale_planner::{
+    Policy,
+    model::{ClusterId, PoolName},
+};
 use smartscale_proto::{
     time::{SharedClock, SystemClock, within},
     tls::client::Expected,
@@ -137,10 +141,12 @@ async fn reread(authority: &Authority, config: &Config) {
 fn attestor(
     config: &Config,
     names: &Names,
-    fleet: &Arc<Ec2Fleet>,
+    sdk: &aws_config::SdkConfig,
+    cluster: &ClusterId,
     clock: &SharedClock,
 ) -> anyhow::Result<Arc<dyn attest::Attestor>> {
-    let Attestor::Ec2 { role, oldest } = &config.attestor else {
+    let (Attestor::Ec2 { role, oldest }, config::Fleet::Ec2(pools)) = (&config.attestor, &config.fleet)
+    else {
         return Ok(Arc::new(TokenAttestor::new(Arc::clone(clock))));
     };
     let settings = attest::ec2::Settings {
@@ -153,7 +159,7 @@ fn attestor(
         cluster: names.cluster.clone(),
     };
     let sts = Arc::new(Sts::new(Arc::clone(clock))?);
-    let instances = Arc::<Ec2Fleet>::clone(fleet);
+    let instances = Arc::new(ec2_fleet(config, pools, sdk, cluster));
     let attestor = Ec2Attestor::new(settings, coordinator, sts, instances, Arc::clone(clock))?;
     Ok(Arc::new(attestor))
 }
@@ -201,14 +207,14 @@ async fn build(
         .await
         .context("the certificate authority cannot be used")?
         .with_life(CertificateLife::new(config.certificate_life)?);
-    let sdk = aws::sdk_config(config.region.clone()).await;
+    let sdk = sdk(config).await;
     let store = store(&config.store, &sdk, &cluster_id, &clock)?;
     let gauges = Metrics::new(env!("CARGO_PKG_VERSION"));
     let kube = reached.client.clone();
     // Asked before anything is dated. A server that is away is met again by whoever needs it.
     let _ = within(&SystemClock, FIRST_DATE, kube.apiserver_version()).await;
-    let fleet = fleet(config, &sdk, &cluster_id);
-    let attestor = attestor(config, &names, &fleet, &clock)?;
+    let fleet = fleet(config, &sdk, &cluster_id, &clock);
+    let attestor = attestor(config, &names, &sdk, &cluster_id, &clock)?;
     let mut sinks = vec![Sink::for_people(
         Arc::new(Events::new(kube, config.name.to_string())),
         smartscale_coordinator::tell::Severity::Info,
@@ -243,7 +249,7 @@ async fn build(
     }));
     checks.push(check::certificates(config, names, &clock));
     checks.push(check::store(config, Arc::clone(&store), &clock));
-    checks.push(check::fleet(Arc::<Ec2Fleet>::clone(&fleet)));
+    checks.push(check::fleet(config, Arc::clone(&fleet)));
     checks.extend(metrics.clone().map(|metrics| check::metrics(config, metrics)));
     checks.extend(check::of_machine(config));
     let checks = Checks::new(config.name.clone(), Arc::clone(&clock), checks);
@@ -319,8 +325,38 @@ pub(super) fn store(
     })
 }
 
-pub(super) fn fleet(config: &Config, sdk: &aws_config::SdkConfig, cluster: &ClusterId) -> Arc<Ec2Fleet> {
-    let pools = config.pools.iter().map(|(name, pool)| {
+/// What AWS' adapters share. Where nothing is AWS', nobody looks for a region and credentials that are not there.
+pub(super) async fn sdk(config: &Config) -> aws_config::SdkConfig {
+    if config.needs_aws() {
+        aws::sdk_config(config.region.clone()).await
+    } else {
+        aws_config::SdkConfig::builder().build()
+    }
+}
+
+pub(super) fn fleet(
+    config: &Config,
+    sdk: &aws_config::SdkConfig,
+    cluster: &ClusterId,
+    clock: &SharedClock,
+) -> Arc<dyn Fleet> {
+    match &config.fleet {
+        config::Fleet::Ec2(pools) => Arc::new(ec2_fleet(config, pools, sdk, cluster)),
+        config::Fleet::Command(settings) => Arc::new(CommandFleet::new(
+            settings.clone(),
+            cluster.to_string(),
+            Arc::clone(clock),
+        )),
+    }
+}
+
+fn ec2_fleet(
+    config: &Config,
+    pools: &BTreeMap<PoolName, FleetPool>,
+    sdk: &aws_config::SdkConfig,
+    cluster: &ClusterId,
+) -> Ec2Fleet {
+    let pools = pools.iter().map(|(name, pool)| {
         let pool = aws::fleet::PoolSettings {
             launch_template: pool.launch_template.clone(),
             version: pool.version.clone(),
@@ -328,14 +364,14 @@ pub(super) fn fleet(config: &Config, sdk: &aws_config::SdkConfig, cluster: &Clus
         };
         (name.clone(), pool)
     });
-    Arc::new(Ec2Fleet::new(
+    Ec2Fleet::new(
         sdk,
         aws::fleet::Settings {
             cluster_id: cluster.to_string(),
             pools: pools.collect(),
             secret_dir: (config.attestor == Attestor::Token).then(|| config.secret_dir.clone()),
         },
-    ))
+    )
 }
 
 pub(super) fn prometheus(

@@ -95,7 +95,7 @@ pub(super) fn policy(config: &Config, place: Arc<dyn Policies>) -> Arc<dyn Check
     Arc::new(PolicyCheck {
         origin: config.policy.clone(),
         policies: place,
-        launchable: config.pools.keys().cloned().collect(),
+        launchable: config.fleet.launchable(),
     })
 }
 
@@ -137,7 +137,7 @@ async fn of_policy(config: &Config, policy: &Policy, clock: &SharedClock) -> Vec
             "choose a cluster.id of letters, digits and dashes",
         ))),
     }
-    let sdk = smartscale_coordinator::aws::sdk_config(config.region.clone()).await;
+    let sdk = build::sdk(config).await;
     match &config.store {
         // Opening would make it, as whoever runs this.
         Store::Sqlite(path) if !path.exists() => checks.push(Arc::new(FileCheck {
@@ -155,7 +155,10 @@ async fn of_policy(config: &Config, policy: &Policy, clock: &SharedClock) -> Vec
             ))),
         },
     }
-    checks.push(fleet(build::fleet(config, &sdk, &policy.cluster_id)));
+    checks.push(fleet(
+        config,
+        build::fleet(config, &sdk, &policy.cluster_id, clock),
+    ));
     if let Some(settings) = &config.prometheus {
         match build::prometheus(settings, &policy.cluster_id, clock) {
             Ok(prometheus) => checks.push(metrics(config, prometheus)),
@@ -190,8 +193,11 @@ pub(super) fn store(config: &Config, store: SharedStore, clock: &SharedClock) ->
     })
 }
 
-pub(super) fn fleet(fleet: Arc<dyn Fleet>) -> Arc<dyn Check> {
-    Arc::new(FleetCheck(fleet))
+pub(super) fn fleet(config: &Config, fleet: Arc<dyn Fleet>) -> Arc<dyn Check> {
+    Arc::new(FleetCheck {
+        fleet,
+        is_ec2: config.fleet.is_ec2(),
+    })
 }
 
 pub(super) fn metrics(config: &Config, prometheus: Arc<Prometheus>) -> Arc<dyn Check> {
@@ -220,7 +226,7 @@ pub(super) fn of_machine(config: &Config) -> Vec<Arc<dyn Check>> {
         peers: config.peers.clone(),
         clock: Arc::new(SystemClock),
     }));
-    if config.attestor == Attestor::Token {
+    if config.attestor == Attestor::Token && config.fleet.is_ec2() {
         checks.push(Arc::new(FileCheck {
             key: "enrolment.secret_dir",
             path: config.secret_dir.clone(),

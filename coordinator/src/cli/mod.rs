@@ -11,7 +11,7 @@ use std::{io::IsTerminal as _, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use smartscale_coordinator::{config, policy::Origin};
 
-/// Keeps a K3s cluster on EC2 at the right size.
+/// Keeps a K3s cluster at the right size, on EC2 or on machines that a program of yours adds and removes.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Arguments {
@@ -152,11 +152,9 @@ fn check_config(runtime: &tokio::runtime::Runtime, path: &std::path::Path) -> an
     for warning in warnings {
         println!("{}: warning: {warning}", policy_file.display());
     }
-    for pool in policy
-        .pools
-        .iter()
-        .filter(|pool| !config.pools.contains_key(&pool.name))
-    {
+    let launchable = config.fleet.launchable();
+    let is_launchable = |name| launchable.as_ref().is_none_or(|names| names.contains(name));
+    for pool in policy.pools.iter().filter(|pool| !is_launchable(&pool.name)) {
         println!(
             "{}: warning: fleet.pool.{} is missing: nothing can be launched for that pool",
             path.display(),

@@ -1,6 +1,7 @@
 //! Configuration: the file as written (`raw`) becomes a [`Config`] in which everything holds, before any I/O but
 //! reading files. An error names the key's path and what would be right.
 
+mod fleet;
 mod raw;
 
 use std::{
@@ -11,12 +12,10 @@ use std::{
     time::Duration,
 };
 
-use smartscale_planner::{
-    duration,
-    model::{PoolName, Zone},
-};
+use smartscale_planner::duration;
 use smartscale_proto::identity::Segment;
 
+pub use self::fleet::{Fleet, FleetPool};
 use crate::{ids::CoordinatorName, observe::market, policy::Origin, tell::Severity};
 
 /// The commented configuration that `init` writes; `@…@` are filled in.
@@ -125,17 +124,6 @@ fn default_state(folder: &Path) -> PathBuf {
     }
 }
 
-/// How a pool is launched on EC2.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FleetPool {
-    /// Launch template, by id (`lt-…`) or name.
-    pub launch_template: String,
-    /// Its version: a number, `$Default` or `$Latest`.
-    pub version: String,
-    /// A subnet for each zone.
-    pub subnets: BTreeMap<Zone, String>,
-}
-
 /// Times that are nobody else's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
@@ -218,8 +206,8 @@ pub struct Config {
     pub region: Option<String>,
     /// How often AWS is asked for types and prices; `None`: those of the policy and the built-in catalogue hold.
     pub market: Option<market::Settings>,
-    /// The pools on EC2.
-    pub pools: BTreeMap<PoolName, FleetPool>,
+    /// Where machines come from.
+    pub fleet: Fleet,
     /// How machines prove themselves.
     pub attestor: Attestor,
     /// Where launch secrets are put for the fleet to hand over.
@@ -238,6 +226,18 @@ pub struct Config {
     pub cloudwatch: Option<(String, Duration)>,
     /// Times that are nobody else's.
     pub timing: Timing,
+}
+
+impl Config {
+    /// Whether anything but the seal of the authority's key is AWS'.
+    #[must_use]
+    pub fn needs_aws(&self) -> bool {
+        self.fleet.is_ec2()
+            || matches!(self.store, Store::DynamoDb(_))
+            || self.market.is_some()
+            || self.sns_topic.is_some()
+            || self.cloudwatch.is_some()
+    }
 }
 
 /// What is wrong with a configuration.
@@ -349,6 +349,7 @@ impl Reader<'_> {
         let at = |path: Option<PathBuf>, default: &str| folder.join(path.unwrap_or_else(|| default.into()));
         let lease = self.lease(&raw.lease)?;
         let timing = self.timing(&raw)?;
+        let fleet = self.fleet(&raw)?;
         let name = raw.name.unwrap_or_else(host_name);
         let hour = Duration::from_secs(3600);
         let certificate_life = self.duration(
@@ -359,11 +360,6 @@ impl Reader<'_> {
         if !(hour..=24 * hour).contains(&certificate_life) {
             return Err(self.error("trust.certificate_life", "must lie between 1h and 24h"));
         }
-        self.one_of(
-            "fleet.kind",
-            raw.fleet.kind.as_deref().unwrap_or("ec2"),
-            &[("ec2", ())],
-        )?;
         let attestor = self.attestor(&raw.enrolment, raw.aws.region.as_deref())?;
         let store = self.store(raw.store, folder)?;
         let peers = raw
@@ -433,13 +429,8 @@ impl Reader<'_> {
                 .map(|prometheus| self.prometheus(prometheus, folder))
                 .transpose()?,
             region: raw.aws.region,
-            market: self.market(&raw.market)?,
-            pools: raw
-                .fleet
-                .pool
-                .into_iter()
-                .map(|(name, pool)| (PoolName::from(name), fleet_pool(pool)))
-                .collect(),
+            market: self.market(&raw.market, if fleet.is_ec2() { "aws" } else { "none" })?,
+            fleet,
             attestor,
             secret_dir: at(raw.enrolment.secret_dir, "/run/smartscale/secrets"),
             secret_life: self.duration(
@@ -542,7 +533,11 @@ impl Reader<'_> {
         }
     }
 
-    fn market(&self, raw: &raw::RawMarket) -> Result<Option<market::Settings>, ConfigError> {
+    fn market(
+        &self,
+        raw: &raw::RawMarket,
+        default_kind: &str,
+    ) -> Result<Option<market::Settings>, ConfigError> {
         let default = market::Settings::default();
         let settings = market::Settings {
             catalogue: self.duration("market.catalogue", raw.catalogue.as_ref(), default.catalogue)?,
@@ -553,7 +548,7 @@ impl Reader<'_> {
         if settings.stale < settings.spot {
             return Err(self.error("market.stale", "must not be below market.spot"));
         }
-        let kind = raw.kind.as_deref().unwrap_or("aws");
+        let kind = raw.kind.as_deref().unwrap_or(default_kind);
         self.one_of("market.kind", kind, &[("aws", Some(settings)), ("none", None)])
     }
 
@@ -636,18 +631,6 @@ impl Reader<'_> {
             return Err(self.error("timing.batch_idle", "must not be above timing.batch_most"));
         }
         Ok(timing)
-    }
-}
-
-fn fleet_pool(raw: raw::RawFleetPool) -> FleetPool {
-    FleetPool {
-        launch_template: raw.launch_template,
-        version: raw.version.unwrap_or_else(|| "$Default".to_owned()),
-        subnets: raw
-            .subnets
-            .into_iter()
-            .map(|(zone, subnet)| (Zone::from(zone), subnet))
-            .collect(),
     }
 }
 

@@ -165,6 +165,16 @@ pub(super) struct RawFleet {
     pub(super) period: Option<String>,
     #[serde(default)]
     pub(super) pool: BTreeMap<String, RawFleetPool>,
+    pub(super) command: Option<RawFleetCommand>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFleetCommand {
+    pub(super) program: Vec<String>,
+    pub(super) timeout: Option<String>,
+    #[serde(default)]
+    pub(super) environment: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]

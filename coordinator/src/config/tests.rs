@@ -50,11 +50,18 @@ fn the_template_is_sound_with_and_without_its_comments_taken_away() {
             }
             _ => format!("{line}\n"),
         })
-        // Of two kinds of store, of attestors and of join tokens, one can be chosen; pods are not handed over by default.
+        // Of two kinds of store, of fleets, of attestors and of join tokens, one can be chosen; pods are not handed over by
+        // default.
         .filter(|line| {
-            !["table = ", "role = ", "oldest = ", "server = ", "hand_over = "]
-                .iter()
-                .any(|key| line.starts_with(key))
+            let others = [
+                "table = ",
+                "command = ",
+                "role = ",
+                "oldest = ",
+                "server = ",
+                "hand_over = ",
+            ];
+            !others.iter().any(|key| line.starts_with(key))
         })
         .collect();
     let whole = of(&keys_uncommented).unwrap();
@@ -200,4 +207,76 @@ fn machines_prove_themselves_by_a_secret_unless_another_way_is_named() {
         path_of(&format!("{LEAST}[enrolment]\nattestor = \"tpm\"")),
         "enrolment.attestor"
     );
+}
+
+/// The least configuration with a fleet that is a program, and more.
+fn with_command(fleet: &str, more: &str) -> Result<Config, ConfigError> {
+    let fleet = format!("[fleet]\nkind = \"command\"\n{fleet}\n{more}");
+    of(&LEAST.replace("[fleet]\n", &fleet))
+}
+
+const PROGRAM: &str = "command = { program = [\"/opt/fleet\", \"--site\", \"a b\"] }";
+
+#[test]
+fn a_program_may_be_the_fleet_and_what_only_ec2_has_is_off() {
+    let config = with_command(PROGRAM, "").unwrap();
+    let Fleet::Command(settings) = &config.fleet else {
+        panic!("{:?}", config.fleet);
+    };
+    assert_eq!(settings.program, Path::new("/opt/fleet"));
+    assert_eq!(settings.arguments, ["--site", "a b"]);
+    assert_eq!(settings.timeout, Duration::from_secs(20));
+    assert_eq!((config.market, config.notices_queue.clone()), (None, None));
+    assert!(!config.needs_aws() && of(LEAST).unwrap().needs_aws());
+    let kept = "[store]\nkind = \"dynamodb\"";
+    assert!(with_command(PROGRAM, kept).unwrap().needs_aws());
+}
+
+#[test]
+fn a_fleets_program_is_an_absolute_path_with_a_bounded_time_and_nothing_of_ec2_beside_it() {
+    for (fleet, more, path) in [
+        ("", "", "fleet.command.program"),
+        ("command = { program = [] }", "", "fleet.command.program"),
+        ("command = { program = [\"fleet\"] }", "", "fleet.command.program"),
+        (
+            "command = { program = [\"/x\\u0000\"] }",
+            "",
+            "fleet.command.program",
+        ),
+        (
+            "command = { program = [\"/x\"], timeout = \"10m\" }",
+            "",
+            "fleet.command.timeout",
+        ),
+        (
+            "command = { program = [\"/x\"], environment = { \"A=B\" = \"\" } }",
+            "",
+            "fleet.command.environment.A=B",
+        ),
+        (
+            PROGRAM,
+            "[fleet.pool.workers]\nlaunch_template = \"lt-1\"",
+            "fleet.pool",
+        ),
+        (PROGRAM, "[enrolment]\nattestor = \"ec2\"", "enrolment.attestor"),
+        (
+            PROGRAM,
+            "[enrolment]\nsecret_dir = \"/run\"",
+            "enrolment.secret_dir",
+        ),
+        (PROGRAM, "[market]\nkind = \"aws\"", "market.kind"),
+        (
+            PROGRAM,
+            "[notices]\nqueue_url = \"https://sqs\"",
+            "notices.queue_url",
+        ),
+    ] {
+        assert_eq!(
+            with_command(fleet, more).unwrap_err().path,
+            path,
+            "{fleet} {more}"
+        );
+    }
+    let stray = LEAST.replace("[fleet]\n", &format!("[fleet]\n{PROGRAM}\n"));
+    assert_eq!(path_of(&stray), "fleet.command");
 }
