@@ -49,6 +49,7 @@ const TABLE: &[(&str, Requirement)] = &[
         Requirement::Role(Role::Viewer),
     ),
     ("/smartscale.v1.Admin/ListDemand", Requirement::Role(Role::Viewer)),
+    ("/smartscale.v1.Admin/GetCost", Requirement::Role(Role::Viewer)),
     ("/smartscale.v1.Admin/Snapshot", Requirement::Role(Role::Viewer)),
     ("/smartscale.v1.Admin/Watch", Requirement::Role(Role::Viewer)),
     ("/smartscale.v1.Admin/Drain", Requirement::Role(Role::Operator)),

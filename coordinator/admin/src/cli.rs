@@ -133,6 +133,20 @@ pub(crate) enum Live {
     },
     /// What keeps nodes from being removed, by budget and pod, with its age
     Blockers(Format),
+    /// What the machines cost in a month, what a fixed fleet would have cost, and what was saved and wasted
+    Cost {
+        /// A month of UTC; default: the present one
+        #[arg(long, value_name = "YYYY-MM")]
+        month: Option<String>,
+        /// Shows amounts in this currency; default: the policy's (`[cost] currency`). With -o json amounts stay in USD
+        #[arg(long, value_name = "CODE", value_parser = currency, requires = "rate")]
+        currency: Option<String>,
+        /// So many of it are one USD
+        #[arg(long, value_name = "NUMBER", value_parser = rate, requires = "currency")]
+        rate: Option<f64>,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Has every coordinator try what it depends on: permissions, reachability, clock, certificates, store, queries
     Check(Format),
     /// Events as they happen, until Ctrl-C
@@ -327,6 +341,20 @@ pub(crate) enum OnTimeout {
 
 fn duration(text: &str) -> Result<Duration, String> {
     smartscale_planner::duration::parse(text).map_err(|error| error.to_string())
+}
+
+fn currency(text: &str) -> Result<String, String> {
+    if text.len() == 3 && text.bytes().all(|letter| letter.is_ascii_uppercase()) {
+        Ok(text.to_owned())
+    } else {
+        Err("three capital letters are expected as in ISO 4217, for example BDT".to_owned())
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: Option<f64> = text.parse().ok();
+    rate.filter(|rate| rate.is_finite() && *rate > 0.0)
+        .ok_or_else(|| "a number above 0 is expected, for example 121.5".to_owned())
 }
 
 #[cfg(test)]

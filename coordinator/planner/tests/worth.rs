@@ -348,6 +348,7 @@ proptest! {
     }
 }
 
+<<<<<<< HEAD
 /// Nodes of 4 pods on demand at 0.1 USD an hour and on spot at 0.04, and of 8 pods at 0.19 and 0.07; an eviction costs a cent.
 fn on_both_markets(markets: &str, interruptions: f64) -> Policy {
     policy_of(&format!(
@@ -418,5 +419,28 @@ fn a_negative_or_endless_rate_of_interruptions_is_refused() {
         let error = Policy::from_toml(&text).unwrap_err();
         assert_eq!(error.path, "cost.spot_interruptions_per_node_day");
         assert!(error.message.starts_with(said), "{error}");
+=======
+const POOL: &str = "[[pool]]\nname = \"w\"\nzones = [\"us-east-1a\"]\ninstance_types = [\"t3.small\"]";
+
+#[test]
+fn the_currency_is_usd_or_another_one_with_its_rate() {
+    let currency = |cost: &str| {
+        let currency = policy("", cost).currency;
+        (currency.code.to_string(), currency.per_usd)
+    };
+    assert_eq!(currency(""), ("USD".to_owned(), 1.0));
+    let taka = "[cost]\ncurrency = \"BDT\"\nper_usd = 121.5";
+    assert_eq!(currency(taka), ("BDT".to_owned(), 121.5));
+    for (wrong, key) in [
+        ("currency = \"taka\"\nper_usd = 1.5", "cost.currency"),
+        ("currency = \"bdt\"\nper_usd = 1.5", "cost.currency"),
+        ("currency = \"BDT\"", "cost.per_usd"),
+        ("currency = \"BDT\"\nper_usd = 0", "cost.per_usd"),
+        ("currency = \"BDT\"\nper_usd = nan", "cost.per_usd"),
+        ("per_usd = 2", "cost.per_usd"),
+    ] {
+        let text = format!("[cluster]\nid = \"a\"\n[cost]\n{wrong}\n{POOL}");
+        assert_eq!(Policy::from_toml(&text).unwrap_err().path, key, "{wrong}");
+>>>>>>> 3af187c (Account what machines cost by the hour, and tell a month of it)
     }
 }

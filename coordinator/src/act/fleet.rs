@@ -101,6 +101,9 @@ pub struct Instance {
     pub state: InstanceState,
     /// When it was launched.
     pub launched_at: Timestamp,
+    /// When it was told to end, or to stop; absent while it runs, and where the cloud does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
 }
 
 /// The life of an instance.

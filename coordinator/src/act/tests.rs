@@ -233,6 +233,7 @@ impl Stage {
             operation: Some(record.operation.clone()),
             state: InstanceState::Running,
             launched_at: record.launched_at,
+            ended_at: None,
         };
         self.world
             .instances

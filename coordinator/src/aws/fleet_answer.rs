@@ -108,6 +108,7 @@ pub(super) fn launched(
                 operation: Some(request.operation.clone()),
                 state: InstanceState::Pending,
                 launched_at: now,
+                ended_at: None,
             });
         }
     }
@@ -177,7 +178,17 @@ fn convert(described: &types::Instance) -> Option<Instance> {
         operation: tag(tag::OPERATION).and_then(|id| id.parse().ok()),
         state: state(described.state()?.name()?)?,
         launched_at: Timestamp::from_second(described.launch_time()?.secs()).ok()?,
+        ended_at: described.state_transition_reason().and_then(ended_at),
     })
+}
+
+/// When a machine was told to end: `User initiated (2026-11-30 12:34:56 GMT)`. Of one that EC2 took back there is no time.
+fn ended_at(reason: &str) -> Option<Timestamp> {
+    let (_, time) = reason.split_once('(')?;
+    let time = time.strip_suffix(')')?;
+    let time = time.strip_suffix(" GMT").or_else(|| time.strip_suffix(" UTC"))?;
+    let time = jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S", time).ok()?;
+    Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
 }
 
 fn state(name: &InstanceStateName) -> Option<InstanceState> {

@@ -202,6 +202,7 @@ fn an_answer_says_what_came_and_what_refused() {
             operation: Some("op-1".parse().unwrap()),
             state: InstanceState::Pending,
             launched_at: Timestamp::UNIX_EPOCH,
+            ended_at: None,
         }
     );
     assert_eq!(
@@ -286,4 +287,20 @@ async fn the_secret_lies_ready_under_the_token_and_goes_when_nothing_came() {
 #[tokio::test]
 async fn no_instances_to_terminate_need_no_call() {
     assert_eq!(fleet(|_| {}).terminate(&[]).await, Ok(()));
+}
+
+#[test]
+fn when_a_machine_was_told_to_end_is_read_where_ec2_says_it() {
+    let at = |reason| super::ended_at(reason);
+    let told = Some("2026-11-30T12:34:56Z".parse().unwrap());
+    assert_eq!(at("User initiated (2026-11-30 12:34:56 GMT)"), told);
+    assert_eq!(at("User initiated (2026-11-30 12:34:56 UTC)"), told);
+    for reason in [
+        "",
+        "User initiated",
+        "Server.SpotInstanceTermination: Spot instance termination",
+        "User initiated (yesterday GMT)",
+    ] {
+        assert_eq!(at(reason), None, "{reason}");
+    }
 }

@@ -18,7 +18,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::json;
-use smartscale_planner::{Action, Hold, Plan, Planner, Policy, Snapshot, model::NodeName, snapshot::State};
+use smartscale_planner::{
+    Action, Hold, Plan, Planner, Policy, Snapshot,
+    model::{Cluster, NodeName},
+    snapshot::State,
+};
 use smartscale_proto::time::{SharedClock, within};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +35,7 @@ use crate::{
     ids::{DecisionId, Epoch, SharedIds},
     observe::{
         ClusterView,
+        accounts::{self, Accounts},
         notices::{Notice, NoticeKind, board::NoticeBoard},
         snapshot::{self, Going},
         sources::View,
@@ -116,6 +121,7 @@ pub struct Decider {
     /// Brakes that hold something.
     brakes: BTreeSet<Hold>,
     foresight: Foresight,
+    accounts: Accounts,
 }
 
 impl Decider {
@@ -134,6 +140,7 @@ impl Decider {
             store_failed: false,
             brakes: BTreeSet::new(),
             foresight: Foresight::default(),
+            accounts: Accounts::default(),
         };
         (decider, published)
     }
@@ -239,6 +246,8 @@ impl Decider {
         if let Some(standing) = &standing {
             self.publish_attributes(standing, &snapshot, &plan).await;
         }
+        let cluster = assembled.sees_cluster.then_some(&snapshot.cluster);
+        self.keep_accounts(cluster, &policy).await;
         let latest = Latest {
             at: now,
             snapshot,
@@ -301,6 +310,22 @@ impl Decider {
             }
         }
         Some(foreseen)
+    }
+
+    /// Accounts what the machines cost, as the leader and whether or not it acts.
+    async fn keep_accounts(&mut self, cluster: Option<&Cluster>, policy: &Policy) {
+        let Some(term) = self.parts.leadership.borrow().may_act(&*self.parts.clock) else {
+            return;
+        };
+        let fleet = self.parts.view.fleet();
+        let seen = accounts::Seen {
+            fleet: &fleet,
+            cluster,
+            policy,
+        };
+        if let Err(error) = self.accounts.keep(&seen, &self.parts.store, term).await {
+            tracing::warn!(%error, "what the machines cost is not in the store");
+        }
     }
 
     /// Plans, as a rule off the async runtime.

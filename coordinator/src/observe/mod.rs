@@ -1,6 +1,7 @@
 //! Observing: each source keeps its own latest value and its age; [`snapshot`] merges them into what the planner
 //! sees. Unknown is never zero.
 
+pub(crate) mod accounts;
 pub mod agents;
 pub mod export;
 pub mod history;

@@ -13,6 +13,7 @@
 //!   decision#…       decision records (expire)
 //!   sample#…         metric history (expire)
 //!   forecast#…       demand by the hour, eight weeks of it (expire)
+//!   cost#…           what machines cost, by the hour, thirteen months of it (expire)
 //!   audit#…          who called what: one chain of records for each coordinator
 //!   audit-head#…     where each of those chains ends
 //!   identity#…       certificates of people
@@ -22,6 +23,7 @@
 
 #[doc(hidden)]
 pub mod conformance;
+pub mod cost;
 pub mod lease;
 pub mod records;
 pub mod sqlite;

@@ -64,6 +64,7 @@ impl Client {
         explain: explain(ExplainRequest) -> v1::ExplainResponse,
         operations: list_operations(ListOperationsRequest) -> v1::ListOperationsResponse,
         blockers: list_blockers(ListBlockersRequest) -> v1::ListBlockersResponse,
+        cost: get_cost(GetCostRequest) -> v1::GetCostResponse,
         demand: list_demand(ListDemandRequest) -> v1::ListDemandResponse,
         snapshot: snapshot(SnapshotRequest) -> v1::SnapshotResponse,
         watch: watch(WatchRequest) -> Streaming<v1::WatchResponse>,

@@ -8,6 +8,7 @@
 mod audit;
 mod check;
 mod client;
+mod cost;
 mod failure;
 mod identity;
 mod render;
@@ -100,6 +101,21 @@ async fn execute(connection: &Connection, command: Live) -> Result<(), Failure> 
             format,
             &client.ask(v1::ListBlockersRequest {}, Client::blockers).await?,
         ),
+        Live::Cost {
+            month,
+            currency,
+            rate,
+            format,
+        } => {
+            let request = v1::GetCostRequest {
+                month: month.unwrap_or_default(),
+            };
+            let mut cost = client.ask(request, Client::cost).await?;
+            if let (Some(currency), Some(rate)) = (currency, rate) {
+                (cost.currency, cost.currency_per_usd) = (currency, rate);
+            }
+            print(format, &cost)
+        }
         Live::Check(format) => check::execute(&client, format).await,
         Live::Watch(format) => watch(&mut client, format).await,
         Live::Identity(command) => identity::execute(&mut client, command).await,

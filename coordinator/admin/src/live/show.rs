@@ -156,7 +156,7 @@ impl Answer for StatusResponse {
 }
 
 /// A line whose first `indent` columns stand alone and whose text is wrapped beside them.
-fn hanging(line: &str, indent: usize) -> String {
+pub(super) fn hanging(line: &str, indent: usize) -> String {
     let (name, text) = line.split_at_checked(indent).unwrap_or((line, ""));
     let mut whole = String::new();
     for (index, part) in wrapped_within(text, WIDTH - indent).into_iter().enumerate() {

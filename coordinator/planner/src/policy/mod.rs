@@ -54,6 +54,8 @@ pub struct Policy {
     pub forecast: Forecast,
     /// What a decision costs beside the price of nodes.
     pub cost: Cost,
+    /// In what money people are shown what it cost.
+    pub currency: Currency,
     /// When something is not done.
     pub freezes: Vec<Freeze>,
     /// When minimums are higher than otherwise.
@@ -217,6 +219,24 @@ impl Cost {
         #[allow(clippy::cast_precision_loss, reason = "a number of pods")]
         let evictions = evictions as f64;
         evictions * self.eviction_usd * 3600.0 / self.payback.as_secs_f64()
+    }
+}
+
+/// The money that people think in. Everything is reckoned in USD, as AWS bills it; this is for showing alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Currency {
+    /// Three letters, as in ISO 4217.
+    pub code: Arc<str>,
+    /// So many of it are one USD.
+    pub per_usd: f64,
+}
+
+impl Default for Currency {
+    fn default() -> Self {
+        Self {
+            code: "USD".into(),
+            per_usd: 1.0,
+        }
     }
 }
 
@@ -467,6 +487,12 @@ impl Policy {
             .filter(|_| !node.is_control_plane())
     }
 
+    /// What is known of a type: what the policy says, else the built-in catalogue.
+    pub fn spec(&self, instance_type: &str) -> Option<&TypeSpec> {
+        let described = self.types.get(instance_type).map(AsRef::as_ref);
+        described.or_else(|| catalogue::find(instance_type).map(AsRef::as_ref))
+    }
+
     /// What a node costs per hour, in USD, if its type is known. A node without a market label counts as on demand.
     pub fn price_of(&self, node: &Node) -> Option<f64> {
         self.quote_of(node).map(|price| price.per_hour)
@@ -475,7 +501,7 @@ impl Policy {
     /// The same with who said so.
     pub fn quote_of(&self, node: &Node) -> Option<&Price> {
         let name = node.label(crate::model::keys::INSTANCE_TYPE)?;
-        let spec = self.types.get(name).or_else(|| catalogue::find(name))?;
+        let spec = self.spec(name)?;
         let spot = match (node.market(), &spec.spot) {
             (Some(Market::Spot), SpotPrice::Everywhere(price)) => Some(price),
             (Some(Market::Spot), spot) => node.zone().and_then(|zone| spot.in_zone(&zone)),

@@ -9,9 +9,9 @@ use std::{
 };
 
 use super::{
-    Budget, BurstableCpu, Cost, Drain, Forecast, Headroom, Kept, Limits, OnNotice, OnTimeout, Policy,
-    PolicyError, Pool, Price, PriceSource, Reserved, ScaleDown, ScaleDownWhen, ScaleUp, SpotPrice, TypeSpec,
-    Warning, catalogue,
+    Budget, BurstableCpu, Cost, Currency, Drain, Forecast, Headroom, Kept, Limits, OnNotice, OnTimeout,
+    Policy, PolicyError, Pool, Price, PriceSource, Reserved, ScaleDown, ScaleDownWhen, ScaleUp, SpotPrice,
+    TypeSpec, Warning, catalogue,
     raw::{self, Scalar},
 };
 use crate::{
@@ -47,7 +47,7 @@ pub(super) fn policy(raw: raw::Policy) -> Result<(Policy, Vec<Warning>)> {
         },
     };
     let forecast = forecast(&raw.forecast)?;
-    let cost = cost(&raw.cost)?;
+    let (cost, currency) = (cost(&raw.cost)?, currency(&raw.cost)?);
     let freezes = raw.freeze.into_iter().enumerate();
     let freezes = freezes.map(|(index, raw)| windows::freeze(&format!("freeze[{index}]"), raw));
     let freezes = freezes.collect::<Result<Vec<_>>>()?;
@@ -112,6 +112,7 @@ pub(super) fn policy(raw: raw::Policy) -> Result<(Policy, Vec<Warning>)> {
             drain,
             forecast,
             cost,
+            currency,
             freezes,
             schedules,
             pools,
@@ -239,6 +240,45 @@ fn cost(raw: &raw::Cost) -> Result<Cost> {
         eviction_usd: raw.eviction_usd,
         spot_interruptions_per_node_day: interruptions,
         payback: positive_duration("cost.payback", &raw.payback)?,
+    })
+}
+
+fn currency(raw: &raw::Cost) -> Result<Currency> {
+    let code = raw.currency.as_str();
+    if code.len() != 3 || !code.bytes().all(|letter| letter.is_ascii_uppercase()) {
+        return error(
+            "cost.currency",
+            format!(
+                "`{code}` is no currency: expected three capital letters as in ISO 4217, for example BDT"
+            ),
+        );
+    }
+    let per_usd = match (code, raw.per_usd) {
+        ("USD", None) => 1.0,
+        (_, Some(per_usd)) if per_usd.is_finite() && per_usd > 0.0 => per_usd,
+        (_, Some(per_usd)) => {
+            return error(
+                "cost.per_usd",
+                format!("{per_usd} is no rate: expected a number above 0"),
+            );
+        }
+        (code, None) => {
+            return error(
+                "cost.per_usd",
+                format!("missing: expected how many {code} a USD is, for example 121.5"),
+            );
+        }
+    };
+    #[allow(clippy::float_cmp, reason = "nothing but 1 is 1")]
+    if code == "USD" && per_usd != 1.0 {
+        return error(
+            "cost.per_usd",
+            format!("{per_usd} with USD: expected another cost.currency, or none of it"),
+        );
+    }
+    Ok(Currency {
+        code: code.into(),
+        per_usd,
     })
 }
 

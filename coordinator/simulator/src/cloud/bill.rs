@@ -25,18 +25,25 @@ impl Cloud {
     /// What the machines have cost since `from`.
     #[must_use]
     pub fn bill(&self, from: Timestamp) -> Bill {
-        let now = self.clock.now();
+        self.bill_of(from, self.clock.now())
+    }
+
+    /// What the machines cost between two moments.
+    #[must_use]
+    pub fn bill_of(&self, from: Timestamp, until: Timestamp) -> Bill {
         let state = self.state();
         let mut bill = Bill::default();
         for entry in state.instances.values() {
-            let began = entry.instance.launched_at.max(from);
-            let ended = entry.ended_at.unwrap_or(now);
-            let billed = if entry.instance.launched_at >= from {
+            let launched = entry.instance.launched_at;
+            let ended = entry.ended_at.unwrap_or(until).min(until);
+            if launched > until || ended < from {
+                continue;
+            }
+            let mut billed = ended.duration_since(launched.max(from));
+            if launched >= from {
                 bill.launches += 1;
-                ended.duration_since(began).max(signed(LEAST_BILLED))
-            } else {
-                ended.duration_since(began)
-            };
+                billed = billed.max(signed(LEAST_BILLED));
+            }
             let hours = billed.as_secs_f64() / 3600.0;
             bill.node_hours += hours;
             bill.cost_usd += hours * entry.price;

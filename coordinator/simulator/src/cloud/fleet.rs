@@ -128,7 +128,7 @@ impl Fleet for Cloud {
                 continue;
             };
             entry.instance.state = InstanceState::ShuttingDown;
-            entry.ended_at = Some(now);
+            (entry.ended_at, entry.instance.ended_at) = (Some(now), Some(now));
             self.log.write(
                 Source::Cloud,
                 "machine_terminating",

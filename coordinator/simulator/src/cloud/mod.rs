@@ -360,6 +360,7 @@ impl Cloud {
                 operation: None,
                 state: InstanceState::Pending,
                 launched_at: now,
+                ended_at: None,
             },
             number: state.count,
             secret: None,

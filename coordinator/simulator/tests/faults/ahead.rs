@@ -20,12 +20,12 @@ use crate::{
 };
 
 /// The service's pods when little is asked for: they fit on the two nodes that there always are.
-const FEW: u32 = 4;
+pub(crate) const FEW: u32 = 4;
 /// And when much is: seven nodes.
-const MANY: u32 = 20;
+pub(crate) const MANY: u32 = 20;
 
 /// Plays a script in a world of one coordinator, and gives what it says at its end.
-fn rehearse<F, T>(policy: &str, script: impl FnOnce(Arc<World>) -> F) -> T
+pub(crate) fn rehearse<F, T>(policy: &str, script: impl FnOnce(Arc<World>) -> F) -> T
 where
     F: Future<Output = T> + Send + 'static,
     T: Send + 'static,
@@ -65,11 +65,11 @@ where
 }
 
 impl World {
-    fn want(&self, pods: u32) {
+    pub(crate) fn want(&self, pods: u32) {
         self.town.cluster.scale(&[("web", pods)]);
     }
 
-    async fn until(&self, minutes: u64) {
+    pub(crate) async fn until(&self, minutes: u64) {
         let moment = Duration::from_secs(60 * minutes);
         self.time.sleep(moment.saturating_sub(self.time.elapsed())).await;
     }

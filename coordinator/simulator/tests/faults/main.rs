@@ -13,10 +13,12 @@
 //! - [`trouble`]: what happens besides
 //! - [`ledger`]: the invariants; [`rest`]: what must hold in the end
 //! - [`ahead`]: a world in which nothing fails, for hours: nodes that are there before the demand is
+//! - [`accounts`]: another such, in which what the machines cost is held against the cloud's own bill
 //! - [`world`]: all of that together
 
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
+mod accounts;
 mod agents;
 mod ahead;
 mod coordinator;

@@ -165,6 +165,7 @@ mod tests {
             operation: None,
             state,
             launched_at: jiff::Timestamp::UNIX_EPOCH,
+            ended_at: None,
         };
         let before = instance("i-1", InstanceState::Terminated);
         let now = instance("i-2", InstanceState::Pending);

@@ -242,6 +242,7 @@ impl Fleet for World {
                 operation: Some(request.operation.clone()),
                 state: InstanceState::Running,
                 launched_at: fixtures::now(),
+                ended_at: None,
             };
             self.instances
                 .lock()

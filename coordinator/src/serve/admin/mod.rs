@@ -8,6 +8,7 @@
 //! the cluster.
 
 mod blockers;
+mod cost;
 mod decisions;
 mod demand;
 mod explain;
@@ -318,6 +319,14 @@ impl Admin for AdminDesk {
         request: Request<v1::ListDemandRequest>,
     ) -> Result<Response<v1::ListDemandResponse>, Status> {
         self.audited("ListDemand", request, |_, request| self.demand(request))
+            .await
+    }
+
+    async fn get_cost(
+        &self,
+        request: Request<v1::GetCostRequest>,
+    ) -> Result<Response<v1::GetCostResponse>, Status> {
+        self.audited("GetCost", request, |_, request| self.cost(request))
             .await
     }
 

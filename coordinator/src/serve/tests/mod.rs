@@ -5,6 +5,7 @@ mod admin;
 mod authorities;
 mod causes;
 mod checks;
+mod cost;
 mod demand;
 mod enrolment;
 mod fuzz;

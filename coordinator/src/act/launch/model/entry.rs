@@ -137,6 +137,7 @@ pub(super) fn instance(world: &World, machine: usize) -> Instance {
             InstanceState::Terminated
         },
         launched_at: Timestamp::UNIX_EPOCH,
+        ended_at: None,
     }
 }
 
