@@ -348,7 +348,6 @@ proptest! {
     }
 }
 
-<<<<<<< HEAD
 /// Nodes of 4 pods on demand at 0.1 USD an hour and on spot at 0.04, and of 8 pods at 0.19 and 0.07; an eviction costs a cent.
 fn on_both_markets(markets: &str, interruptions: f64) -> Policy {
     policy_of(&format!(
@@ -419,7 +418,9 @@ fn a_negative_or_endless_rate_of_interruptions_is_refused() {
         let error = Policy::from_toml(&text).unwrap_err();
         assert_eq!(error.path, "cost.spot_interruptions_per_node_day");
         assert!(error.message.starts_with(said), "{error}");
-=======
+    }
+}
+
 const POOL: &str = "[[pool]]\nname = \"w\"\nzones = [\"us-east-1a\"]\ninstance_types = [\"t3.small\"]";
 
 #[test]
@@ -441,6 +442,5 @@ fn the_currency_is_usd_or_another_one_with_its_rate() {
     ] {
         let text = format!("[cluster]\nid = \"a\"\n[cost]\n{wrong}\n{POOL}");
         assert_eq!(Policy::from_toml(&text).unwrap_err().path, key, "{wrong}");
->>>>>>> 3af187c (Account what machines cost by the hour, and tell a month of it)
     }
 }

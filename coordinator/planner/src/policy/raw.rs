@@ -188,12 +188,9 @@ impl Default for Forecast {
 pub(super) struct Cost {
     pub(super) eviction_usd: f64,
     pub(super) payback: String,
-<<<<<<< HEAD
     pub(super) spot_interruptions_per_node_day: f64,
-=======
     pub(super) currency: String,
     pub(super) per_usd: Option<f64>,
->>>>>>> 3af187c (Account what machines cost by the hour, and tell a month of it)
 }
 
 impl Default for Cost {
@@ -201,12 +198,9 @@ impl Default for Cost {
         Self {
             eviction_usd: 0.0,
             payback: "1h".into(),
-<<<<<<< HEAD
             spot_interruptions_per_node_day: 0.0,
-=======
             currency: "USD".into(),
             per_usd: None,
->>>>>>> 3af187c (Account what machines cost by the hour, and tell a month of it)
         }
     }
 }
