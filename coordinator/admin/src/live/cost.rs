@@ -323,8 +323,8 @@ workers  spot       m6i.4xlarge      310.50   8676.92   28973.38         3.10
 all                                 1030.50  8676.92?  28973.38?        10.30
 
 paid           8676.92 BDT
-fixed at peak  203373.50 BDT: 4 nodes as at 2026-11-12 14:00, 282.46 BDT an
-               hour on demand, for 700.0 h
+fixed at peak  203373.50 BDT: 4 nodes as at 2026-11-12 14:00, 282.46 BDT an hour
+               on demand, for 700.0 h
 saved          unknown
 spot saved     20296.45 BDT
 wasted         618 empty node-minutes, 104.97 BDT; of 12.0 node-hours nobody
