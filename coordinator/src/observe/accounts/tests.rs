@@ -186,9 +186,9 @@ async fn two_machines_cost_what_they_cost_by_hand() {
     let (world, mut accounts) = (World::new().await, Accounts::default());
     let large = machine("i-1", "large", Market::OnDemand, at(-3600));
     let small = machine("i-2", "small", Market::Spot, at(10));
-    let works = pod("default/web").on("i-1");
-    let alone = cluster(&[node("i-1")], &[works.clone()]);
-    let both = cluster(&[node("i-1"), node("i-2")], &[works.clone()]);
+    let works = [pod("default/web").on("i-1")];
+    let alone = cluster(&[node("i-1")], &works);
+    let both = cluster(&[node("i-1"), node("i-2")], &works);
     let all = [large.clone(), small.clone()];
     let left = [large.clone(), ended(&small, Some(at(70)))];
     world.look(&mut accounts, at(0), &[large], Some(&alone)).await;
