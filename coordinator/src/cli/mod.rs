@@ -153,7 +153,9 @@ fn check_config(runtime: &tokio::runtime::Runtime, path: &std::path::Path) -> an
         println!("{}: warning: {warning}", policy_file.display());
     }
     let launchable = config.fleet.launchable();
-    let is_launchable = |name| launchable.as_ref().is_none_or(|names| names.contains(name));
+    let is_launchable = |name: &smartscale_planner::model::PoolName| {
+        launchable.as_ref().is_none_or(|names| names.contains(name))
+    };
     for pool in policy.pools.iter().filter(|pool| !is_launchable(&pool.name)) {
         println!(
             "{}: warning: fleet.pool.{} is missing: nothing can be launched for that pool",

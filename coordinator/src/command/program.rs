@@ -260,7 +260,7 @@ mod tests {
     fn lines_are_told_apart_however_they_come_and_the_secret_is_none_of_them() {
         let mut lines = Lines::new("launch", SECRET);
         assert_eq!(lines.take(b"one\ntw"), ["one"]);
-        assert_eq!(lines.take(b"o\n\x1b[31mred\n"), ["two", "[31mred"]);
+        assert_eq!(lines.take(b"o\n\x1b[31mred\n"), ["two", " [31mred"]);
         let (first, second) = SECRET.split_at(7);
         assert!(lines.take(format!("+ echo {first}").as_bytes()).is_empty());
         assert_eq!(

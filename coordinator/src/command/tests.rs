@@ -184,7 +184,7 @@ async fn no_answer_is_half_believed_and_what_happened_is_then_unknown() {
     for (text, says) in [
         (String::new(), "EOF"),
         ("{".to_owned(), "EOF"),
-        ("[]".to_owned(), "invalid"),
+        ("[]".to_owned(), "neither"),
         ("{}".to_owned(), "neither"),
         (r#"{"machine": []}"#.to_owned(), "machine"),
         (format!("{} x", launched(&[machine("w-1")])), "trailing"),
@@ -235,12 +235,26 @@ async fn a_program_that_fails_in_any_way_ends_the_call_and_says_how() {
         (format!("{good}; kill -9 $$"), "signal: 9"),
         ("exec yes".to_owned(), "answered more than"),
         (
-            format!("{good}; setsid sleep 600 &"),
+            // In a session of its own by then, where no signal to the program's group reaches it.
+            format!(
+                "{good}; setsid sh -c 'echo $$ >\"$HOME_OF_TEST/pid\"; exec sleep 600' & \
+                 while [ ! -s \"$HOME_OF_TEST/pid\" ]; do sleep 0.1; done"
+            ),
             "holds its standard output open",
         ),
     ] {
         is_unknown(fleet(&folder, &script).list().await, says);
     }
+    let left: i32 = fs::read_to_string(folder.path().join("pid"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(left).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
     let of_program = |name: &str| Settings {
         program: folder.path().join(name),
         ..settings(&folder, "")
@@ -344,6 +358,8 @@ proptest! {
         }
     }
 }
+
+mod example;
 
 mod fuzz {
     use smartscale_fuzz::{Target, fuzz};
