@@ -225,11 +225,11 @@ CASES = {
             ],
         ),
         "TellOwnTopic": Case(
-            [tell],
+            [tell, tell.doing("sns:GetTopicAttributes")],
             [tell.to(f"arn:aws:sns:{REGION}:{ACCOUNT}:alerts"), tell.doing("sns:Subscribe")],
         ),
         "HearOwnQueue": Case(
-            [hear, hear.doing("sqs:DeleteMessage")],
+            [hear, hear.doing("sqs:DeleteMessage"), hear.doing("sqs:GetQueueAttributes")],
             [
                 hear.to(f"arn:aws:sqs:{REGION}:{ACCOUNT}:orders"),
                 hear.doing("sqs:SendMessage"),

@@ -7,7 +7,10 @@ use super::{
     fleet::LaunchRequest,
     operation::{Kind, Launch, Operation, Phase, Step},
 };
-use crate::ids::{DecisionId, Epoch, OperationId};
+use crate::{
+    ids::{DecisionId, Epoch, OperationId},
+    tell::Grounds,
+};
 
 /// An operation that nothing was done for yet.
 #[allow(clippy::too_many_arguments, reason = "each is a column of the journal")]
@@ -32,6 +35,7 @@ pub(super) fn planned(
         phase: Phase::Planned,
         decision,
         reason,
+        grounds: Grounds::default(),
         by,
         pods,
         created_at: now,

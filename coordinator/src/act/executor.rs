@@ -407,6 +407,8 @@ impl Executor {
             nodes: operation.nodes(),
             pods: operation.pods.clone(),
             error_type: operation.error_type.clone(),
+            decision: operation.decision.clone(),
+            grounds: operation.grounds.clone(),
         };
         self.say(severity, message, event);
     }

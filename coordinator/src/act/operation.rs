@@ -28,6 +28,7 @@ use super::fleet::{Instance, LaunchRequest};
 use crate::{
     ids::{DecisionId, Epoch, InstanceId, OperationId},
     state::records::Record,
+    tell::Grounds,
 };
 
 /// Where an operation stands.
@@ -255,7 +256,7 @@ pub struct Step {
 }
 
 /// An operation of the journal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Operation {
     /// Its id.
     pub id: OperationId,
@@ -267,6 +268,9 @@ pub struct Operation {
     pub decision: Option<DecisionId>,
     /// Why, in one sentence.
     pub reason: String,
+    /// What that decision weighed, and what the operation costs.
+    #[serde(default)]
+    pub grounds: Grounds,
     /// Who ordered it; absent when the coordinator decided.
     pub by: Option<String>,
     /// Pods it was begun for.
@@ -483,6 +487,7 @@ mod tests {
             phase: Phase::Planned,
             decision: None,
             reason: String::new(),
+            grounds: Grounds::default(),
             by: None,
             pods: Vec::new(),
             created_at: Timestamp::UNIX_EPOCH,

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     ids::{DecisionId, Epoch, OperationId},
     state::{Attributes, StoreError},
+    tell::Grounds,
 };
 
 /// The most machines of one call: their records are written in one transaction with the operation.
@@ -25,6 +26,7 @@ const MOST_OF_A_CALL: u32 = 50;
 struct Call {
     request: LaunchRequest,
     pods: Vec<PodKey>,
+    grounds: Grounds,
 }
 
 impl Executor {
@@ -47,7 +49,10 @@ impl Executor {
             let next = next_attempt(&mut refused, &call, decision, now);
             operations.push(next.unwrap_or_else(|| {
                 let reason = plan.summary.clone();
-                launching(call.request, call.pods, Some(decision.clone()), reason, None, now)
+                Operation {
+                    grounds: call.grounds,
+                    ..launching(call.request, call.pods, Some(decision.clone()), reason, None, now)
+                }
             }));
         }
         let launches: Vec<OperationId> = operations.iter().map(|operation| operation.id.clone()).collect();
@@ -117,11 +122,15 @@ impl Executor {
                 calls.push(Call {
                     request,
                     pods: Vec::new(),
+                    grounds: Grounds::of(plan, 0.0),
                 });
             }
             if let Some(call) = calls.last_mut() {
                 call.request.count += 1;
                 call.pods.extend(launch.pods.iter().cloned());
+                if let Some(cost) = &mut call.grounds.cost_change_per_hour {
+                    *cost += launch.price_per_hour;
+                }
             }
         }
         groups.into_values().flatten().collect()
@@ -155,15 +164,16 @@ impl Executor {
             });
             let reason = format!("{}: {}", removal_words(removal), plan.summary);
             let pods = removal.moves.iter().map(|step| step.pod.clone()).collect();
-            planned(
-                self.parts.ids.operation(now),
-                what,
-                pods,
-                Some(decision.clone()),
-                reason,
-                None,
-                now,
-            )
+            let id = self.parts.ids.operation(now);
+            let mut grounds = Grounds::of(plan, -removal.saves_per_hour);
+            if removal.saves_per_hour == 0.0 {
+                // Nobody knows its price.
+                grounds.cost_change_per_hour = None;
+            }
+            Operation {
+                grounds,
+                ..planned(id, what, pods, Some(decision.clone()), reason, None, now)
+            }
         };
         removals.map(operation).collect()
     }
@@ -197,6 +207,7 @@ fn next_attempt(
     operation.what = Kind::Launch(next);
     operation.pods.clone_from(&call.pods);
     operation.decision = Some(decision.clone());
+    operation.grounds = call.grounds.clone();
     operation.error = None;
     operation.error_type = None;
     operation.advance(Phase::Planned, now, note).ok()?;

@@ -19,6 +19,7 @@ use aws_sdk_cloudwatch::{
     primitives::DateTime,
     types::{Dimension, MetricDatum, StandardUnit},
 };
+use http::Uri;
 
 use super::failure::not_told;
 use crate::tell::{Event, Happening, Metrics, Notifier, NotifyError, Severity};
@@ -233,6 +234,30 @@ impl CloudWatch {
     }
 }
 
+/// Where it is.
+///
+/// # Errors
+/// What is missing to know that.
+pub fn endpoint(config: &SdkConfig) -> Result<Uri, String> {
+    let own = std::env::var("AWS_ENDPOINT_URL_CLOUDWATCH").ok();
+    let address = match (own.as_deref().or(config.endpoint_url()), config.region()) {
+        (Some(url), _) => url.to_owned(),
+        (None, Some(region)) => {
+            let region = region.as_ref();
+            let suffix = if region.starts_with("cn-") {
+                "amazonaws.com.cn"
+            } else {
+                "amazonaws.com"
+            };
+            format!("https://monitoring.{region}.{suffix}")
+        }
+        (None, None) => return Err("nobody says in which region: aws.region is missing".to_owned()),
+    };
+    address
+        .parse()
+        .map_err(|error| format!("{address} is no address: {error}"))
+}
+
 #[async_trait]
 impl Notifier for CloudWatch {
     fn name(&self) -> &'static str {
@@ -272,6 +297,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::tell::Grounds;
 
     fn taken_in(events: impl IntoIterator<Item = Event>) -> Figures {
         let mut figures = Figures::default();
@@ -297,6 +323,8 @@ mod tests {
             nodes: Vec::new(),
             pods: Vec::new(),
             error_type: error_type.map(Into::into),
+            decision: None,
+            grounds: Grounds::default(),
         }
     }
 
@@ -306,6 +334,9 @@ mod tests {
             action: "none".into(),
             reasons: Vec::new(),
             seconds,
+            grounds: Grounds::default(),
+            nodes: Vec::new(),
+            operations: Vec::new(),
         }
     }
 

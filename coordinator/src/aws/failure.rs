@@ -5,7 +5,7 @@ use aws_sdk_ec2::{
     error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
 };
 
-use crate::tell::NotifyError;
+use crate::{check::channels::Looked, tell::NotifyError};
 
 /// Codes that ask for fewer calls, whatever their HTTP status (EC2 sends some of them with 503).
 const THROTTLED: [&str; 9] = [
@@ -61,6 +61,26 @@ pub(super) fn is_throttling(code: &str) -> bool {
 /// The error with all its causes.
 pub(super) fn words<E: std::error::Error + 'static>(error: &SdkError<E, HttpResponse>) -> String {
     DisplayErrorContext(error).to_string()
+}
+
+/// Codes of a refusal for want of a right, which every service calls otherwise.
+const FORBIDDEN: [&str; 5] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "AuthorizationError",
+    "AuthorizationErrorException",
+    "UnauthorizedOperation",
+];
+
+/// What the failure means for a look at a channel.
+pub(super) fn looked<E>(error: &SdkError<E, HttpResponse>) -> Looked
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    match error.code() {
+        Some(code) if FORBIDDEN.contains(&code) => Looked::Forbidden(words(error)),
+        _ => Looked::Failed(words(error)),
+    }
 }
 
 /// What the failure means for a notification.

@@ -4,10 +4,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_config::{SdkConfig, timeout::TimeoutConfig};
-use aws_sdk_sqs::{Client, types::DeleteMessageBatchRequestEntry};
+use aws_sdk_sqs::{
+    Client,
+    types::{DeleteMessageBatchRequestEntry, QueueAttributeName},
+};
 
-use super::{CONNECT_TIMEOUT, failure::words};
-use crate::observe::notices::listen::{NoticeQueue, QueueError, Received, VISIBILITY, WAIT};
+use super::{
+    CONNECT_TIMEOUT,
+    failure::{looked, words},
+};
+use crate::{
+    check::channels::{Channel, Looked},
+    observe::notices::listen::{NoticeQueue, QueueError, Received, VISIBILITY, WAIT},
+};
 
 /// Messages of one call, the most that SQS takes.
 const BATCH: usize = 10;
@@ -110,5 +119,30 @@ impl NoticeQueue for SqsQueue {
             }
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Channel for SqsQueue {
+    fn tried(&self) -> String {
+        format!("looked at {}", self.url)
+    }
+
+    async fn look(&self) -> Looked {
+        let waiting = QueueAttributeName::ApproximateNumberOfMessages;
+        let answer = self
+            .client
+            .get_queue_attributes()
+            .queue_url(&self.url)
+            .attribute_names(waiting.clone())
+            .send()
+            .await;
+        let attributes = match &answer {
+            Ok(answer) => answer.attributes(),
+            Err(error) => return looked(error),
+        };
+        let count = attributes.and_then(|attributes| attributes.get(&waiting));
+        let count = count.map_or("?", String::as_str);
+        Looked::There(format!("it is there, with {count} messages; none was taken"))
     }
 }

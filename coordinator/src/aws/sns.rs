@@ -1,87 +1,67 @@
-//! Notifications through an SNS topic: one message for each happening, with attributes to filter subscriptions by.
+//! Notifications through an SNS topic: one message for each, with attributes to filter subscriptions by.
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_sns::{Client, error::BuildError, types::MessageAttributeValue};
-use jiff::Timestamp;
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::failure::not_told;
-use crate::tell::{Event, Happening, Notifier, NotifyError, Severity};
+use super::failure::{looked, not_told};
+use crate::{
+    check::channels::{Channel, Looked},
+    config::SnsFormat,
+    tell::{
+        Message, Messenger, NotifyError,
+        message::{chatbot, json, text},
+    },
+};
 
-/// The longest message that SNS takes, in bytes.
+/// The longest message that SNS takes, in bytes, whatever it is in.
 const LONGEST_MESSAGE: usize = 256 * 1024;
-/// The longest subject that SNS takes, in characters; ASCII without control characters only.
-const LONGEST_SUBJECT: usize = 100;
+/// What is left of that for JSON, beside which the same stands as text for mail.
+const LONGEST_JSON: usize = 128 * 1024;
 
 /// A topic.
 #[derive(Debug, Clone)]
 pub struct Sns {
     client: Client,
     topic_arn: String,
-    cluster_id: String,
-}
-
-/// The body of a message, as JSON.
-#[derive(Serialize)]
-struct Body<'a> {
-    message: &'a str,
-    cluster: &'a str,
-    severity: Severity,
-    time: Timestamp,
-    /// What happened, and to what.
-    kind: &'static str,
-    subject: String,
-    /// All its particulars; left out where they are more than a message takes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    event: Option<&'a Event>,
+    format: SnsFormat,
 }
 
 impl Sns {
-    /// Publishes to `topic_arn` what happens in the cluster. Sends nothing yet.
+    /// Publishes to `topic_arn` in this form. Sends nothing yet.
     #[must_use]
-    pub fn new(config: &SdkConfig, topic_arn: String, cluster_id: String) -> Self {
+    pub fn new(config: &SdkConfig, topic_arn: String, format: SnsFormat) -> Self {
         Self {
             client: Client::new(config),
             topic_arn,
-            cluster_id,
+            format,
         }
     }
 
-    fn body(&self, happening: &Happening) -> Result<String, serde_json::Error> {
-        let mut body = Body {
-            message: &happening.message,
-            cluster: &self.cluster_id,
-            severity: happening.severity,
-            time: happening.time,
-            kind: happening.event.kind(),
-            subject: happening.event.subject(),
-            event: Some(&happening.event),
-        };
-        let whole = serde_json::to_string_pretty(&body)?;
-        if whole.len() <= LONGEST_MESSAGE {
-            return Ok(whole);
-        }
-        body.event = None;
-        serde_json::to_string_pretty(&body)
+    /// A topic in order, which knows neither mail nor chat.
+    fn is_ordered(&self) -> bool {
+        self.topic_arn.ends_with(".fifo")
     }
 
-    fn subject(&self, happening: &Happening) -> String {
-        let subject = format!(
-            "SmartScale {}: {}: {}",
-            self.cluster_id,
-            happening.severity.as_str(),
-            happening.message
-        );
-        let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-        subject
-            .chars()
-            .take(LONGEST_SUBJECT)
-            .map(printable)
-            .collect::<String>()
-            .trim_end()
-            .to_owned()
+    /// What most subscriptions get.
+    fn body(&self, message: &Message) -> Result<String, serde_json::Error> {
+        match self.format {
+            SnsFormat::Json => json::body(message, LONGEST_JSON),
+            SnsFormat::Text => Ok(text::body(message)),
+            SnsFormat::Chatbot => serde_json::to_string_pretty(&chatbot::body(message)),
+        }
+    }
+
+    /// The same with text for mail, which nobody wants to read as JSON
+    /// (<https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>, `MessageStructure`); `None` where all get the same,
+    /// or where both are too long.
+    fn by_protocol(&self, message: &Message, body: &str) -> Option<String> {
+        if self.format == SnsFormat::Text || self.is_ordered() {
+            return None;
+        }
+        let both = serde_json::json!({ "default": body, "email": text::body(message) }).to_string();
+        (both.len() <= LONGEST_MESSAGE).then_some(both)
     }
 }
 
@@ -94,35 +74,63 @@ fn attribute(value: &str) -> Result<MessageAttributeValue, NotifyError> {
 }
 
 #[async_trait]
-impl Notifier for Sns {
+impl Messenger for Sns {
     fn name(&self) -> &'static str {
         "sns"
     }
 
-    async fn notify(&self, happening: &Happening) -> Result<(), NotifyError> {
+    async fn send(&self, message: &Message) -> Result<(), NotifyError> {
         let body = self
-            .body(happening)
+            .body(message)
             .map_err(|error| NotifyError::Refused(error.to_string()))?;
         let mut publish = self
             .client
             .publish()
             .topic_arn(&self.topic_arn)
-            .subject(self.subject(happening))
-            .message_attributes("cluster", attribute(&self.cluster_id)?)
-            .message_attributes("severity", attribute(happening.severity.as_str())?)
-            .message_attributes("kind", attribute(happening.event.kind())?);
+            .subject(text::subject(message))
+            .message_attributes("cluster", attribute(&message.cluster)?)
+            .message_attributes("severity", attribute(message.severity.as_str())?)
+            .message_attributes("kind", attribute(message.kind)?);
         // A topic in order wants to know what to keep in order, and what is a repetition.
-        if self.topic_arn.ends_with(".fifo") {
+        if self.is_ordered() {
             publish = publish
-                .message_group_id(&self.cluster_id)
+                .message_group_id(&message.cluster)
                 .message_deduplication_id(hex::encode(Sha256::digest(&body)));
         }
-        publish
-            .message(body)
+        let publish = match self.by_protocol(message, &body) {
+            Some(both) => publish.message_structure("json").message(both),
+            None => publish.message(body),
+        };
+        publish.send().await.map(|_| ()).map_err(|error| not_told(&error))
+    }
+}
+
+#[async_trait]
+impl Channel for Sns {
+    fn tried(&self) -> String {
+        format!("looked at {}", self.topic_arn)
+    }
+
+    async fn look(&self) -> Looked {
+        let answer = self
+            .client
+            .get_topic_attributes()
+            .topic_arn(&self.topic_arn)
             .send()
-            .await
-            .map(|_| ())
-            .map_err(|error| not_told(&error))
+            .await;
+        let attributes = match &answer {
+            Ok(answer) => answer.attributes(),
+            Err(error) => return looked(error),
+        };
+        let count = |name: &str| {
+            let value = attributes.and_then(|attributes| attributes.get(name));
+            value.map_or("?", String::as_str)
+        };
+        Looked::There(format!(
+            "it is there; subscriptions: {} confirmed, {} not yet; nothing was published",
+            count("SubscriptionsConfirmed"),
+            count("SubscriptionsPending")
+        ))
     }
 }
 
@@ -130,62 +138,32 @@ impl Notifier for Sns {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should stop at its line")]
     use super::*;
+    use crate::tell::{
+        Event,
+        message::tests::{lost, message},
+    };
 
-    fn sns() -> Sns {
+    fn sns(format: SnsFormat, topic: &str) -> Sns {
         let config = SdkConfig::builder()
             .behavior_version(aws_config::BehaviorVersion::v2026_01_12())
             .build();
-        Sns::new(
-            &config,
-            "arn:aws:sns:us-east-1:123456789012:t".into(),
-            "demo".into(),
-        )
-    }
-
-    fn happening(message: &str, event: Event) -> Happening {
-        Happening {
-            time: Timestamp::UNIX_EPOCH,
-            severity: Severity::Warning,
-            message: message.into(),
-            event,
-        }
-    }
-
-    fn lost() -> Event {
-        Event::Source {
-            source: "prometheus".into(),
-            fresh: false,
-        }
+        let arn = format!("arn:aws:sns:us-east-1:123456789012:{topic}");
+        Sns::new(&config, arn, format)
     }
 
     #[test]
-    fn a_message_says_what_happened_to_people_and_to_programs() {
-        let body = sns()
-            .body(&happening("Prometheus does not answer", lost()))
-            .unwrap();
-        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(
-            body,
-            serde_json::json!({
-                "message": "Prometheus does not answer",
-                "cluster": "demo",
-                "severity": "warning",
-                "time": "1970-01-01T00:00:00Z",
-                "kind": "source",
-                "subject": "prometheus",
-                "event": {"kind": "source", "source": "prometheus", "fresh": false},
-            })
-        );
-    }
-
-    #[test]
-    fn a_subject_keeps_to_what_sns_takes() {
-        let subject = sns().subject(&happening(&format!("a\nb é {}", "x".repeat(200)), lost()));
-        assert_eq!(subject.len(), LONGEST_SUBJECT);
-        assert!(
-            subject.starts_with("SmartScale demo: warning: a?b ? xxx"),
-            "{subject}"
-        );
+    fn mail_gets_text_where_programs_get_json_and_all_the_same_where_there_is_no_mail() {
+        let message = message("Prometheus does not answer", lost());
+        let topic = sns(SnsFormat::Json, "t");
+        let body = topic.body(&message).unwrap();
+        let both: serde_json::Value =
+            serde_json::from_str(&topic.by_protocol(&message, &body).unwrap()).unwrap();
+        assert_eq!(both["default"], body);
+        assert_eq!(both["email"], text::body(&message));
+        assert!(body.contains(r#""kind": "source""#), "{body}");
+        for (format, topic) in [(SnsFormat::Text, "t"), (SnsFormat::Json, "t.fifo")] {
+            assert_eq!(sns(format, topic).by_protocol(&message, &body), None);
+        }
     }
 
     #[test]
@@ -193,7 +171,9 @@ mod tests {
         let event = Event::Trouble {
             error_type: "x".repeat(LONGEST_MESSAGE),
         };
-        let body = sns().body(&happening("much", event)).unwrap();
+        let mut message = message("much", event);
+        message.title = "Trouble".into();
+        let body = sns(SnsFormat::Json, "t").body(&message).unwrap();
         assert!(body.len() < 1024 && !body.contains("\"event\""), "{}", body.len());
     }
 }

@@ -3,12 +3,13 @@
 //! ```text
 //!   smartscale-coordinator check ─┐                          ┌─ policy · certificates · files
 //!   smartscale check ──▶ serve ───┴─▶ Checks ─▶ each Check ──┼─ clock · rights · metrics        behind a narrow
-//!                                               (all at once)└─ store · fleet · peers           trait each
+//!                                               (all at once)└─ store · fleet · peers · channels   trait each
 //! ```
 //! A check is tried against what the running coordinator works with. What would be told to people or paid for is not tried, and
 //! says so.
 
 pub mod certificates;
+pub mod channels;
 pub mod clock;
 pub mod files;
 pub mod fleet;

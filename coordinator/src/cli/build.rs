@@ -7,7 +7,7 @@ use smartscale_coordinator::{
     act::{self, fleet::Fleet},
     aws::{
         self, cloudwatch::CloudWatch, dynamodb::DynamoStore, fleet::Ec2Fleet, kms::Kms, market::AwsMarket,
-        queue::SqsQueue, sns::Sns, sts::Sts,
+        queue::SqsQueue, sts::Sts,
     },
     check::Checks,
     command::CommandFleet,
@@ -53,7 +53,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    check,
+    channels, check,
     policy::{self, Cluster},
 };
 
@@ -219,12 +219,7 @@ async fn build(
         Arc::new(Events::new(kube, config.name.to_string())),
         smartscale_coordinator::tell::Severity::Info,
     )];
-    if let Some(topic) = &config.sns_topic {
-        sinks.push(Sink::for_people(
-            Arc::new(Sns::new(&sdk, topic.clone(), cluster_id.to_string())),
-            config.notify_least,
-        ));
-    }
+    sinks.extend(channels::sinks(config, &sdk, &cluster_id, &clock)?);
     if let Some((namespace, period)) = &config.cloudwatch {
         let cloudwatch = CloudWatch::new(&sdk, namespace.clone(), cluster_id.to_string(), gauges.clone());
         sinks.push(Sink::for_counting(Arc::new(cloudwatch), *period));
@@ -251,6 +246,7 @@ async fn build(
     checks.push(check::store(config, Arc::clone(&store), &clock));
     checks.push(check::fleet(config, Arc::clone(&fleet)));
     checks.extend(metrics.clone().map(|metrics| check::metrics(config, metrics)));
+    checks.extend(channels::checks(config, &sdk, &clock));
     checks.extend(check::of_machine(config));
     let checks = Checks::new(config.name.clone(), Arc::clone(&clock), checks);
     let queue = config.notices_queue.as_ref().map(|url| {

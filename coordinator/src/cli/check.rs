@@ -30,7 +30,7 @@ use smartscale_planner::Policy;
 use smartscale_proto::time::{SharedClock, SystemClock};
 
 use super::{
-    build,
+    build, channels,
     policy::{self, Cluster},
 };
 
@@ -138,6 +138,7 @@ async fn of_policy(config: &Config, policy: &Policy, clock: &SharedClock) -> Vec
         ))),
     }
     let sdk = build::sdk(config).await;
+    checks.extend(channels::checks(config, &sdk, clock));
     match &config.store {
         // Opening would make it, as whoever runs this.
         Store::Sqlite(path) if !path.exists() => checks.push(Arc::new(FileCheck {
@@ -243,31 +244,6 @@ pub(super) fn of_machine(config: &Config) -> Vec<Arc<dyn Check>> {
             path,
             wanted: Wanted::Secret,
         }));
-    }
-    if let Some(topic) = &config.sns_topic {
-        let why =
-            "people would be told; a failure is logged and counted in smartscale_happenings_dropped_total";
-        checks.push(Arc::new(Known::skipped(
-            "sns",
-            format!("publish to {topic}"),
-            why,
-        )));
-    }
-    if let Some(url) = &config.notices_queue {
-        let why = "a notice that is taken out is not seen by the coordinator; `smartscale status` says whether it answers";
-        checks.push(Arc::new(Known::skipped(
-            "queue",
-            format!("receive from {url}"),
-            why,
-        )));
-    }
-    if let Some((namespace, _)) = &config.cloudwatch {
-        let why = "a figure that was put cannot be taken back";
-        checks.push(Arc::new(Known::skipped(
-            "cloudwatch",
-            format!("put into {namespace}"),
-            why,
-        )));
     }
     checks
 }

@@ -2,6 +2,7 @@
 
 mod build;
 mod ca;
+mod channels;
 mod check;
 mod init;
 mod policy;

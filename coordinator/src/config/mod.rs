@@ -2,6 +2,7 @@
 //! reading files. An error names the key's path and what would be right.
 
 mod fleet;
+mod notify;
 mod raw;
 
 use std::{
@@ -16,7 +17,8 @@ use smartscale_planner::duration;
 use smartscale_proto::identity::Segment;
 
 pub use self::fleet::{Fleet, FleetPool};
-use crate::{ids::CoordinatorName, observe::market, policy::Origin, tell::Severity};
+pub use self::notify::{Bounds, Notify, Slack, Sns, SnsFormat, Webhook};
+use crate::{ids::CoordinatorName, observe::market, policy::Origin};
 
 /// The commented configuration that `init` writes; `@…@` are filled in.
 pub const TEMPLATE: &str = include_str!("coordinator.toml");
@@ -218,10 +220,8 @@ pub struct Config {
     pub join_server: Option<String>,
     /// URL of the SQS queue of EC2's notices; `None`: they come from the agents alone.
     pub notices_queue: Option<String>,
-    /// SNS topic; `None`: none.
-    pub sns_topic: Option<String>,
-    /// The least severity that is notified.
-    pub notify_least: Severity,
+    /// Who is told of what happens.
+    pub notify: Notify,
     /// CloudWatch namespace and period; `None`: off.
     pub cloudwatch: Option<(String, Duration)>,
     /// Times that are nobody else's.
@@ -235,7 +235,7 @@ impl Config {
         self.fleet.is_ec2()
             || matches!(self.store, Store::DynamoDb(_))
             || self.market.is_some()
-            || self.sns_topic.is_some()
+            || self.notify.sns.is_some()
             || self.cloudwatch.is_some()
     }
 }
@@ -379,12 +379,6 @@ impl Reader<'_> {
             Some(listen) => Some(self.socket("http.listen", listen)?),
             None => Some(self.socket("http.listen", "127.0.0.1:9810")?),
         };
-        let severities = [
-            ("detail", Severity::Detail),
-            ("info", Severity::Info),
-            ("warning", Severity::Warning),
-            ("failure", Severity::Failure),
-        ];
         let cloudwatch_period = self.duration(
             "cloudwatch.period",
             raw.cloudwatch.period.as_ref(),
@@ -440,12 +434,7 @@ impl Reader<'_> {
             )?,
             join_server: self.join_server(&raw.join)?,
             notices_queue: self.queue_url(raw.notices.queue_url)?,
-            sns_topic: raw.notify.sns_topic,
-            notify_least: self.one_of(
-                "notify.least",
-                raw.notify.least.as_deref().unwrap_or("info"),
-                &severities,
-            )?,
+            notify: self.notify(raw.notify, folder)?,
             cloudwatch,
             timing,
         })

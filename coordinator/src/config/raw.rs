@@ -223,6 +223,52 @@ pub(super) struct RawNotices {
 pub(super) struct RawNotify {
     pub(super) sns_topic: Option<String>,
     pub(super) least: Option<String>,
+    #[serde(default)]
+    pub(super) sns: RawSns,
+    pub(super) slack: Option<RawSlack>,
+    pub(super) webhook: Option<RawWebhook>,
+    #[serde(default)]
+    pub(super) quiet: Vec<RawQuiet>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSns {
+    pub(super) topic: Option<String>,
+    pub(super) format: Option<String>,
+    pub(super) least: Option<String>,
+    pub(super) most_per_minute: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSlack {
+    pub(super) webhook_url_file: Option<PathBuf>,
+    pub(super) token_file: Option<PathBuf>,
+    pub(super) channel: Option<String>,
+    pub(super) api_url: Option<String>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) least: Option<String>,
+    pub(super) most_per_minute: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWebhook {
+    pub(super) url: Option<String>,
+    pub(super) url_file: Option<PathBuf>,
+    pub(super) bearer_token_file: Option<PathBuf>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) least: Option<String>,
+    pub(super) most_per_minute: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawQuiet {
+    pub(super) cron: String,
+    pub(super) duration: String,
+    pub(super) time_zone: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

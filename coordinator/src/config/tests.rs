@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
 use super::*;
+use crate::tell::{Severity, post::SlackDoor};
 
 const LEAST: &str = r#"
 name = "a"
@@ -50,8 +51,8 @@ fn the_template_is_sound_with_and_without_its_comments_taken_away() {
             }
             _ => format!("{line}\n"),
         })
-        // Of two kinds of store, of fleets, of attestors and of join tokens, one can be chosen; pods are not handed over by
-        // default.
+        // Of two kinds of store, of fleets, of attestors, of join tokens and of ways to Slack, one can be chosen; pods are not handed
+        // over by default.
         .filter(|line| {
             let others = [
                 "table = ",
@@ -60,6 +61,9 @@ fn the_template_is_sound_with_and_without_its_comments_taken_away() {
                 "oldest = ",
                 "server = ",
                 "hand_over = ",
+                "token_file = ",
+                "channel = ",
+                "api_url = ",
             ];
             !others.iter().any(|key| line.starts_with(key))
         })
@@ -71,7 +75,10 @@ fn the_template_is_sound_with_and_without_its_comments_taken_away() {
     assert_eq!(plain.store, whole.store);
     assert_eq!(plain.http, whole.http);
     assert_eq!(plain.certificate_life, whole.certificate_life);
-    assert!(whole.prometheus.is_some() && whole.sns_topic.is_some());
+    let notify = &whole.notify;
+    assert!(whole.prometheus.is_some() && notify.sns.is_some());
+    assert!(notify.slack.is_some() && notify.webhook.is_some() && notify.quiet.len() == 1);
+    assert_eq!(plain.notify, Notify::default());
 }
 
 fn is_key(text: &str) -> bool {
@@ -279,4 +286,88 @@ fn a_fleets_program_is_an_absolute_path_with_a_bounded_time_and_nothing_of_ec2_b
     }
     let stray = LEAST.replace("[fleet]\n", &format!("[fleet]\n{PROGRAM}\n"));
     assert_eq!(path_of(&stray), "fleet.command");
+}
+
+#[test]
+fn who_is_told_and_how_much_is_said_for_each_channel() {
+    let notify = |text: &str| of(&format!("{LEAST}[notify]\n{text}")).unwrap().notify;
+    let arn = "arn:aws:sns:us-east-1:123456789012:smartscale";
+    let old = notify(&format!("sns_topic = \"{arn}\"\nleast = \"warning\""));
+    let sns = old.sns.unwrap();
+    assert_eq!((sns.topic.as_str(), sns.format), (arn, SnsFormat::Json));
+    assert_eq!(
+        (sns.bounds.least, sns.bounds.most_per_minute),
+        (Severity::Warning, None)
+    );
+
+    let new = notify(&format!(
+        "[notify.sns]\ntopic = \"{arn}\"\nformat = \"chatbot\"\nleast = \"failure\"\n\
+         [notify.slack]\nwebhook_url_file = \"hook\"\nmost_per_minute = 0\n\
+         [[notify.quiet]]\ncron = \"0 22 * * *\"\nduration = \"9h\"\ntime_zone = \"Europe/Berlin\"\n"
+    ));
+    let sns = new.sns.unwrap();
+    assert_eq!(sns.format, SnsFormat::Chatbot);
+    assert_eq!(
+        (sns.bounds.least, sns.bounds.most_per_minute),
+        (Severity::Failure, Some(20))
+    );
+    let slack = new.slack.unwrap();
+    assert_eq!(slack.door, SlackDoor::Webhook("/etc/smartscale/hook".into()));
+    assert_eq!(
+        (slack.bounds.least, slack.bounds.most_per_minute),
+        (Severity::Info, None)
+    );
+    let within = "2026-01-09T21:00:00Z".parse().unwrap();
+    assert_eq!(
+        new.quiet[0].until(within),
+        Some("2026-01-10T06:00:00Z".parse().unwrap())
+    );
+}
+
+#[test]
+fn a_channel_that_cannot_be_is_named_by_its_key_and_a_secret_is_not_shown() {
+    for (text, path) in [
+        ("least = \"loud\"", "notify.least"),
+        (
+            "sns_topic = \"a\"\n[notify.sns]\ntopic = \"b\"",
+            "notify.sns.topic",
+        ),
+        ("[notify.sns]\nformat = \"text\"", "notify.sns.topic"),
+        (
+            "sns_topic = \"a\"\n[notify.sns]\nformat = \"xml\"",
+            "notify.sns.format",
+        ),
+        ("[notify.slack]", "notify.slack"),
+        ("[notify.slack]\nurl = \"x\"", "notify.slack.url"),
+        ("[notify.slack]\ntoken_file = \"t\"", "notify.slack.channel"),
+        (
+            "[notify.slack]\ntoken_file = \"t\"\nwebhook_url_file = \"w\"",
+            "notify.slack.token_file",
+        ),
+        (
+            "[notify.slack]\nwebhook_url_file = \"w\"\nchannel = \"c\"",
+            "notify.slack.channel",
+        ),
+        ("[notify.webhook]", "notify.webhook"),
+        (
+            "[notify.webhook]\nurl = \"http://hooks.example/hunter2\"",
+            "notify.webhook.url",
+        ),
+        (
+            "[[notify.quiet]]\ncron = \"0 22 * *\"\nduration = \"9h\"\ntime_zone = \"UTC\"",
+            "notify.quiet[0].cron",
+        ),
+        (
+            "[[notify.quiet]]\ncron = \"0 22 * * *\"\nduration = \"9h\"\ntime_zone = \"Mars\"",
+            "notify.quiet[0].time_zone",
+        ),
+        (
+            "[[notify.quiet]]\ncron = \"0 22 * * *\"\nduration = \"8d\"\ntime_zone = \"UTC\"",
+            "notify.quiet[0].duration",
+        ),
+    ] {
+        let error = of(&format!("{LEAST}[notify]\n{text}")).unwrap_err();
+        assert_eq!(error.path, path, "{error}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
 }

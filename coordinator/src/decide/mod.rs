@@ -42,7 +42,7 @@ use crate::{
     },
     serve::view::Latest,
     state::{Attributes, SharedStore, StoreError, lease::Leadership},
-    tell::{Event, Happening, Severity, SharedTell},
+    tell::{Event, Grounds, Happening, Severity, SharedTell},
 };
 
 /// The policy in force with the text it was read from.
@@ -411,6 +411,9 @@ impl Decider {
                 .map(|rule| rule.rule.to_string())
                 .collect(),
             seconds: self.parts.clock.elapsed().saturating_sub(began).as_secs_f64(),
+            grounds: Grounds::of(plan, entry.record.cost_change_per_hour),
+            nodes: plan.remove.iter().map(|removal| removal.node.clone()).collect(),
+            operations: entry.record.operations.clone(),
         };
         let verb = if self.parts.mode == Mode::Observe && plan.action != Action::None {
             "would act: "

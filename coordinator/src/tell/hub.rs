@@ -2,11 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use smartscale_proto::{backoff::Backoff, time::SharedClock};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{Event, Happening, Metrics, Notifier, NotifyError, Severity, Tell, notifier::Dedupe};
+use super::{
+    Event, Happening, Metrics, Notifier, NotifyError, Severity, Tell,
+    desk::{Desk, Manners, Messenger, Patience},
+    notifier::Dedupe,
+};
 
 /// How far a watching person may fall behind before events are skipped for them.
 const WATCH_BACKLOG: usize = 1024;
@@ -20,10 +25,28 @@ pub struct Hub {
     metrics: Metrics,
 }
 
+/// Who is told.
+#[derive(Clone)]
+pub enum Recipient {
+    /// Somebody who takes each happening as it comes.
+    Each(Arc<dyn Notifier>),
+    /// People, in messages, as they want to be told.
+    People(Arc<dyn Messenger>, Manners),
+}
+
+impl Recipient {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Each(notifier) => notifier.name(),
+            Self::People(messenger, _) => messenger.name(),
+        }
+    }
+}
+
 /// How somebody is told.
 pub struct Sink {
     /// Who.
-    pub notifier: Arc<dyn Notifier>,
+    pub to: Recipient,
     /// What is less severe is not passed on.
     pub least: Severity,
     /// How many happenings may wait; more are dropped and counted.
@@ -42,8 +65,18 @@ impl Sink {
     /// For notifications to people: nothing below `least`, five attempts, the same thing once in ten minutes.
     #[must_use]
     pub fn for_people(notifier: Arc<dyn Notifier>, least: Severity) -> Self {
+        Self::to_people(Recipient::Each(notifier), least)
+    }
+
+    /// The same in messages.
+    #[must_use]
+    pub fn for_messages(messenger: Arc<dyn Messenger>, manners: Manners, least: Severity) -> Self {
+        Self::to_people(Recipient::People(messenger, manners), least)
+    }
+
+    fn to_people(to: Recipient, least: Severity) -> Self {
         Self {
-            notifier,
+            to,
             least,
             queue: 256,
             attempts: 5,
@@ -57,7 +90,7 @@ impl Sink {
     #[must_use]
     pub fn for_counting(notifier: Arc<dyn Notifier>, period: Duration) -> Self {
         Self {
-            notifier,
+            to: Recipient::Each(notifier),
             least: Severity::Detail,
             queue: 4096,
             attempts: 1,
@@ -81,18 +114,18 @@ impl Hub {
         let mut queues = Vec::new();
         let mut couriers = Vec::new();
         for sink in sinks {
-            metrics.begin_sink(sink.notifier.name());
+            let name = sink.to.name();
+            metrics.begin_sink(name);
             let (sender, receiver) = mpsc::channel(sink.queue.max(1));
             queues.push(Queue {
-                name: sink.notifier.name(),
+                name,
                 least: sink.least,
                 sender,
             });
             couriers.push(Courier {
-                dedupe: sink.dedupe.map(Dedupe::new),
-                sink,
+                name,
                 receiver,
-                metrics: metrics.clone(),
+                way: Way::of(sink, &metrics, clock),
                 clock: Arc::clone(clock),
             });
         }
@@ -152,41 +185,89 @@ fn log(happening: &Happening) {
     }
 }
 
-/// Carries happenings to one notifier, in order, with retries.
+/// Carries happenings to one recipient, in order, with retries.
 pub struct Courier {
-    sink: Sink,
+    name: &'static str,
     receiver: mpsc::Receiver<Arc<Happening>>,
-    dedupe: Option<Dedupe>,
-    metrics: Metrics,
+    way: Way,
     clock: SharedClock,
+}
+
+enum Way {
+    Each(Box<Each>),
+    People(Box<Desk>),
+}
+
+impl Way {
+    fn of(sink: Sink, metrics: &Metrics, clock: &SharedClock) -> Self {
+        let dedupe = sink.dedupe.map(Dedupe::new);
+        let patience = Patience {
+            attempts: sink.attempts.max(1),
+            backoff: sink.backoff,
+        };
+        let (metrics, clock) = (metrics.clone(), Arc::clone(clock));
+        match sink.to {
+            Recipient::People(messenger, manners) => Self::People(Box::new(Desk::new(
+                messenger, manners, dedupe, patience, metrics, clock,
+            ))),
+            Recipient::Each(notifier) => Self::Each(Box::new(Each {
+                notifier,
+                dedupe,
+                patience,
+                flush_every: sink.flush_every,
+                metrics,
+                clock,
+            })),
+        }
+    }
 }
 
 impl Courier {
     /// Who is served.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.sink.notifier.name()
+        self.name
     }
 
     /// Carries until `stop`, then delivers what is queued for a last moment.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let clock = Arc::clone(&self.clock);
-        let name = self.sink.notifier.name();
+    pub async fn run(self, stop: CancellationToken) {
+        let Self {
+            name,
+            receiver,
+            way,
+            clock,
+        } = self;
         // A sink that hangs holds nobody's end up, whatever it was told last.
         let enough = async {
             stop.cancelled().await;
             clock.sleep(LAST_WORDS).await;
         };
+        let carrying = match way {
+            Way::Each(each) => each.carry(receiver, &stop).boxed(),
+            Way::People(desk) => desk.run(receiver, &stop).boxed(),
+        };
         tokio::select! {
-            () = self.carry(&stop) => {}
+            () = carrying => {}
             () = enough => tracing::warn!(sink = name, "stopped with happenings undelivered"),
         }
     }
+}
 
+/// Carries each happening as it comes.
+struct Each {
+    notifier: Arc<dyn Notifier>,
+    dedupe: Option<Dedupe>,
+    patience: Patience,
+    flush_every: Option<Duration>,
+    metrics: Metrics,
+    clock: SharedClock,
+}
+
+impl Each {
     /// Delivers until `stop`, and then what is still queued.
-    async fn carry(&mut self, stop: &CancellationToken) {
+    async fn carry(mut self, mut receiver: mpsc::Receiver<Arc<Happening>>, stop: &CancellationToken) {
         let clock = Arc::clone(&self.clock);
-        let mut next_flush = self.sink.flush_every.map(|every| clock.elapsed() + every);
+        let mut next_flush = self.flush_every.map(|every| clock.elapsed() + every);
         loop {
             let flush = async {
                 match next_flush {
@@ -198,16 +279,16 @@ impl Courier {
                 () = stop.cancelled() => break,
                 () = flush => {
                     self.flush().await;
-                    next_flush = self.sink.flush_every.map(|every| clock.elapsed() + every);
+                    next_flush = self.flush_every.map(|every| clock.elapsed() + every);
                 }
-                happening = self.receiver.recv() => match happening {
+                happening = receiver.recv() => match happening {
                     Some(happening) => self.deliver(&happening, stop).await,
                     None => break,
                 },
             }
         }
-        self.receiver.close();
-        while let Some(happening) = self.receiver.recv().await {
+        receiver.close();
+        while let Some(happening) = receiver.recv().await {
             self.deliver(&happening, stop).await;
         }
         self.flush().await;
@@ -219,9 +300,9 @@ impl Courier {
         {
             return;
         }
-        let name = self.sink.notifier.name();
-        for attempt in 1..=self.sink.attempts.max(1) {
-            let error = match self.sink.notifier.notify(happening).await {
+        let (name, attempts) = (self.notifier.name(), self.patience.attempts);
+        for attempt in 1..=attempts {
+            let error = match self.notifier.notify(happening).await {
                 Ok(()) => {
                     self.metrics.count_notified(name, true);
                     return;
@@ -229,10 +310,10 @@ impl Courier {
                 Err(error) => error,
             };
             tracing::warn!(sink = name, attempt, %error, kind = happening.event.kind(), "not told");
-            if matches!(error, NotifyError::Refused(_)) || attempt == self.sink.attempts.max(1) {
+            if matches!(error, NotifyError::Refused(_)) || attempt == attempts {
                 break;
             }
-            let delay = self.sink.backoff.delay(attempt, &mut rand::rng());
+            let delay = self.patience.backoff.delay(attempt, &mut rand::rng());
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.clock.sleep(delay) => {}
@@ -242,8 +323,8 @@ impl Courier {
     }
 
     async fn flush(&self) {
-        if let Err(error) = self.sink.notifier.flush().await {
-            tracing::warn!(sink = self.sink.notifier.name(), %error, "not flushed");
+        if let Err(error) = self.notifier.flush().await {
+            tracing::warn!(sink = self.notifier.name(), %error, "not flushed");
         }
     }
 }

@@ -617,6 +617,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::tell::Grounds;
 
     fn told(metrics: &Metrics, event: Event) {
         metrics.count(&Happening {
@@ -638,6 +639,8 @@ mod tests {
             nodes: Vec::new(),
             pods: Vec::new(),
             error_type: error_type.map(Into::into),
+            decision: None,
+            grounds: Grounds::default(),
         }
     }
 

@@ -4,25 +4,35 @@
 //!
 //! ```text
 //!  tell ──▶ hub ──▶ log · metrics · watching people         at once
-//!            └────▶ bounded queue ─▶ courier ─▶ notifier     SNS, CloudWatch, Kubernetes events: each in its own
-//!                                                            time, with retries; a full queue drops and counts
+//!            └────▶ bounded queue ─▶ courier ─┬─▶ notifier            CloudWatch, Kubernetes events
+//!                                             └─▶ desk ─▶ messenger   SNS, Slack, webhook
 //! ```
+//! Each is told in its own time, with retries; a full queue drops and counts. A desk makes messages that people read, and
+//! knows how many of them they want, and when.
 
+pub mod desk;
 pub mod gauges;
 pub mod http;
 pub mod hub;
+pub mod message;
 pub mod metrics;
 pub mod notifier;
+pub mod post;
 
+pub use desk::{Manners, Messenger};
 pub use hub::{Courier, Hub, Sink};
+pub use message::Message;
 pub use metrics::Metrics;
 pub use notifier::{Notifier, NotifyError};
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Serialize;
-use smartscale_planner::model::{NodeName, PodKey};
+use serde::{Deserialize, Serialize};
+use smartscale_planner::{
+    Plan, Rule,
+    model::{NodeName, PodKey},
+};
 
 use crate::{
     ids::{DecisionId, Epoch, InstanceId, OperationId},
@@ -64,6 +74,28 @@ impl Severity {
     }
 }
 
+/// What stands behind a decision, or behind an operation that came of one, for those who are told of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Grounds {
+    /// The rules that fired, with their figures.
+    pub rules: Vec<Rule>,
+    /// What it costs (positive) or saves (negative), in USD per hour; absent where nobody knows.
+    pub cost_change_per_hour: Option<f64>,
+}
+
+impl Grounds {
+    /// Those of a plan; what it costs is said by whoever knows how much of it is meant.
+    #[must_use]
+    pub fn of(plan: &Plan, cost_change_per_hour: f64) -> Self {
+        let fired = plan.rules.iter().filter(|rule| rule.fired);
+        Self {
+            rules: fired.cloned().collect(),
+            cost_change_per_hour: Some(cost_change_per_hour),
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Debug, Clone, Serialize)]
 pub struct Happening {
@@ -101,6 +133,12 @@ pub enum Event {
         reasons: Vec<String>,
         /// How long observing, planning and recording took, in seconds.
         seconds: f64,
+        /// What it weighed and what it costs.
+        grounds: Grounds,
+        /// Nodes it removes.
+        nodes: Vec<NodeName>,
+        /// The operations that it began.
+        operations: Vec<OperationId>,
     },
     /// An operation reached a phase.
     Operation {
@@ -122,6 +160,10 @@ pub enum Event {
         pods: Vec<PodKey>,
         /// Class of the error for metrics (`capacity`, `quota`, `drain_timeout`, …); absent without one.
         error_type: Option<String>,
+        /// The decision it came from; absent when a person or a notice began it.
+        decision: Option<DecisionId>,
+        /// What that decision weighed, and what the operation costs.
+        grounds: Grounds,
     },
     /// A launched machine is a Ready node.
     Joined {

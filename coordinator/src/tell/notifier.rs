@@ -12,6 +12,9 @@ pub enum NotifyError {
     /// May work later: no answer, throttled, out of order.
     #[error("not delivered for now: {0}")]
     Passing(String),
+    /// Not before so long: whoever is told asks for it.
+    #[error("not delivered: to be told no more for {0:?}")]
+    Busy(Duration),
     /// Will not work later either.
     #[error("not delivered: {0}")]
     Refused(String),

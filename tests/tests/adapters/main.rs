@@ -4,6 +4,7 @@
     reason = "a test that cannot arrange its servers has failed"
 )]
 
+mod channels;
 mod contention;
 mod fleet;
 mod kubernetes;

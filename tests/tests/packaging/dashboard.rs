@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use smartscale_coordinator::decide::Foreseen;
 use smartscale_coordinator::tell::{
-    Event, Happening, Hub, Metrics, Notifier, NotifyError, Severity, Sink, Tell as _,
+    Event, Grounds, Happening, Hub, Metrics, Notifier, NotifyError, Severity, Sink, Tell as _,
 };
 use smartscale_planner::forecast::{Accuracy, Band, Expectation, Source};
 use smartscale_proto::time::{SharedClock, SystemClock};
@@ -46,6 +46,8 @@ fn leader() -> Metrics {
         nodes: Vec::new(),
         pods: Vec::new(),
         error_type: None,
+        decision: None,
+        grounds: Grounds::default(),
     };
     let instance = || "i-1".parse().unwrap();
     for event in [
@@ -54,6 +56,9 @@ fn leader() -> Metrics {
             action: "none".into(),
             reasons: Vec::new(),
             seconds: 0.02,
+            grounds: Grounds::default(),
+            nodes: Vec::new(),
+            operations: Vec::new(),
         },
         ended("launch"),
         ended("remove"),

@@ -27,7 +27,7 @@ pub use self::{
     price::{Price, PriceSource, SpotPrice},
     schedule::Schedule,
     spec::TypeSpec,
-    window::Window,
+    window::{Invalid as InvalidWindow, Window},
 };
 use crate::{
     drainability::Strictness,

@@ -34,7 +34,7 @@ impl Window {
     ///
     /// # Errors
     /// What is wrong with one of the two.
-    pub(super) fn new(
+    pub fn new(
         cron: &str,
         time_zone: &str,
         duration: SignedDuration,
@@ -93,9 +93,24 @@ impl Window {
 }
 
 /// Which of the two is wrong, and how.
-pub(super) enum Invalid {
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// The crontab.
+    #[error("{0}")]
     Cron(String),
+    /// The time zone.
+    #[error("{0}")]
     TimeZone(String),
+}
+
+impl Invalid {
+    /// The key by which it is configured.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Cron(_) => "cron",
+            Self::TimeZone(_) => "time_zone",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::rule::{self, Drained, Next};
 use crate::{
     act::operation::{Kind, Operation, Phase, Removal},
     ids::Epoch,
+    tell::Grounds,
 };
 
 #[derive(Debug, Clone)]
@@ -136,6 +137,7 @@ fn advanced(from: Phase, to: Phase) -> Option<Phase> {
         phase: from,
         decision: None,
         reason: String::new(),
+        grounds: Grounds::default(),
         by: None,
         pods: Vec::new(),
         created_at: Timestamp::UNIX_EPOCH,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     kubernetes::testing::{Seen, client, lines, status},
-    tell::{Event, Severity},
+    tell::{Event, Grounds, Severity},
 };
 use smartscale_planner::model::PodKey;
 
@@ -27,6 +27,8 @@ fn launch() -> Happening {
             nodes: vec!["i-1".into()],
             pods: vec![PodKey::new("shop", "web-1")],
             error_type: None,
+            decision: None,
+            grounds: Grounds::default(),
         },
     }
 }

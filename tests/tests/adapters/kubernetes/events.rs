@@ -5,7 +5,7 @@ use k8s_openapi::api::events::v1::Event as Said;
 use kube::Api;
 use kube::api::ListParams;
 use smartscale_coordinator::kubernetes::events::Events;
-use smartscale_coordinator::tell::{Event, Happening, Notifier as _, Severity};
+use smartscale_coordinator::tell::{Event, Grounds, Happening, Notifier as _, Severity};
 use smartscale_planner::model::PodKey;
 use smartscale_tests::rig::kubernetes::{node, pod};
 
@@ -27,6 +27,8 @@ pub(super) fn launch(node: &str, pods: &[PodKey], time: &str) -> Happening {
             nodes: vec![node.into()],
             pods: pods.to_vec(),
             error_type: None,
+            decision: None,
+            grounds: Grounds::default(),
         },
     }
 }

@@ -10,6 +10,7 @@ use crate::{
         operation::{Kind, Launch, Operation, Phase},
     },
     ids::{Epoch, InstanceId},
+    tell::Grounds,
 };
 
 /// Machines by their numbers, a bit each.
@@ -96,6 +97,7 @@ impl Entry {
             phase: self.phase,
             decision: None,
             reason: String::new(),
+            grounds: Grounds::default(),
             by: None,
             pods: Vec::new(),
             created_at: Timestamp::UNIX_EPOCH,
