@@ -243,7 +243,7 @@ pub fn endpoint(config: &SdkConfig) -> Result<Uri, String> {
     let address = match (own.as_deref().or(config.endpoint_url()), config.region()) {
         (Some(url), _) => url.to_owned(),
         (None, Some(region)) => {
-            let region = region.as_ref();
+            let region: &str = region.as_ref();
             let suffix = if region.starts_with("cn-") {
                 "amazonaws.com.cn"
             } else {

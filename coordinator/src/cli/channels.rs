@@ -6,7 +6,7 @@ use smartscale_coordinator::{
     aws::{cloudwatch, queue::SqsQueue, sns::Sns},
     check::{
         Check,
-        channels::{ChannelCheck, Door},
+        channels::{Channel, ChannelCheck, Door},
         files::{FileCheck, Wanted},
     },
     config::{Bounds, Config},
@@ -68,7 +68,7 @@ pub(super) fn checks(
     clock: &SharedClock,
 ) -> Vec<Arc<dyn Check>> {
     let mut checks: Vec<Arc<dyn Check>> = Vec::new();
-    let mut add = |area, channel, remedy| {
+    let mut add = |area: &'static str, channel: Arc<dyn Channel>, remedy: &'static str| {
         checks.push(Arc::new(ChannelCheck {
             area,
             channel,
