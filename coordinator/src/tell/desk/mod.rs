@@ -112,7 +112,7 @@ impl Desk {
                 match self.tray.next(clock.elapsed(), clock.now()) {
                     Next::Send(message) => {
                         attempt += 1;
-                        sending = Some(self.send(message));
+                        sending = Some(self.send(*message));
                     }
                     Next::After(wait) => wake = wake.min(wait),
                     Next::Nothing if closing => return,

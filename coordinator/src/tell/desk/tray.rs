@@ -18,7 +18,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What is to be done now.
 #[derive(Debug)]
 pub(super) enum Next {
-    Send(Message),
+    Send(Box<Message>),
     /// To look again after so long.
     After(Duration),
     Nothing,
@@ -116,7 +116,7 @@ impl Tray {
         if !must_be_told(&message) {
             self.sent.push_back(now);
         }
-        Next::Send(message)
+        Next::Send(Box::new(message))
     }
 
     /// Lets a message that did not arrive wait first, and nothing go before that time.

@@ -41,6 +41,13 @@ pub struct BadChannel {
     pub reason: String,
 }
 
+impl From<BadChannel> for NotifyError {
+    /// What is wrong with a file may be mended while messages wait.
+    fn from(error: BadChannel) -> Self {
+        Self::Passing(error.to_string())
+    }
+}
+
 /// A secret in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SecretFile {

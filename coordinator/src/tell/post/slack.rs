@@ -115,7 +115,7 @@ impl Slack {
             body["thread_ts"] = thread.as_str().into();
             body["reply_broadcast"] = (message.severity >= Severity::Warning).into();
         }
-        let token = self.door.secret().bearer().map_err(later)?;
+        let token = self.door.secret().bearer()?;
         let address = format!("{}/chat.postMessage", api.to_string().trim_end_matches('/'));
         let address = address
             .parse()
@@ -149,11 +149,6 @@ impl Slack {
     }
 }
 
-/// What is wrong with a file may be mended while messages wait.
-fn later(error: BadChannel) -> NotifyError {
-    NotifyError::Passing(error.to_string())
-}
-
 #[async_trait]
 impl Messenger for Slack {
     fn name(&self) -> &'static str {
@@ -163,7 +158,7 @@ impl Messenger for Slack {
     async fn send(&self, message: &Message) -> Result<(), NotifyError> {
         match &self.door {
             SlackDoor::Webhook(_) => {
-                let address = self.door.secret().address().map_err(later)?;
+                let address = self.door.secret().address()?;
                 let body = blocks::body(message).to_string();
                 self.poster.post(address, None, body).await.map(|_| ())
             }

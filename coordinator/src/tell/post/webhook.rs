@@ -81,14 +81,8 @@ impl Messenger for Webhook {
     async fn send(&self, message: &Message) -> Result<(), NotifyError> {
         let body =
             json::body(message, LONGEST_BODY).map_err(|error| NotifyError::Refused(error.to_string()))?;
-        let later = |error: BadChannel| NotifyError::Passing(error.to_string());
-        let bearer = self
-            .bearer
-            .as_ref()
-            .map(SecretFile::bearer)
-            .transpose()
-            .map_err(later)?;
-        let address = self.target.address().map_err(later)?;
+        let bearer = self.bearer.as_ref().map(SecretFile::bearer).transpose()?;
+        let address = self.target.address()?;
         self.poster.post(address, bearer, body).await.map(|_| ())
     }
 }
