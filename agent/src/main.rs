@@ -5,6 +5,7 @@ mod program;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use smartscale_agent::config::ConfigError;
 
 use program::cli::Cli;
 
@@ -21,7 +22,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("smartscale-agent: {error:#}");
-            ExitCode::FAILURE
+            // Bad input is told apart from what failed, as by the other programs.
+            ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
         }
     }
 }

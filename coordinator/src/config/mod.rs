@@ -628,4 +628,6 @@ fn host_name() -> String {
 }
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;

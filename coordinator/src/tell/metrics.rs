@@ -612,6 +612,9 @@ impl std::fmt::Debug for Metrics {
 }
 
 #[cfg(test)]
+mod reference;
+
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should stop at its line")]
     use jiff::Timestamp;

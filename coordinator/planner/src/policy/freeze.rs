@@ -4,6 +4,7 @@ use super::Window;
 
 /// What a freeze stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
     /// Nothing is launched, for pods or for anything else.

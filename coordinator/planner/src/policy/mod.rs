@@ -298,6 +298,7 @@ pub struct Pool {
 
 /// What is done about a node of another template, version or image than the pool launches now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(rename_all = "lowercase")]
 pub enum OnDrift {
     /// It is shown and nothing is done.

@@ -1,4 +1,6 @@
 //! The policy as it is written, with every default as a value. What it means is decided in `validate`.
+//!
+//! `docs/reference/policy.md` is made from this file: its doc comments, types and defaults.
 
 use std::collections::BTreeMap;
 
@@ -6,44 +8,69 @@ use serde::Deserialize;
 
 use super::PolicyError;
 
+/// A duration, as text: `90s`, `5m`, `1h30m`.
+type Span = String;
+
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Policy {
+    /// Which cluster it is for.
     pub(super) cluster: Cluster,
+    /// How many nodes there may be: those of pools only, launching ones included. The K3s server is never counted nor
+    /// touched.
     #[serde(default)]
     pub(super) limits: Limits,
+    /// When nodes are added. Pods that cannot be scheduled act at once; what is here is for averages and for how much
+    /// is added.
     #[serde(default)]
     pub(super) scale_up: ScaleUp,
+    /// When nodes are removed.
     #[serde(default)]
     pub(super) scale_down: ScaleDown,
+    /// How nodes are drained.
     #[serde(default)]
     pub(super) drain: Drain,
+    /// Room ahead of demand. It raises the floor and never lowers it.
     #[serde(default)]
     pub(super) forecast: Forecast,
+    /// What a removal costs beside what it saves.
     #[serde(default)]
     pub(super) cost: Cost,
+    /// Times in which something is not done. May be repeated.
     #[serde(default)]
     pub(super) freeze: Vec<Freeze>,
+    /// Times in which there are more nodes than otherwise. May be repeated.
     #[serde(default)]
     pub(super) schedule: Vec<Schedule>,
+    /// Where nodes come from. At least one.
     #[serde(default)]
     pub(super) pool: Vec<Pool>,
+    /// A type that the built-in catalogue lacks, or that is to count otherwise. With AWS, types and prices that are not
+    /// written here are asked for.
     #[serde(default)]
     pub(super) instance_type: Vec<InstanceType>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Cluster {
+    /// Its id: in identities, in the store and in the tags of instances.
     pub(super) id: String,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Limits {
+    /// Never fewer; what is missing is launched at once.
     pub(super) min_nodes: u32,
+    /// Never more.
     pub(super) max_nodes: u32,
+    /// Most nodes launched within any hour, whatever for; 0 is no bound.
     pub(super) max_launches_per_hour: u32,
+    /// What the nodes may cost together; 0 is no bound.
     pub(super) max_usd_per_hour: f64,
 }
 
@@ -59,15 +86,25 @@ impl Default for Limits {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ScaleUp {
+    /// Cluster average of CPU, strictly above.
     pub(super) cpu_percent: f64,
+    /// Cluster average of memory, strictly above.
     pub(super) memory_percent: f64,
+    /// So many consecutive readings have to be above.
     pub(super) sustained_readings: u32,
-    pub(super) reading_interval: String,
-    pub(super) cooldown: String,
-    pub(super) think: String,
+    /// A reading of the averages is taken so often.
+    pub(super) reading_interval: Span,
+    /// After any scale-up. Below a minimum, or for pods that no node under way can take, it does not apply.
+    pub(super) cooldown: Span,
+    /// Bound on the improvement of a plan for many pods, in steps that take about so long, so that the same input gives
+    /// the same plan.
+    pub(super) think: Span,
+    /// Most nodes launched in one decision, also to reach a minimum; 0 is no bound.
     pub(super) max_step: u32,
+    /// No node is launched for pods of a lower priority; they use room that is there. Without it: for every pod.
     pub(super) priority_cutoff: Option<i32>,
 }
 
@@ -87,22 +124,43 @@ impl Default for ScaleUp {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ScaleDown {
+    /// What must hold for a removal.
     pub(super) when: When,
+    /// With `thresholds`: cluster average of CPU and the node's own, strictly below.
     pub(super) cpu_percent: f64,
+    /// With `thresholds`: cluster average of memory and the node's own, strictly below.
     pub(super) memory_percent: f64,
+    /// Marks the pods of the next candidates by `controller.kubernetes.io/pod-deletion-cost`, so that scale-ins of
+    /// workloads empty them without evictions. It needs `packaging/kubernetes/steer`.
     pub(super) steer: bool,
-    pub(super) sustained: String,
-    pub(super) cooldown: String,
-    pub(super) min_age: String,
+    /// A node has to be unneeded, and averages low, for so long.
+    pub(super) sustained: Span,
+    /// After any scale-down, scale-up or replacement.
+    pub(super) cooldown: Span,
+    /// Younger nodes stay.
+    pub(super) min_age: Span,
+    /// Pods of `kube-system` without a disruption budget. K3s' own coredns, metrics-server, traefik and local-path have
+    /// none.
     pub(super) kube_system: BlockOrMove,
+    /// Pods with an `emptyDir` that is not in memory, or a `hostPath`.
     pub(super) local_storage: BlockOrMove,
+    /// Most nodes drained at once.
     pub(super) max_parallel_drains: u32,
+    /// Most empty nodes removed at once, counted apart from drains.
     pub(super) max_parallel_empty: u32,
+    /// Most nodes of a pool in disruption at once: a count, or a percentage of the pool's nodes (rounded down, but at
+    /// least 1 unless it is 0). Nodes that are being deleted use it up.
     pub(super) budget: Scalar,
+    /// What a drain or replacement must save, of the price of the nodes it removes. Not asked of empty nodes.
     pub(super) min_saving_percent: f64,
+    /// A node is drained or replaced to save money only if the Ready pods elsewhere request so much of the CPU that is
+    /// used now; 0 is not asked.
     pub(super) guard_percent: f64,
+    /// Only nodes whose requests (the higher of CPU and memory, DaemonSet pods included) are below this are candidates;
+    /// 100 is not asked.
     pub(super) unneeded_when_requests_below_percent: f64,
 }
 
@@ -129,23 +187,32 @@ impl Default for ScaleDown {
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum When {
+    /// Cluster averages are below both figures, and so is the node.
     Thresholds,
+    /// The node's pods fit elsewhere and measured usage agrees.
     Fits,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum BlockOrMove {
+    /// Their node stays.
     Block,
+    /// They move like any other pod.
     Move,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Drain {
-    pub(super) timeout: String,
+    /// Time for the whole drain of a node.
+    pub(super) timeout: Span,
+    /// What happens at its end.
     pub(super) on_timeout: OnTimeout,
 }
 
@@ -159,17 +226,24 @@ impl Default for Drain {
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum OnTimeout {
+    /// The node takes pods again, and those that would not leave are reported.
     Abort,
+    /// The pods that are left are deleted with the grace that is left.
     Force,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Forecast {
+    /// Whether there is one.
     pub(super) enabled: bool,
+    /// A node more pays while over 1 − quantile of it is expected to be used; above 0, below 1.
     pub(super) quantile: f64,
+    /// How far above the nodes that the last hour needed it may go.
     pub(super) max_extra_percent: f64,
 }
 
@@ -184,12 +258,19 @@ impl Default for Forecast {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Cost {
+    /// What the eviction of a pod costs.
     pub(super) eviction_usd: f64,
-    pub(super) payback: String,
+    /// A drain or replacement must have saved that by then.
+    pub(super) payback: Span,
+    /// How often EC2 takes a spot node back, a node and day. Spot is not bought where that, at what its evictions cost, is more than
+    /// it saves.
     pub(super) spot_interruptions_per_node_day: f64,
+    /// What amounts are shown in: three letters of ISO 4217.
     pub(super) currency: String,
+    /// So many of it are one USD; required with any other currency.
     pub(super) per_usd: Option<f64>,
 }
 
@@ -206,12 +287,17 @@ impl Default for Cost {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Freeze {
+    /// When it begins: minute, hour, day of month, month, day of week.
     pub(super) cron: String,
-    pub(super) duration: String,
+    /// How long it lasts.
+    pub(super) duration: Span,
+    /// A name of the IANA database.
     #[serde(default = "utc")]
     pub(super) time_zone: String,
+    /// What is not done meanwhile. The default lets pods that wait have their nodes.
     #[serde(default = "disruptions")]
     pub(super) stops: Vec<super::Stop>,
 }
@@ -226,16 +312,24 @@ fn disruptions() -> Vec<super::Stop> {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Schedule {
+    /// In explanations. Without it: the crontab.
     pub(super) name: Option<String>,
+    /// When it begins: minute, hour, day of month, month, day of week.
     pub(super) cron: String,
-    pub(super) duration: String,
+    /// How long it holds.
+    pub(super) duration: Span,
+    /// A name of the IANA database.
     #[serde(default = "utc")]
     pub(super) time_zone: String,
+    /// It holds so much sooner, because nodes boot.
     #[serde(default = "none")]
-    pub(super) lead: String,
+    pub(super) lead: Span,
+    /// Never fewer meanwhile.
     pub(super) min_nodes: u32,
+    /// Counts the nodes of that pool. Without it: those of all pools.
     pub(super) pool: Option<String>,
 }
 
@@ -244,43 +338,68 @@ fn none() -> String {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pool {
+    /// Its name: the value of the label `smartscale.io/pool` of its nodes.
     pub(super) name: String,
+    /// Never fewer of its nodes.
     #[serde(default)]
     pub(super) min_nodes: u32,
+    /// Never more of its nodes. Without it: `limits.max_nodes`.
     pub(super) max_nodes: Option<u32>,
+    /// The types that may be launched. Either this or `requirements`.
     pub(super) instance_types: Option<Vec<String>>,
+    /// What a type must have, in place of naming types.
     pub(super) requirements: Option<Requirements>,
+    /// The zones that may be used.
     pub(super) zones: Vec<String>,
+    /// How instances may be bought. Without it: on demand.
     pub(super) markets: Option<Vec<Market>>,
+    /// So many nodes of the pool are on demand before any is spot.
     #[serde(default)]
     pub(super) on_demand_base: u32,
+    /// Of the pool's nodes above the base, running and launching ones, rounded in favour of on demand. Without it: 0
+    /// where both markets are allowed.
     pub(super) spot_share_percent: Option<f64>,
+    /// Keys of taints that go away by themselves: ignored on nodes younger than 5 minutes. Without it: none.
     pub(super) startup_taints: Option<Vec<String>>,
+    /// Labels of its nodes, beside those that every node has.
     #[serde(default)]
     pub(super) labels: BTreeMap<String, String>,
+    /// Taints of its nodes.
     #[serde(default)]
     pub(super) taints: Vec<Taint>,
+    /// Subtracted from what a type reports, to get what pods can have.
     #[serde(default)]
     pub(super) reserved: Reserved,
+    /// Most pods of a node; the smaller of this and the type's holds.
     #[serde(default = "default_max_pods")]
     pub(super) max_pods: u32,
+    /// How the CPU of burstable types is counted.
     #[serde(default)]
     pub(super) burstable_cpu: BurstableCpu,
+    /// Room kept free in the pool, as pods of the lowest priority would: `cpu` and `memory` as quantities or
+    /// percentages of what its Ready nodes that stay offer to pods, `pods` as a number.
     #[serde(default)]
     pub(super) headroom: Headroom,
+    /// Nodes for which EC2 recommends to rebalance.
     #[serde(default = "ignore")]
     pub(super) rebalance: OnNotice,
+    /// Nodes for which EC2 has scheduled maintenance.
     #[serde(default = "drain")]
     pub(super) maintenance: OnNotice,
+    /// They are replaced from so long before it begins.
     #[serde(default = "default_maintenance_lead")]
-    pub(super) maintenance_lead: String,
+    pub(super) maintenance_lead: Span,
+    /// Nodes of another template, version or image than launches have now.
     #[serde(default = "report")]
     pub(super) drift: super::OnDrift,
+    /// Nodes that are out of CPU credits.
     #[serde(default = "report")]
     pub(super) throttled: super::OnDrift,
-    pub(super) max_age: Option<String>,
+    /// Older nodes are replaced; at least 1h. Without it: never.
+    pub(super) max_age: Option<Span>,
 }
 
 fn report() -> super::OnDrift {
@@ -300,9 +419,12 @@ fn default_maintenance_lead() -> String {
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum OnNotice {
+    /// The notice is shown and nothing is done.
     Ignore,
+    /// They are replaced, the other node first, one at a time.
     Drain,
 }
 
@@ -311,71 +433,104 @@ fn default_max_pods() -> u32 {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Requirements {
+    /// Range of CPUs: `2..8`, `4..`, `..16`, `4`. Without it: any.
     pub(super) cpu: Option<Scalar>,
+    /// Range of memory: `4Gi..`. Without it: any.
     pub(super) memory: Option<Scalar>,
+    /// Architectures: `amd64`, `arm64`. Without it: every one.
     pub(super) arch: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub(super) enum Market {
+    /// At a discount, with two minutes' notice before it is taken back.
     #[serde(rename = "spot")]
     Spot,
+    /// At the full price, for as long as wanted.
     #[serde(rename = "on-demand")]
     OnDemand,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Taint {
+    /// Its key.
     pub(super) key: String,
+    /// Its value.
     #[serde(default)]
     pub(super) value: String,
+    /// Its effect.
     pub(super) effect: crate::model::TaintEffect,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Reserved {
+    /// CPU.
     pub(super) cpu: Scalar,
+    /// Memory.
     pub(super) memory: Scalar,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Headroom {
+    /// CPU.
     pub(super) cpu: Scalar,
+    /// Memory.
     pub(super) memory: Scalar,
+    /// Pods.
     pub(super) pods: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum BurstableCpu {
+    /// All of it, though it lasts for minutes only.
     #[default]
     Nominal,
+    /// What may be used for ever.
     Baseline,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields)]
 pub(super) struct InstanceType {
+    /// Its name.
     pub(super) name: String,
+    /// CPUs.
     pub(super) cpu: Scalar,
+    /// What such a node reports as capacity.
     pub(super) memory: Scalar,
+    /// Most pods. Without it: the pool's bound alone.
     pub(super) max_pods: Option<u32>,
+    /// Architecture. Without it: `amd64`.
     pub(super) arch: Option<String>,
+    /// Disk for pods. Without it: not checked.
     pub(super) ephemeral_storage: Option<Scalar>,
+    /// Extended resources, for example `nvidia.com/gpu`.
     #[serde(default)]
     pub(super) resources: BTreeMap<String, Scalar>,
+    /// Price on demand.
     pub(super) on_demand_price: f64,
+    /// Price as spot. Without it: not offered as spot.
     pub(super) spot_price: Option<f64>,
+    /// Where it is offered. Without it: in every zone of the pool.
     pub(super) zones: Option<Vec<String>>,
 }
 
 /// A quantity, count or range: a string, or a number written without quotes.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub(super) struct Scalar(pub(super) String);
 
 impl Default for Scalar {
@@ -452,3 +607,6 @@ fn path_of(path: &str, message: &str) -> String {
         None => parent.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod reference;
