@@ -27,7 +27,7 @@ demo:
 
 ## test: all tests and checks, with what they need installed first (what CI runs)
 .PHONY: test
-test: tools lint programs infrastructure
+test: tools lint programs infrastructure documentation
 	$(call part,tests,cargo test --workspace --quiet --no-fail-fast)
 	@echo "── make test: all parts passed"
 
@@ -41,6 +41,19 @@ tools:
 .PHONY: infrastructure
 infrastructure: tools programs
 	$(call part,infrastructure,PYTHONDONTWRITEBYTECODE=1 $(SMARTSCALE_CACHE)/rig/infrastructure/venv/bin/pytest --quiet tests/infrastructure)
+
+## documentation: runs every command of README and docs, holds links and the reference of command lines against what is there
+.PHONY: documentation
+documentation: tools programs
+	$(call part,commands and links of the documentation,PYTHONDONTWRITEBYTECODE=1 $(SMARTSCALE_CACHE)/rig/infrastructure/venv/bin/pytest --quiet tests/documentation)
+
+## reference: writes docs/reference, and the outputs that pages show, anew from the code
+.PHONY: reference
+reference: export UPDATE_GOLDEN := 1
+reference: tools programs
+	cargo test --quiet --package smartscale-planner --package smartscale-coordinator --package smartscale-agent --lib reference
+	cargo test --quiet --package smartscale --test answers documentation
+	PYTHONDONTWRITEBYTECODE=1 $(SMARTSCALE_CACHE)/rig/infrastructure/venv/bin/pytest --quiet tests/documentation
 
 ## lint: formatting, clippy, licences and sources, the contract, documentation
 .PHONY: lint

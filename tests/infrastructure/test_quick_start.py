@@ -18,7 +18,7 @@ OF_THE_CLI = {"query", "output", "region"}
 
 def commands() -> list:
     """Every line of the page's blocks, continued ones in one."""
-    blocks = re.findall(r"^```\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.M | re.S)
     return "".join(blocks).replace("\\\n", " ").splitlines()
 
 
