@@ -1,6 +1,7 @@
 //! Journal and side effects in the order that whoever takes over relies on.
 
 use super::*;
+use crate::serve::admin::{Orders as _, RecycleOrder};
 
 #[tokio::test]
 async fn machines_that_do_not_join_are_terminated_after_that_is_journaled() {
@@ -171,4 +172,49 @@ async fn what_an_agent_renewed_while_its_node_became_ready_is_not_written_over()
             .iter()
             .any(|record| record.enrolled_key.as_deref() == Some("renewed"))
     );
+}
+
+/// docs/operations.md, "Restore, and a lost table".
+#[tokio::test]
+async fn machines_that_a_lost_store_does_not_know_are_replaced_by_a_person_while_the_coordinator_only_observes()
+ {
+    let mut stage = Stage::new();
+    stage.mode = Mode::Observe;
+    stage.worker("i-old").await;
+    stage.world.register_with(
+        "i-old",
+        &[
+            ("topology.kubernetes.io/zone", "us-east-1a"),
+            ("node.kubernetes.io/instance-type", "t3.small"),
+            ("smartscale.io/market", "on-demand"),
+        ],
+    );
+    let leader = stage.leader().await;
+    let lost = [Write::Delete {
+        key: format!("{}i-old", NodeRecord::PREFIX),
+    }];
+    let epoch = Epoch(stage.epoch);
+    stage
+        .store
+        .commit(epoch, &lost, &Attributes::new())
+        .await
+        .unwrap();
+    assert!(leader.begin_term(epoch).await);
+    let order = RecycleOrder {
+        node: "i-old".into(),
+        reason: "the store was lost".into(),
+        by: "jo".into(),
+    };
+    leader.recycle(order).await.unwrap();
+    assert!(stage.play(&leader).await);
+    let phases: Vec<Phase> = stage
+        .operations()
+        .await
+        .iter()
+        .map(|operation| operation.phase)
+        .collect();
+    assert_eq!(phases, [Phase::Done, Phase::Done]);
+    assert!(stage.world.place("launch") < stage.world.place("terminate i-old"));
+    let records = stage.store.list(NodeRecord::PREFIX, false, 100).await.unwrap();
+    assert_eq!(records.len(), 1, "the machine in its place is known");
 }

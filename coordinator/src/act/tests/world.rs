@@ -105,8 +105,18 @@ impl World {
     }
 
     pub(super) fn register(&self, name: &str) {
+        self.register_with(name, &[]);
+    }
+
+    /// With these labels beside the pool's.
+    pub(super) fn register_with(&self, name: &str, more: &[(&str, &str)]) {
+        let labels: BTreeMap<&str, &str> = [("smartscale.io/pool", "workers")]
+            .iter()
+            .chain(more)
+            .copied()
+            .collect();
         let node: Node = serde_json::from_value(json!({
-            "metadata": { "name": name, "labels": { "smartscale.io/pool": "workers" } },
+            "metadata": { "name": name, "labels": labels },
             "status": { "conditions": [{ "type": "Ready", "status": "True" }],
                         "allocatable": { "cpu": "2", "memory": "4Gi", "pods": "110" },
                         "capacity": { "cpu": "2", "memory": "4Gi", "pods": "110" } }

@@ -19,7 +19,7 @@ use tonic::Code;
 use crate::{
     serve::{
         attest,
-        authority::Authority,
+        authority::{Authority, Held},
         testing::{World, identity_in, key, machine, names, until},
     },
     state::{
@@ -430,6 +430,25 @@ async fn a_key_is_signed_again_without_a_proof_until_a_renewal_after_the_next_ha
     }
     let certified = record(&world, "i-1").await.certified.unwrap();
     assert!(certified.anchors.len() == 1 && certified.not_after > certified.issued_at);
+}
+
+/// docs/operations.md, "Lost certificate authority".
+#[tokio::test]
+async fn a_machine_whose_authority_was_lost_is_certified_by_the_one_in_its_place_for_its_key() {
+    let world = World::new().await;
+    let secret = launched(&world, "i-1").await;
+    let (_, csr) = key();
+    enrol(&world, "i-1", &csr, &secret).await.unwrap();
+    let (anew, anew_key) = Authority::create(names("demo")).unwrap();
+    let anchors = anew.anchors();
+    assert!(
+        world
+            .authority
+            .replace(Held::new(anew_key, anchors.clone()).unwrap())
+    );
+    let again = enrol(&world, "i-1", &csr, "").await.unwrap().certificate.unwrap();
+    assert_eq!(again.trust_anchors_der, [anchors[0].to_vec()]);
+    assert_eq!(again.chain_der[1], anchors[0].to_vec());
 }
 
 #[tokio::test]
