@@ -85,32 +85,54 @@ impl Executor {
                 .filter(|record| alive.contains_key(&record.instance)),
         )
         .await;
+        let ended = |id: &InstanceId| instances.iter().any(|instance| instance.id == *id);
         for (id, record) in &records {
             if !alive.contains_key(id) && !concerned(id) {
-                self.lost(record, epoch).await;
+                // One that is listed as ended has ended. One that is left out is there as long as its agent speaks.
+                if ended(id) || !self.parts.agents.is_connected(id) {
+                    self.lost(record, epoch).await;
+                }
             } else if self.seen(id.as_str()).is_some_and(|seen| seen.unverified) {
                 self.verify(record).await;
             }
         }
     }
 
-    /// An instance with our tag that nobody knows: what no journaled launch explains is terminated after a grace.
+    /// An instance with our tag that nobody knows: what no journaled launch explains is terminated after a grace. But not a
+    /// Ready node: an agent lets its machine join only once it has enrolled, so that this one was known, and its record has
+    /// been lost since. Its pods are worth more than tidy books.
     async fn stranger(&self, instance: &Instance) {
+        let works = match self.parts.cluster.latest().value.as_deref() {
+            Some(objects) => objects.node(instance.id.as_str()).is_some_and(|node| node.ready),
+            // Nobody knows whether it works.
+            None => return,
+        };
         let now = self.parts.clock.elapsed();
         let (new, since) = {
             let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
             let new = !strangers.contains_key(&instance.id);
-            (new, *strangers.entry(instance.id.clone()).or_insert(now))
+            let since = strangers.entry(instance.id.clone()).or_insert(now);
+            if works {
+                // One that is not Ready for a moment has all of the grace.
+                *since = now;
+            }
+            (new, *since)
         };
         if new {
+            let id = &instance.id;
             let grace = self.parts.settings.orphan_grace.as_secs();
-            let message = format!(
-                "{} bears our tag and is not ours: it is terminated in {grace} s",
-                instance.id
-            );
+            let message = if works {
+                format!(
+                    "{id} is a Ready node that the store does not know: it is left alone, and \
+                     `smartscale recycle {id}` replaces it"
+                )
+            } else {
+                format!("{id} bears our tag and is not ours: it is terminated in {grace} s")
+            };
             self.trouble(Severity::Warning, message, "unknown_instance");
         }
-        if now.saturating_sub(since) >= self.parts.settings.orphan_grace && self.term().is_some() {
+        let due = now.saturating_sub(since) >= self.parts.settings.orphan_grace;
+        if due && !works && self.term().is_some() {
             match self
                 .parts
                 .fleet

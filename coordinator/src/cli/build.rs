@@ -15,7 +15,8 @@ use smartscale_coordinator::{
     decide::{Pace, PolicyInForce},
     ids::TimedIds,
     kubernetes::{
-        events::Events, join_tokens::BootstrapTokens, nodes::KubeNodes, policy::PolicyMap, watch::Watch,
+        annotations::Annotations, events::Events, join_tokens::BootstrapTokens, nodes::KubeNodes,
+        policy::PolicyMap, watch::Watch,
     },
     observe::{
         ClusterView,
@@ -33,6 +34,7 @@ use smartscale_coordinator::{
     },
     state::{SharedStore, lease, sqlite::SqliteStore},
     tell::{
+        Severity,
         hub::{Hub, Sink},
         metrics::Metrics,
     },
@@ -215,10 +217,13 @@ async fn build(
     let _ = within(&SystemClock, FIRST_DATE, kube.apiserver_version()).await;
     let fleet = fleet(config, &sdk, &cluster_id, &clock);
     let attestor = attestor(config, &names, &sdk, &cluster_id, &clock)?;
-    let mut sinks = vec![Sink::for_people(
-        Arc::new(Events::new(kube, config.name.to_string())),
-        smartscale_coordinator::tell::Severity::Info,
-    )];
+    let mut sinks = vec![
+        Sink::for_people(
+            Arc::new(Events::new(kube.clone(), config.name.to_string())),
+            Severity::Info,
+        ),
+        Sink::for_people(Arc::new(Annotations::new(kube)), Severity::Info),
+    ];
     sinks.extend(channels::sinks(config, &sdk, &cluster_id, &clock)?);
     if let Some((namespace, period)) = &config.cloudwatch {
         let cloudwatch = CloudWatch::new(&sdk, namespace.clone(), cluster_id.to_string(), gauges.clone());

@@ -189,6 +189,8 @@ fn machine(raw: RawMachine, now: Timestamp) -> Result<Instance, Wrong> {
         state: raw.state,
         // A clock that is ahead makes no machine younger than this moment.
         launched_at: raw.launched_at.min(now),
+        // Its bill, if there is one, goes up to the last list that has it.
+        ended_at: None,
         id,
     })
 }

@@ -93,7 +93,7 @@ impl KubeNodes {
     }
 }
 
-fn node_path(node: &NodeName) -> Result<String, NodesError> {
+pub(super) fn node_path(node: &NodeName) -> Result<String, NodesError> {
     let name = segment(node.as_str()).map_err(|_| NodesError::NoNode(node.clone()))?;
     Ok(format!("/api/v1/nodes/{name}"))
 }

@@ -86,6 +86,7 @@ async fn whoever_only_observes_ends_no_machine_and_begins_nothing() {
         for name in ["i-stranger", "i-taken", "i-gone"] {
             stage.worker(name).await;
         }
+        stage.world.fall_ill("i-stranger");
         let stranger = format!("{}i-stranger", NodeRecord::PREFIX);
         let leader = stage.leader().await;
         let forget = [Write::Delete { key: stranger }];
@@ -110,6 +111,63 @@ async fn whoever_only_observes_ends_no_machine_and_begins_nothing() {
         assert_eq!(stage.operations().await.len(), if acts { 2 } else { 0 });
         assert_eq!(stage.world.count("terminate") > 0, acts);
     }
+}
+
+/// Forgets the record of a machine, as a store does that was lost or is older.
+async fn lose_record(stage: &Stage, name: &str) {
+    let lost = [Write::Delete {
+        key: format!("{}{name}", NodeRecord::PREFIX),
+    }];
+    let epoch = Epoch(stage.epoch);
+    stage
+        .store
+        .commit(epoch, &lost, &Attributes::new())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_ready_node_that_a_lost_store_does_not_know_is_left_alone_and_one_that_fails_has_all_of_the_grace()
+{
+    let mut stage = Stage::new();
+    stage.worker("i-old").await;
+    let leader = stage.leader().await;
+    lose_record(&stage, "i-old").await;
+    let grace = leader.parts.settings.orphan_grace;
+    let mut at = Duration::ZERO;
+    let mut turn = async |after: Duration| {
+        at += after;
+        *stage.world.elapsed.lock().unwrap() = at;
+        leader.turn().await;
+        stage.world.count("terminate i-old")
+    };
+    assert_eq!(turn(Duration::ZERO).await, 0);
+    assert_eq!(turn(grace * 3).await, 0, "it works");
+    *stage.world.blind.lock().unwrap() = true;
+    assert_eq!(turn(grace * 3).await, 0, "nobody knows whether it works");
+    *stage.world.blind.lock().unwrap() = false;
+    assert_eq!(turn(Duration::ZERO).await, 0, "it works still");
+    stage.world.fall_ill("i-old");
+    assert_eq!(turn(grace / 2).await, 0);
+    assert_eq!(turn(grace).await, 1, "it has not worked for as long as the grace");
+    assert!(stage.operations().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_machine_whose_agent_speaks_is_not_given_up_because_a_list_leaves_it_out() {
+    let mut stage = Stage::new();
+    stage.worker("i-old").await;
+    let leader = stage.leader().await;
+    let id: InstanceId = "i-old".parse().unwrap();
+    let machine = stage.world.instances.lock().unwrap().remove(&id);
+    assert!(machine.is_some());
+    stage.world.speaks.lock().unwrap().insert(id.clone());
+    leader.turn().await;
+    assert!(stage.operations().await.is_empty());
+    stage.world.speaks.lock().unwrap().remove(&id);
+    *stage.world.elapsed.lock().unwrap() += Duration::from_secs(60);
+    leader.turn().await;
+    assert_eq!(stage.operations().await.len(), 1, "it is lost");
 }
 
 #[tokio::test]
@@ -190,16 +248,8 @@ async fn machines_that_a_lost_store_does_not_know_are_replaced_by_a_person_while
         ],
     );
     let leader = stage.leader().await;
-    let lost = [Write::Delete {
-        key: format!("{}i-old", NodeRecord::PREFIX),
-    }];
-    let epoch = Epoch(stage.epoch);
-    stage
-        .store
-        .commit(epoch, &lost, &Attributes::new())
-        .await
-        .unwrap();
-    assert!(leader.begin_term(epoch).await);
+    lose_record(&stage, "i-old").await;
+    assert!(leader.begin_term(Epoch(stage.epoch)).await);
     let order = RecycleOrder {
         node: "i-old".into(),
         reason: "the store was lost".into(),

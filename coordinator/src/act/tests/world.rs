@@ -30,6 +30,8 @@ pub(super) struct World {
     pub(super) unanswered: Mutex<bool>,
     /// The cloud's list lacks it.
     pub(super) unlisted: Mutex<Option<InstanceId>>,
+    /// Agents that speak though the cloud knows nothing of their machines.
+    pub(super) speaks: Mutex<BTreeSet<InstanceId>>,
     /// What the cloud says of drift; nothing: it does not answer.
     pub(super) drift: Mutex<Option<Drift>>,
     /// Machines whose agents say that their name is taken.
@@ -419,8 +421,10 @@ impl Nodes for World {
 
 #[async_trait]
 impl Agents for World {
-    fn is_connected(&self, _: &InstanceId) -> bool {
+    fn is_connected(&self, instance: &InstanceId) -> bool {
         !*self.silent.lock().unwrap()
+            && (self.instances.lock().unwrap().contains_key(instance)
+                || self.speaks.lock().unwrap().contains(instance))
     }
     fn silent_for(&self, _: &InstanceId) -> Option<Duration> {
         None

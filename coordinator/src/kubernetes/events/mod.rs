@@ -104,7 +104,7 @@ impl Events {
 
 /// Whether the same call may go well later. A credential that is refused may be in rotation (401), an event lapses
 /// (404) or is counted by others (409).
-fn may_pass(error: &ApiError) -> bool {
+pub(super) fn may_pass(error: &ApiError) -> bool {
     matches!(error.code(), Some(401 | 404 | 408 | 409 | 429 | 500..) | None)
 }
 

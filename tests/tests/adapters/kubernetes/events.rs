@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::events::v1::Event as Said;
 use kube::Api;
 use kube::api::ListParams;
+use smartscale_coordinator::kubernetes::annotations::Annotations;
 use smartscale_coordinator::kubernetes::events::Events;
 use smartscale_coordinator::tell::{Event, Grounds, Happening, Notifier as _, Severity};
 use smartscale_planner::model::PodKey;
@@ -103,5 +104,62 @@ fn what_was_done_is_said_at_the_node_and_at_its_pods_and_counted_when_it_is_said
         let mut counts = counted(&about(&of_pods, "web").await);
         counts.sort_unstable();
         assert_eq!(counts, [None, Some(3)]);
+    });
+}
+
+/// The same operation in another phase.
+fn at(mut happening: Happening, is: &str, over: bool, well: bool) -> Happening {
+    if let Event::Operation {
+        operation_kind,
+        ended,
+        succeeded,
+        ..
+    } = &mut happening.event
+    {
+        is.clone_into(operation_kind);
+        (*ended, *succeeded) = (over, well);
+    }
+    happening
+}
+
+#[test]
+fn a_node_says_what_it_was_launched_for_and_why_it_is_going_as_long_as_it_is() {
+    shared(async |world| {
+        world.node(node("explained").annotation("mine", "stays")).await;
+        let nodes: Api<core::Node> = world.admin();
+        let said = async || -> Vec<(String, String)> {
+            let node = nodes.get("explained").await.unwrap();
+            let all = node.metadata.annotations.unwrap_or_default();
+            all.into_iter()
+                .filter(|(key, _)| key == "mine" || key.starts_with("smartscale.io/l"))
+                .collect()
+        };
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let launched = [
+            pair("mine", "stays"),
+            pair("smartscale.io/launched-because", "pending_pods"),
+            pair("smartscale.io/launched-by", "op-1"),
+        ];
+        let leaving = [
+            pair("mine", "stays"),
+            pair("smartscale.io/launched-because", "pending_pods"),
+            pair("smartscale.io/launched-by", "op-1"),
+            pair("smartscale.io/leaving-because", "pending_pods"),
+            pair("smartscale.io/leaving-by", "op-1"),
+        ];
+        let annotations = Annotations::new(world.coordinator().await);
+        let of = || launch("explained", &[], "2026-01-02T03:04:05Z");
+        annotations.notify(&at(of(), "launch", true, true)).await.unwrap();
+        assert_eq!(said().await, launched);
+        annotations
+            .notify(&at(of(), "remove", false, false))
+            .await
+            .unwrap();
+        assert_eq!(said().await, leaving);
+        annotations
+            .notify(&at(of(), "remove", true, false))
+            .await
+            .unwrap();
+        assert_eq!(said().await, launched);
     });
 }
