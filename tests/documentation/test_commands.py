@@ -5,6 +5,7 @@ they call are in `stand_ins.py`; paths of a machine (/etc/smartscale and so on) 
 shows after a command is compared with what the command says; `UPDATE_GOLDEN=1` writes it anew.
 """
 
+import configparser
 import json
 import os
 import re
@@ -150,13 +151,15 @@ def test_every_block_says_what_it_is_and_is_that(block):
             tomllib.loads(block.text)
         case "json":
             json.loads(block.text)
+        case "ini":
+            configparser.ConfigParser(interpolation=None).read_string(block.text)
         case "yaml":
             assert list(yaml.safe_load_all(block.text))
         case "text":
             # A picture or an output. A line that calls a program is one of its synopses, which the next test reads.
             assert not any(called(line) and not is_synopsis(line) for line in joined(block.text)), "a command: say `sh`"
         case other:
-            pytest.fail(f"{block}: ```{other}: say `sh` (it is run), `console` (run, and its output compared), toml, json, yaml or `text`")
+            pytest.fail(f"{block}: ```{other}: say `sh` (it is run), `console` (run, and its output compared), toml, json, yaml, ini or `text`")
 
 
 POLICY = "cluster limits scale_up scale_down drain forecast cost freeze schedule pool instance_type".split()
@@ -193,9 +196,9 @@ def test_an_excerpt_of_a_configuration_is_read_by_the_program(block, programs, t
     elif set(said) <= {"workload", "cloud"}:
         (tmp_path / "workload.toml").write_text(block.text)
         command = "smartscale backtest --trace trace.csv --policy policy.toml --workload workload.toml".split()
-    elif "agent.toml" in block.text:
-        least = f'coordinators = ["10.0.0.10:7443"]\ntrust_domain = "smartscale"\ncluster = "k3s-demo"\nca_fingerprint = "sha256:{"0" * 64}"\n'
-        (tmp_path / "agent.toml").write_text(least + block.text)
+    elif "agent.toml" in block.text or "coordinators" in said:
+        least = "" if "coordinators" in said else f'coordinators = ["10.0.0.10:7443"]\ntrust_domain = "smartscale"\ncluster = "k3s-demo"\nca_fingerprint = "sha256:{"0" * 64}"\n'
+        (tmp_path / "agent.toml").write_text((least + block.text).replace("FINGERPRINT", "0" * 64))
         command = ["smartscale-agent", "check-config", "--config", "agent.toml"]
     else:
         (tmp_path / "coordinator.toml").write_text(whole_configuration(block.text, said))

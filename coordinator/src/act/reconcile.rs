@@ -7,7 +7,7 @@ use smartscale_proto::time::age;
 
 use super::{
     begin::planned,
-    executor::Executor,
+    executor::{Executor, seen},
     fleet::Instance,
     operation::{Kind, Removal},
 };
@@ -21,6 +21,16 @@ use crate::{
 const MOST_NODES: usize = 10_000;
 /// A machine that the cloud does not show so soon after its launch may still appear.
 const APPEARS: Duration = Duration::from_secs(120);
+
+/// A machine that nobody knows.
+struct Stranger {
+    /// It is seen for the first time.
+    new: bool,
+    /// It is a Ready node.
+    works: bool,
+    /// Since when, by the monotonic clock, it has not been one.
+    since: Duration,
+}
 
 impl Executor {
     /// Compares what the cloud, the store and the cluster say.
@@ -102,21 +112,9 @@ impl Executor {
     /// Ready node: an agent lets its machine join only once it has enrolled, so that this one was known, and its record has
     /// been lost since. Its pods are worth more than tidy books.
     async fn stranger(&self, instance: &Instance) {
-        let works = match self.parts.cluster.latest().value.as_deref() {
-            Some(objects) => objects.node(instance.id.as_str()).is_some_and(|node| node.ready),
-            // Nobody knows whether it works.
-            None => return,
-        };
         let now = self.parts.clock.elapsed();
-        let (new, since) = {
-            let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-            let new = !strangers.contains_key(&instance.id);
-            let since = strangers.entry(instance.id.clone()).or_insert(now);
-            if works {
-                // One that is not Ready for a moment has all of the grace.
-                *since = now;
-            }
-            (new, *since)
+        let Some(Stranger { new, works, since }) = self.meet(&instance.id, now) else {
+            return;
         };
         if new {
             let id = &instance.id;
@@ -146,6 +144,28 @@ impl Executor {
                 Err(error) => tracing::warn!(instance = %instance.id, %error, "not terminated yet"),
             }
         }
+    }
+
+    /// Takes note of a stranger. `None` while nobody knows whether it works: that is no time in which it did not.
+    fn meet(&self, id: &InstanceId, now: Duration) -> Option<Stranger> {
+        let objects = self.parts.cluster.latest().value;
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(objects) = objects else {
+            strangers.entry(id.clone()).and_modify(|since| *since = now);
+            return None;
+        };
+        let works = seen(Some(&objects), id.as_str()).is_some_and(|seen| seen.ready);
+        let new = !strangers.contains_key(id);
+        let since = strangers.entry(id.clone()).or_insert(now);
+        if works {
+            // One that is not Ready for a moment has all of the grace.
+            *since = now;
+        }
+        Some(Stranger {
+            new,
+            works,
+            since: *since,
+        })
     }
 
     /// A record without a machine is removed like any other, but that nothing drains any more.

@@ -221,21 +221,25 @@ pub(super) struct RawAws {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawFleet {
-    /// `ec2`, the only one.
+    /// `ec2`. `command`: a program of yours adds and removes machines.
     pub(super) kind: Option<String>,
     /// Instances are listed so often.
     pub(super) period: Option<Span>,
     /// How a pool of the policy is launched: one table for each.
     #[serde(default)]
     pub(super) pool: BTreeMap<String, RawFleetPool>,
+    /// The program, with `kind = "command"`.
     pub(super) command: Option<RawFleetCommand>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawFleetCommand {
+    /// Its absolute path, and its arguments.
     pub(super) program: Vec<String>,
-    pub(super) timeout: Option<String>,
+    /// The longest that a call may take. Without it: 20 seconds.
+    pub(super) timeout: Option<Span>,
+    /// What it finds in its environment beside `PATH` and `LANG`. Without it: nothing.
     #[serde(default)]
     pub(super) environment: BTreeMap<String, String>,
 }
@@ -302,14 +306,18 @@ pub(super) struct RawNotices {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawNotify {
-    /// ARN of the SNS topic. Without it: nobody is told by SNS.
+    /// The same as `notify.sns.topic`, as it was written first. Without either: nobody is told by SNS.
     pub(super) sns_topic: Option<String>,
     /// The least severity that is told: `detail`, `info`, `warning`, `failure`.
     pub(super) least: Option<String>,
+    /// The SNS topic, and in which form it is told.
     #[serde(default)]
     pub(super) sns: RawSns,
+    /// Slack, by an incoming webhook or as a bot.
     pub(super) slack: Option<RawSlack>,
+    /// A webhook of your own, which is posted JSON.
     pub(super) webhook: Option<RawWebhook>,
+    /// Hours in which information waits. Warnings and failures never do.
     #[serde(default)]
     pub(super) quiet: Vec<RawQuiet>,
 }
@@ -317,40 +325,61 @@ pub(super) struct RawNotify {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSns {
+    /// Its ARN. Without it, and without `notify.sns_topic`: nobody is told by SNS.
     pub(super) topic: Option<String>,
+    /// `json`: for programs, while mail gets text. `text`: for all. `chatbot`: AWS Chatbot's schema. Without it: `json`.
     pub(super) format: Option<String>,
+    /// The least severity that is told here. Without it: that of `notify`.
     pub(super) least: Option<String>,
+    /// What is no failure and more than this is told in one message; 0: all one by one. Without it: 20 for `chatbot`, and no bound for others.
     pub(super) most_per_minute: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSlack {
+    /// A file that holds the URL of an incoming webhook. Either this or `token_file`.
     pub(super) webhook_url_file: Option<PathBuf>,
+    /// A file that holds a bot's token (scope `chat:write`), which has a thread for each operation. Either this or
+    /// `webhook_url_file`.
     pub(super) token_file: Option<PathBuf>,
+    /// The channel, by its id, of the bot. Without it a bot says nothing: it is an error.
     pub(super) channel: Option<String>,
+    /// Slack's API for the bot. Without it: `https://slack.com/api`.
     pub(super) api_url: Option<String>,
+    /// Authorities that are trusted for it. Without it: the system's.
     pub(super) ca_file: Option<PathBuf>,
+    /// The least severity that is told here. Without it: that of `notify`.
     pub(super) least: Option<String>,
+    /// What is no failure and more than this is told in one message; 0: all one by one. Without it: 20.
     pub(super) most_per_minute: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawWebhook {
+    /// Where to. Either this or `url_file`.
     pub(super) url: Option<String>,
+    /// A file that holds the address, where that is a secret. Either this or `url`.
     pub(super) url_file: Option<PathBuf>,
+    /// A file that holds a bearer token. Without it: none is sent.
     pub(super) bearer_token_file: Option<PathBuf>,
+    /// Authorities that are trusted for it. Without it: the system's.
     pub(super) ca_file: Option<PathBuf>,
+    /// The least severity that is told here. Without it: that of `notify`.
     pub(super) least: Option<String>,
+    /// What is no failure and more than this is told in one message; 0: all one by one. Without it: no bound.
     pub(super) most_per_minute: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawQuiet {
+    /// When they begin: minute, hour, day of month, month, day of week.
     pub(super) cron: String,
-    pub(super) duration: String,
+    /// How long they last.
+    pub(super) duration: Span,
+    /// A name of the IANA database.
     pub(super) time_zone: String,
 }
 

@@ -48,6 +48,14 @@ const OTHERS: [&str; 12] = [
 /// The only values that there are, or that another key comes with.
 const ALONE: [&str; 2] = ["fleet.kind", "join.tokens"];
 
+/// What a table must have that need not be there itself.
+const REQUIRED_THERE: [&str; 4] = [
+    "fleet.command.program",
+    "notify.quiet[].cron",
+    "notify.quiet[].duration",
+    "notify.quiet[].time_zone",
+];
+
 fn least() -> Table {
     toml::from_str(
         r#"
@@ -132,6 +140,15 @@ fn query(path: &str) -> Option<String> {
 fn default(values: &BTreeMap<String, Value>, path: &str) -> Default {
     // A table of values: nothing is in it unless it is written.
     if ["serve.peers", "fleet.pool.*.subnets"].contains(&path) {
+        return Default::Absent;
+    }
+    if REQUIRED_THERE.contains(&path) {
+        return Default::Required;
+    }
+    // Of what has a table of its own, the template shows the most likely, and no key that another has followed.
+    let of_its_own =
+        path.starts_with("fleet.command.") || path.starts_with("notify.") && path.matches('.').count() > 1;
+    if of_its_own || path == "notify.sns_topic" {
         return Default::Absent;
     }
     let written = values

@@ -270,7 +270,7 @@ pub(super) struct Cost {
     pub(super) spot_interruptions_per_node_day: f64,
     /// What amounts are shown in: three letters of ISO 4217.
     pub(super) currency: String,
-    /// So many of it are one USD; required with any other currency.
+    /// So many of it are one USD. Without it: 1, and any other currency is an error.
     pub(super) per_usd: Option<f64>,
 }
 

@@ -193,6 +193,7 @@ async fn a_record_without_a_machine_is_forgotten_with_its_node() {
 async fn a_machine_with_our_tag_that_nobody_knows_is_terminated_after_a_grace() {
     let mut stage = Stage::new();
     stage.worker("i-stranger").await;
+    stage.world.fall_ill("i-stranger");
     stage
         .store
         .commit(
