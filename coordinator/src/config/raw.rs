@@ -317,7 +317,8 @@ pub(super) struct RawNotify {
     pub(super) slack: Option<RawSlack>,
     /// A webhook of your own, which is posted JSON.
     pub(super) webhook: Option<RawWebhook>,
-    /// Hours in which information waits. Warnings and failures never do.
+    /// Hours in which information waits: when they begin, as a crontab, how long they last, and by which time zone of the IANA
+    /// database. Warnings and failures never wait. Without it: there are none.
     #[serde(default)]
     pub(super) quiet: Vec<RawQuiet>,
 }

@@ -22,10 +22,11 @@ from the next start. This page is made from the code that reads the file (`make 
 ";
 
 /// In each of these every value of the template is read, except those of other choices.
-const SITUATIONS: [&str; 4] = [
+const SITUATIONS: [&str; 5] = [
     "",
     "store.kind = 'dynamodb'",
     "aws.region = 'us-east-1'\nenrolment.attestor = 'ec2'",
+    "notify.sns_topic = 'arn:aws:sns:us-east-1:123456789012:smartscale'",
     "join.tokens = 'minted'\njoin.server = 'https://10.0.0.10:6443'",
 ];
 
@@ -49,12 +50,7 @@ const OTHERS: [&str; 12] = [
 const ALONE: [&str; 2] = ["fleet.kind", "join.tokens"];
 
 /// What a table must have that need not be there itself.
-const REQUIRED_THERE: [&str; 4] = [
-    "fleet.command.program",
-    "notify.quiet[].cron",
-    "notify.quiet[].duration",
-    "notify.quiet[].time_zone",
-];
+const REQUIRED_THERE: [&str; 1] = ["fleet.command.program"];
 
 fn least() -> Table {
     toml::from_str(
@@ -148,7 +144,7 @@ fn default(values: &BTreeMap<String, Value>, path: &str) -> Default {
     // Of what has a table of its own, the template shows the most likely, and no key that another has followed.
     let of_its_own =
         path.starts_with("fleet.command.") || path.starts_with("notify.") && path.matches('.').count() > 1;
-    if of_its_own || path == "notify.sns_topic" {
+    if of_its_own || ["notify.sns_topic", "notify.quiet"].contains(&path) {
         return Default::Absent;
     }
     let written = values
