@@ -155,7 +155,7 @@ fn refusal(raw: RawRefusal, request: &LaunchRequest) -> Result<RefusedOffering, 
 }
 
 fn machines(raw: impl IntoIterator<Item = RawMachine>, now: Timestamp) -> Result<Vec<Instance>, Wrong> {
-    let instances = raw.into_iter().map(|one| machine(one, now));
+    let instances = raw.into_iter().map(|one| machine(&one, now));
     let instances: Vec<Instance> = instances.collect::<Result<_, _>>()?;
     let mut seen = BTreeSet::new();
     match instances.iter().find(|one| !seen.insert(&one.id)) {
@@ -164,7 +164,7 @@ fn machines(raw: impl IntoIterator<Item = RawMachine>, now: Timestamp) -> Result
     }
 }
 
-fn machine(raw: RawMachine, now: Timestamp) -> Result<Instance, Wrong> {
+fn machine(raw: &RawMachine, now: Timestamp) -> Result<Instance, Wrong> {
     let id = node_name(&raw.id)?;
     let of = |what: &str, error: &dyn Display| wrong(format!("machine `{id}`: {what}: {error}"));
     let operation: OperationId = raw.operation.parse().map_err(|error| of("operation", &error))?;
