@@ -5,8 +5,8 @@
 //!                                 [`answer`] ◀── answer (JSON, standard output) ◀──┘ │ standard error
 //!                                                                                    └▶ the log, line by line
 //! ```
-//! [`program`] runs it: no shell, an environment of its own, a bounded time and a bounded answer, and nothing of its process group
-//! is left when a call ends. [`answer`] believes nothing that it has not looked at.
+//! `program` runs it: no shell, an environment of its own, a bounded time and a bounded answer, and nothing of its process group
+//! is left when a call ends. `answer` believes nothing that it has not looked at.
 //!
 //! An answer that cannot be used says nothing of what happened, as does a program that fails: the launch stays open, its machines
 //! are looked for by its operation in `list`, and the same call is made again under the same token. Only a refusal that is
