@@ -64,10 +64,10 @@ pub(super) fn all<'a>(
                     let Some(quote) = pool.quote(spec, zone, *market) else {
                         continue;
                     };
-                    let not_worth_it = beside
-                        .as_ref()
-                        .is_some_and(|beside| beside.forbids(pool, spec, quote.per_hour).is_some());
-                    if *market == Market::Spot && not_worth_it {
+                    if *market == Market::Spot
+                        && let Some(beside) = &beside
+                        && beside.forbids(pool, spec, quote.per_hour).is_some()
+                    {
                         continue;
                     }
                     let failed = |b: &Backoff| {
