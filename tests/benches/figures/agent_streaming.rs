@@ -130,7 +130,7 @@ async fn observe<'a>(site: &'a Site, machine: &'a str) -> anyhow::Result<Observe
     let config = site
         .stack
         .machines
-        .with(machine, |machine| machine.home().join("etc/agent.toml"))?;
+        .with(machine, |machine| machine.home().join("agent.toml"))?;
     let text = std::fs::read_to_string(&config).context("the agent's configuration")?;
     let text = text.replace(&door.to_string(), &relay.address().to_string());
     // The other coordinator does not run.

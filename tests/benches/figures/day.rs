@@ -45,7 +45,7 @@ pub(crate) async fn take(reports: u32) -> anyhow::Result<Vec<Row>> {
     let config = site
         .stack
         .machines
-        .with(machine, |machine| machine.home().join("etc/agent.toml"))?;
+        .with(machine, |machine| machine.home().join("agent.toml"))?;
     let mut text = std::fs::read_to_string(&config).context("the agent's configuration")?;
     for door in site.stack.doors {
         text = text.replace(&door.to_string(), &quick.address.to_string());

@@ -30,9 +30,9 @@ pub(crate) async fn take(nodes: u32) -> anyhow::Result<Vec<Row>> {
     let begun = Timestamp::now();
     let end = begun + SignedDuration::from_secs(120);
     for machine in &taken {
-        site.stack
-            .machines
-            .with(machine, |machine| machine.imds().interrupt("terminate", end))?;
+        site.stack.machines.with(machine, |machine| {
+            anyhow::Ok(machine.imds()?.interrupt("terminate", end))
+        })??;
     }
     let firsts = wait::until("every pod's first eviction", DEADLINE, || async {
         let mut firsts = BTreeMap::new();

@@ -67,9 +67,9 @@ async fn notice(site: &Site, name: &str) -> anyhow::Result<(SignedDuration, Sign
     let pod = pod.metadata.name.clone().unwrap_or_default();
     let begun = Timestamp::now();
     let taken = begun + SignedDuration::from_secs(120);
-    site.stack
-        .machines
-        .with(&node, |machine| machine.imds().interrupt("terminate", taken))?;
+    site.stack.machines.with(&node, |machine| {
+        anyhow::Ok(machine.imds()?.interrupt("terminate", taken))
+    })??;
     let asked = wait::until("the eviction", DEADLINE, || async {
         let all = site.stack.cluster.evictions()?;
         Ok(all

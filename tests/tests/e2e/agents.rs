@@ -125,7 +125,7 @@ async fn a_spot_notice_drains_the_node_although_no_coordinator_is_there_and_is_r
     site.stack
         .machines
         .with(&taken, |machine| {
-            machine.imds().interrupt("terminate", in_two_minutes);
+            machine.imds().unwrap().interrupt("terminate", in_two_minutes);
         })
         .unwrap();
     wait::until_true("the node to be empty and cordoned", DEADLINE, || async {

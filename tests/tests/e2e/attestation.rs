@@ -263,7 +263,7 @@ async fn agents_enrol_by_their_instances_identity_role_and_nobody_else_does() {
     site.stack
         .machines
         .with(victim, |machine| {
-            std::fs::remove_dir_all(machine.home().join("state")).unwrap();
+            std::fs::remove_dir_all(machine.state()).unwrap();
             machine.release_agent();
         })
         .unwrap();
@@ -288,7 +288,7 @@ async fn agents_enrol_by_their_profiles_role_where_that_is_configured_and_come_b
         .machines
         .with(node, |machine| {
             machine.kill_agent(true);
-            std::fs::remove_dir_all(machine.home().join("state")).unwrap();
+            std::fs::remove_dir_all(machine.state()).unwrap();
             machine.release_agent();
         })
         .unwrap();

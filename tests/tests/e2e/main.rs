@@ -11,6 +11,7 @@ mod bad_input;
 mod certificates;
 mod check;
 mod clusters;
+mod command_fleet;
 mod failover;
 mod hand_over;
 mod interruptions;

@@ -138,7 +138,7 @@ async fn the_same_interruption_by_both_paths_is_one_removal_one_replacement_and_
     site.stack
         .machines
         .with(&taken, |machine| {
-            machine.imds().interrupt("terminate", in_two_minutes);
+            machine.imds().unwrap().interrupt("terminate", in_two_minutes);
         })
         .unwrap();
     // EventBridge delivers at least once.

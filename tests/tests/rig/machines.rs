@@ -16,12 +16,12 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// An agent that does nothing but what makes K3s start, from its configuration (`--config FILE run`).
 const MINIMAL_AGENT: &str = r#"#!/bin/sh
-home=$(dirname "$(dirname "$2")")
+home=$(dirname "$2")
 id=$(basename "$home")
-printf '%s' 'JOIN_TOKEN' >"$home/run/k3s-token"
-cat >"$home/config.yaml.d/90-smartscale.yaml" <<END
+printf '%s' 'JOIN_TOKEN' >"$home/run/smartscale/k3s-token"
+cat >"$home/etc/rancher/k3s/config.yaml.d/90-smartscale.yaml" <<END
 server: "https://127.0.0.1:6443"
-token-file: "$home/run/k3s-token"
+token-file: "$home/run/smartscale/k3s-token"
 node-name: "$id"
 kubelet-arg+:
   - "provider-id=aws:///us-east-1b/$id"
@@ -194,13 +194,15 @@ async fn the_real_agent_reads_its_secrets_with_the_instances_role_and_knocks_at_
     knock.await.unwrap();
     let home = watcher.with(&id, |machine| machine.home().to_owned()).unwrap();
     // The one-time secret, as the fleet's script would leave it.
-    std::fs::write(home.join("etc/enrolment-token"), "0123456789abcdef").unwrap();
+    std::fs::write(home.join("etc/smartscale/enrolment-token"), "0123456789abcdef").unwrap();
     tokio::time::timeout(DEADLINE, door.accept())
         .await
         .expect("the agent knocks")
         .unwrap();
     assert_eq!(
-        watcher.with(&id, |machine| machine.imds().refused()).unwrap(),
+        watcher
+            .with(&id, |machine| machine.imds().unwrap().refused())
+            .unwrap(),
         0,
         "IMDSv2 from the first request"
     );

@@ -1,4 +1,4 @@
-//! One machine: its folders, its metadata service, the agent's process, the unit that `systemctl` starts.
+//! One machine: its folder laid out as a machine's root, the agent's process, the units that `systemctl` starts.
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,29 +12,37 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 
-use super::super::imds::{Imds, Instance};
+use super::super::Folder;
+use super::super::imds::Imds;
 use super::super::kubernetes::Access;
 use super::super::process::{Process, Program};
-use super::super::{Folder, aws};
+use super::Settings;
 use super::kubelet::Kubelet;
 use super::proc::Proc;
-use super::{Proof, Settings};
 
-/// The `systemctl` of one machine: one unit, whose wanted state is a file.
+/// The `systemctl` of one machine. A unit's wanted state is a file: K3s' in `unit/`, the agent's in `agent/`.
 const SYSTEMCTL: &str = r#"#!/bin/sh
-# A stand-in: the unit is started while the file `wanted` is there; the rig's kubelet keeps `state`.
-cd "$(dirname "$0")/../unit" || exit 1
+# A stand-in: a unit is started while the file `wanted` is there; who follows it keeps `state`.
+for unit in "$@"; do :; done
+case $unit in
+smartscale-agent*) folder=agent ;;
+*) folder=unit ;;
+esac
+cd "$(dirname "$0")/../$folder" || exit 1
+stop() {
+    rm -f wanted
+    for _ in $(seq 200); do
+        if [ "$(cat state)" = inactive ]; then return; fi
+        sleep 0.05
+    done
+    exit 1
+}
 for argument in "$@"; do
     case $argument in
+    enable) exit 0 ;;
     start) : >wanted; exit 0 ;;
-    restart) rm -f wanted; sleep 0.5; : >wanted; exit 0 ;;
-    stop)
-        rm -f wanted
-        for _ in $(seq 100); do
-            if [ "$(cat state)" = inactive ]; then exit 0; fi
-            sleep 0.05
-        done
-        exit 1 ;;
+    restart) stop; : >wanted; exit 0 ;;
+    stop | disable) stop; exit 0 ;;
     show | is-active) cat state; echo; exit 0 ;;
     esac
 done
@@ -48,13 +56,35 @@ const JOURNALCTL: &str = r#"#!/bin/sh
 tail -n 40 LOG
 "#;
 
+/// What the agent's unit says (systemd's `StateDirectory`), below the machine's root.
+const STATE: &str = "var/lib/smartscale";
+const RUN: &str = "run/smartscale";
+/// Where K3s' configuration and data lie.
+const K3S_CONFIG: &str = "etc/rancher/k3s/config.yaml.d";
+const K3S_DATA: &str = "var/lib/rancher/k3s";
+/// Where the agent finds the secret of its launch.
+const SECRET: &str = "etc/smartscale/enrolment-token";
+
+/// What makes one machine differ from the next.
+pub(super) struct Body {
+    /// Its name: an instance's id, or the address at which it is reached.
+    pub(super) name: String,
+    /// The address of its node.
+    pub(super) ip: Ipv4Addr,
+    /// CPUs and MiB of memory.
+    pub(super) size: (i32, i64),
+}
+
 /// A running machine. Dropped, it is switched off: nothing ends gracefully.
 #[derive(Debug)]
 pub struct Machine {
-    imds: Imds,
+    name: String,
+    imds: Option<Imds>,
     proc: Proc,
     agent: Option<Process>,
-    program: Program,
+    program: Option<Program>,
+    healthz: String,
+    path: PathBuf,
     start_at: Instant,
     held: bool,
     home: PathBuf,
@@ -64,40 +94,37 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub(super) async fn boot(
+    /// Switches a machine on. Its agent runs once it was [installed](Self::install).
+    pub(super) async fn switch_on(
         folder: &Folder,
         access: &Access,
         settings: &Settings,
-        account_url: &str,
-        instance: Instance,
-        size: (i32, i64),
-        (proof, secret): (Proof, Option<String>),
+        body: Body,
     ) -> anyhow::Result<Self> {
-        let id = instance.id.clone();
-        let home = folder.sub(&format!("machines/{id}"))?;
-        for sub in [
+        let Body { name, ip, size } = body;
+        let home = folder.sub(&format!("machines/{name}"))?;
+        let folders = [
             "proc",
             "bin",
             "unit",
-            "config.yaml.d",
-            "data",
-            "state",
-            "run",
-            "etc",
-        ] {
-            folder.sub(&format!("machines/{id}/{sub}"))?;
+            "agent",
+            RUN,
+            "etc/smartscale",
+            K3S_CONFIG,
+            K3S_DATA,
+        ];
+        for sub in folders {
+            folder.sub(&format!("machines/{name}/{sub}"))?;
         }
-        std::fs::write(home.join("unit/state"), "inactive").context("write the unit's state")?;
-        let systemctl = folder.write(&format!("machines/{id}/bin/systemctl"), SYSTEMCTL)?;
-        std::fs::set_permissions(&systemctl, std::fs::Permissions::from_mode(0o755))
-            .context("make it a program")?;
-        let log = folder.sub("logs")?.join(format!("kubelet-{id}.log"));
+        for unit in ["unit", "agent"] {
+            folder.write(&format!("machines/{name}/{unit}/state"), "inactive")?;
+        }
+        let log = folder.sub("logs")?.join(format!("kubelet-{name}.log"));
         let journalctl = JOURNALCTL.replace("LOG", &format!("'{}'", log.display()));
-        let journalctl = folder.write(&format!("machines/{id}/bin/journalctl"), journalctl)?;
-        std::fs::set_permissions(&journalctl, std::fs::Permissions::from_mode(0o755))
-            .context("make it a program")?;
-        if let Some(secret) = secret {
-            folder.write(&format!("machines/{id}/etc/enrolment-token"), secret)?;
+        for (program, text) in [("systemctl", SYSTEMCTL), ("journalctl", &journalctl)] {
+            let program = folder.write(&format!("machines/{name}/bin/{program}"), text)?;
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))
+                .context("make it a program")?;
         }
         let socket = home.join("containerd.sock");
         // A machine that boots again on the same disk.
@@ -109,65 +136,100 @@ impl Machine {
         let kubelet = Kubelet {
             access: access.clone(),
             unit: home.join("unit"),
-            config_dir: home.join("config.yaml.d"),
-            kubeconfig: home.join("data/agent/kubelet.kubeconfig"),
+            config_dir: home.join(K3S_CONFIG),
+            kubeconfig: kubeconfig(&home),
             log,
             join_token: settings.join_token.clone(),
-            ip: instance.private_ip.to_string(),
+            ip: ip.to_string(),
             size,
             pod_end: settings.pod_end,
             healthy,
         };
-        let kubeconfig = kubelet.kubeconfig.clone();
-        let base = match instance.user_data.as_str() {
-            "" => settings.agent_config.clone(),
-            given => given.to_owned(),
-        };
-        let imds = Imds::start(instance).await?;
         let proc = Proc::start(home.join("proc"), size)?;
-        let config = configure(
-            &base,
-            &home,
-            proof,
-            &imds.url(),
-            account_url,
-            &healthz,
-            &kubeconfig,
-        )?;
-        let config = folder.write(&format!("machines/{id}/etc/agent.toml"), config)?;
-        let mut program = Program::new(format!("agent-{id}"), &settings.agent)
-            .arg("--config")
-            .arg(&config)
-            .arg("run")
-            .env("AWS_ENDPOINT_URL", account_url)
-            .env("AWS_REGION", aws::REGION)
-            .env("SMARTSCALE_LOG", "info,smartscale_agent=debug")
-            .folder(&home);
-        // Its credentials come from its role alone.
-        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
-            program = program.without_env(name);
-        }
         let tasks = vec![health_task, tokio::spawn(kubelet.run())];
-        let start_at = Instant::now() + settings.boot;
-        let folder = folder.clone();
         Ok(Self {
-            imds,
+            name,
+            imds: None,
             proc,
             agent: None,
-            program,
-            start_at,
+            program: None,
+            healthz,
+            path: settings.agent.clone(),
+            start_at: Instant::now() + settings.boot,
             held: false,
             home,
-            folder,
+            folder: folder.clone(),
             tasks,
             _runtime_socket: runtime_socket,
         })
     }
 
+    /// Gives it a metadata service.
+    pub(super) fn attach(&mut self, imds: Imds) {
+        self.imds = Some(imds);
+    }
+
+    /// Puts the secret of its launch in its place.
+    pub(super) fn entrust(&self, secret: &str) -> anyhow::Result<()> {
+        self.folder
+            .write(&format!("machines/{}/{SECRET}", self.name), secret)?;
+        Ok(())
+    }
+
+    /// Gives the agent this configuration, in which places that lie below the machine's root are set. It runs from now on.
+    pub(super) fn install(
+        &mut self,
+        mut config: toml::Table,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        let home = &self.home;
+        let place = |below: &str| toml::Value::String(home.join(below).display().to_string());
+        let kubeconfig = kubeconfig(home).display().to_string();
+        let settings = [
+            ("", "state_dir", place(STATE)),
+            ("", "run_dir", place(RUN)),
+            ("health", "proc", place("proc")),
+            ("k3s", "config_dir", place(K3S_CONFIG)),
+            ("k3s", "data_dir", place(K3S_DATA)),
+            ("k3s", "kubeconfig", kubeconfig.into()),
+            ("k3s", "systemctl", place("bin/systemctl")),
+            ("k3s", "journalctl", place("bin/journalctl")),
+            ("k3s", "healthz", self.healthz.clone().into()),
+            ("k3s", "runtime_socket", place("containerd.sock")),
+            ("attestor", "token_file", place(SECRET)),
+        ];
+        for (section, key, value) in settings {
+            set(&mut config, section, key, value)?;
+        }
+        let text = toml::to_string(&config).context("write the agent's configuration")?;
+        let path = self
+            .folder
+            .write(&format!("machines/{}/agent.toml", self.name), text)?;
+        let mut program = Program::new(format!("agent-{}", self.name), &self.path)
+            .arg("--config")
+            .arg(&path)
+            .arg("run")
+            .env("SMARTSCALE_LOG", "info,smartscale_agent=debug")
+            .folder(&self.home);
+        for (name, value) in environment {
+            program = program.env(name, value);
+        }
+        // Its credentials, if it needs any, come from its role alone.
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+            program = program.without_env(name);
+        }
+        self.program = Some(program);
+        Ok(())
+    }
+
     /// Its metadata service, to give notices.
-    #[must_use]
-    pub fn imds(&self) -> &Imds {
-        &self.imds
+    ///
+    /// # Errors
+    /// It is no instance of EC2.
+    pub fn imds(&self) -> anyhow::Result<&Imds> {
+        self.imds
+            .as_ref()
+            .with_context(|| format!("{} has no metadata service", self.name))
     }
 
     /// From now on it uses these shares (0 to 1) of its CPU and memory. It starts nearly idle.
@@ -175,10 +237,16 @@ impl Machine {
         self.proc.set(cpu, memory);
     }
 
-    /// Its folder: `state/`, `run/`, `config.yaml.d/`, `etc/agent.toml`.
+    /// Its root, and beside what a machine has below it: `agent.toml` as the agent is run with, `unit/`, `agent/`, `proc/`.
     #[must_use]
     pub fn home(&self) -> &Path {
         &self.home
+    }
+
+    /// What the agent keeps over a restart.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.home.join(STATE)
     }
 
     /// The agent's process, once it has been started.
@@ -216,10 +284,30 @@ impl Machine {
             Some(agent) => agent.exited()?.is_none(),
             None => false,
         };
-        if !runs {
-            self.agent = Some(Process::spawn(self.program.clone(), &self.folder)?);
+        if let Some(program) = &self.program
+            && !runs
+        {
+            // As systemd makes it before each start.
+            std::fs::create_dir_all(self.home.join(STATE)).context("make the agent's folder")?;
+            self.agent = Some(Process::spawn(program.clone(), &self.folder)?);
         }
         Ok(())
+    }
+
+    /// Ends the agent as systemd does; it does not run until it is installed again.
+    pub(super) async fn stop_agent(&mut self) -> anyhow::Result<()> {
+        self.program = None;
+        if let Some(mut agent) = self.agent.take()
+            && agent.exited()?.is_none()
+        {
+            agent.stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the agent is to run.
+    pub(super) fn is_installed(&self) -> bool {
+        self.program.is_some()
     }
 }
 
@@ -229,56 +317,29 @@ impl Drop for Machine {
     }
 }
 
-/// The agent's configuration: `base` with what depends on the machine set.
-fn configure(
-    base: &str,
-    home: &Path,
-    proof: Proof,
-    imds: &str,
-    account_url: &str,
-    healthz: &str,
-    kubeconfig: &Path,
-) -> anyhow::Result<String> {
-    let mut config: toml::Table = base.parse().context("the user-data is no agent configuration")?;
-    let text = |path: &Path| toml::Value::String(path.display().to_string());
-    let mut set = |section: &str, key: &str, value: toml::Value| -> anyhow::Result<()> {
-        let table = if section.is_empty() {
-            &mut config
-        } else {
-            let entry = config
-                .entry(section)
-                .or_insert_with(|| toml::Value::Table(toml::Table::new()));
-            entry
-                .as_table_mut()
-                .with_context(|| format!("{section} is no table"))?
-        };
-        table.insert(key.to_owned(), value);
-        Ok(())
+fn kubeconfig(home: &Path) -> PathBuf {
+    home.join(K3S_DATA).join("agent/kubelet.kubeconfig")
+}
+
+/// Sets a key of a table, or of none (`""`).
+pub(super) fn set(
+    config: &mut toml::Table,
+    section: &str,
+    key: &str,
+    value: toml::Value,
+) -> anyhow::Result<()> {
+    let table = if section.is_empty() {
+        config
+    } else {
+        let entry = config
+            .entry(section)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        entry
+            .as_table_mut()
+            .with_context(|| format!("{section} is no table"))?
     };
-    set("", "state_dir", text(&home.join("state")))?;
-    set("", "run_dir", text(&home.join("run")))?;
-    set("health", "proc", text(&home.join("proc")))?;
-    set("imds", "endpoint", imds.into())?;
-    set("secrets", "endpoint", account_url.into())?;
-    set("secrets", "region", aws::REGION.into())?;
-    set("k3s", "config_dir", text(&home.join("config.yaml.d")))?;
-    set("k3s", "data_dir", text(&home.join("data")))?;
-    set("k3s", "kubeconfig", text(kubeconfig))?;
-    set("k3s", "systemctl", text(&home.join("bin/systemctl")))?;
-    set("k3s", "journalctl", text(&home.join("bin/journalctl")))?;
-    set("k3s", "healthz", healthz.into())?;
-    set("k3s", "runtime_socket", text(&home.join("containerd.sock")))?;
-    set("attestor", "token_file", text(&home.join("etc/enrolment-token")))?;
-    let (kind, credentials) = match proof {
-        Proof::Secret => ("token", None),
-        Proof::Identity => ("ec2", None),
-        Proof::Profile => ("ec2", Some("profile")),
-    };
-    set("attestor", "kind", kind.into())?;
-    if let Some(credentials) = credentials {
-        set("attestor", "credentials", credentials.into())?;
-    }
-    toml::to_string(&config).context("write the agent's configuration")
+    table.insert(key.to_owned(), value);
+    Ok(())
 }
 
 /// The kubelet's `/healthz`.

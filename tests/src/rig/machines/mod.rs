@@ -12,6 +12,7 @@
 //! the stand-ins, folders, the file of the enrolment secret.
 
 mod dropin;
+mod idle;
 mod kubelet;
 mod machine;
 mod proc;
@@ -27,11 +28,14 @@ use aws_sdk_ec2::types::{Instance, InstanceAttributeName, InstanceStateName};
 use base64::Engine as _;
 
 pub(in crate::rig) use dropin::Configuration;
+pub use idle::IdleMachines;
 pub use kubelet::ENDS_AFTER;
 pub use machine::Machine;
 
+use self::machine::Body;
+use super::imds::Imds;
 use super::kubernetes::Access;
-use super::{Ec2, Folder, Ministack, ec2, imds, ministack, sts};
+use super::{Ec2, Folder, Ministack, aws, ec2, imds, ministack, sts};
 
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -301,16 +305,31 @@ impl World {
             proof,
             secret,
         } = self.launched(id, instance).await?;
-        Machine::boot(
-            &self.folder,
-            &self.access,
-            &self.settings,
-            &self.account_url,
-            known,
+        let body = Body {
+            name: known.id.clone(),
+            ip: known.private_ip,
             size,
-            (proof, secret),
-        )
-        .await
+        };
+        let config = match known.user_data.as_str() {
+            "" => &self.settings.agent_config,
+            given => given,
+        };
+        let config: toml::Table = config
+            .parse()
+            .context("the user-data is no agent configuration")?;
+        let mut machine = Machine::switch_on(&self.folder, &self.access, &self.settings, body).await?;
+        if let Some(secret) = secret {
+            machine.entrust(&secret)?;
+        }
+        let imds = Imds::start(known).await?;
+        let config = of_instance(config, proof, &imds.url(), &self.account_url)?;
+        machine.attach(imds);
+        let environment = [
+            ("AWS_ENDPOINT_URL", self.account_url.as_str()),
+            ("AWS_REGION", aws::REGION),
+        ];
+        machine.install(config, &environment)?;
+        Ok(machine)
     }
 
     /// Looks an instance up wherever something is known of it.
@@ -417,6 +436,33 @@ impl World {
         let secret = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         Ok(Some(secret))
     }
+}
+
+/// The configuration with what an instance of EC2 is told of its surroundings.
+fn of_instance(
+    mut config: toml::Table,
+    proof: Proof,
+    imds: &str,
+    account_url: &str,
+) -> anyhow::Result<toml::Table> {
+    let (kind, credentials) = match proof {
+        Proof::Secret => ("token", None),
+        Proof::Identity => ("ec2", None),
+        Proof::Profile => ("ec2", Some("profile")),
+    };
+    let settings = [
+        ("imds", "endpoint", Some(imds)),
+        ("secrets", "endpoint", Some(account_url)),
+        ("secrets", "region", Some(aws::REGION)),
+        ("attestor", "kind", Some(kind)),
+        ("attestor", "credentials", credentials),
+    ];
+    for (section, key, value) in settings {
+        if let Some(value) = value {
+            machine::set(&mut config, section, key, value.into())?;
+        }
+    }
+    Ok(config)
 }
 
 fn lock(machines: &Machines) -> MutexGuard<'_, BTreeMap<String, Machine>> {
