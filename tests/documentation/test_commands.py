@@ -57,6 +57,10 @@ def machine(programs, tmp_path_factory):
     state.mkdir(parents=True)
     configuration = re.sub(r"^# path = \S+", f'path = "{state}/state.db"', configuration, flags=re.M)
     (folder / "coordinator.toml").write_text(configuration)
+    # Whatever opens the store makes it.
+    status = [programs / "smartscale-coordinator", "--config", folder / "coordinator.toml", "ca", "status"]
+    opened = subprocess.run(status, capture_output=True, text=True)
+    assert opened.returncode == 0, opened.stderr
     return root
 
 

@@ -10,7 +10,11 @@ mod policy;
 use std::{io::IsTerminal as _, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use smartscale_coordinator::{config, policy::Origin};
+use smartscale_coordinator::{
+    config::{self, Store},
+    policy::Origin,
+    state::backup,
+};
 
 /// Keeps a K3s cluster at the right size, on EC2 or on machines that a program of yours adds and removes.
 #[derive(Debug, Parser)]
@@ -37,6 +41,11 @@ pub(crate) enum Command {
     Init(init::InitArgs),
     /// Signs credentials for a person.
     Credentials(init::CredentialsArgs),
+    /// Copies the SQLite store to a file that is not there yet, while coordinators use it.
+    Backup {
+        /// The copy; its mode is 0600.
+        file: PathBuf,
+    },
     /// The certificate authority, and how another one follows on it.
     #[command(subcommand)]
     Ca(ca::Ca),
@@ -96,6 +105,17 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             runtime
                 .block_on(build::run(config, of_file))
                 .map_err(Failure::Run)
+        }
+        Command::Backup { file } => {
+            let config = config::load(&path).map_err(|error| Failure::Input(error.into()))?;
+            let Store::Sqlite(store) = &config.store else {
+                return Err(Failure::Input(anyhow::anyhow!(
+                    "store.kind is dynamodb: AWS copies tables (aws dynamodb create-backup)"
+                )));
+            };
+            backup::copy(store, &file).map_err(|error| Failure::Run(error.into()))?;
+            println!("{}: a copy of {}", file.display(), store.display());
+            Ok(())
         }
         Command::Ca(command) => {
             let config = config::load(&path).map_err(|error| Failure::Input(error.into()))?;

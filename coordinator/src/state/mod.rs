@@ -21,6 +21,7 @@
 //!   setting#…        pause, floor: what people set
 //! ```
 
+pub mod backup;
 #[doc(hidden)]
 pub mod conformance;
 pub mod cost;

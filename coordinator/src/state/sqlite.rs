@@ -29,7 +29,7 @@ use super::{Attributes, Condition, Item, LeaseRow, StateStore, StoreError, Write
 use crate::ids::Epoch;
 
 /// How long a call waits for another process that is writing.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Expired items are deleted with every so many writes.
 const WRITES_PER_PURGE: u32 = 256;
 
