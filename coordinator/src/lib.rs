@@ -20,6 +20,7 @@ pub mod check;
 pub mod command;
 pub mod config;
 pub mod decide;
+mod error;
 pub mod ids;
 #[cfg(feature = "kube")]
 pub mod kubernetes;

@@ -24,6 +24,7 @@ use crate::{
     check::Checks,
     config::Mode,
     decide::{self, Decider, Pace, PolicyInForce},
+    error::chain,
     ids::{CoordinatorName, SharedIds},
     observe::{
         ClusterView, MetricsSource,
@@ -427,15 +428,4 @@ fn source_view(state: sources::SourceState) -> SourceView {
         fresh: state.fresh,
         error: state.error,
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

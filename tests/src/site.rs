@@ -178,7 +178,7 @@ impl Site {
         let mut program = Program::new(name, programs::path("smartscale-coordinator")?)
             .flag("config", self.stack.home.join(format!("{name}.toml")))
             .env("SMARTSCALE_LOG", "info,smartscale_coordinator=debug");
-        for (name, value) in self.stack.environment() {
+        for (name, value) in self.stack.coordinator_environment() {
             program = program.env(&name, value);
         }
         Ok(program)

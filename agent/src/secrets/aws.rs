@@ -11,14 +11,14 @@ use async_trait::async_trait;
 use aws_sdk_secretsmanager::{
     Client,
     config::{BehaviorVersion, Config, Credentials, Region},
-    error::{DisplayErrorContext, ProvideErrorMetadata as _},
+    error::ProvideErrorMetadata as _,
 };
 use rustls::RootCertStore;
 use smartscale_planner::model::Zone;
 
 use super::{Secret, Secrets};
 use crate::{
-    error::{Failure, Known},
+    error::{Failure, Known, chain},
     machine::{
         credentials::{Role, SessionKey},
         imds::Imds,
@@ -121,7 +121,10 @@ impl Secrets for SecretsManager {
                     Some(_) => (None, "Secrets Manager did not give it"),
                     None => (Some(Known::ServerUnreachable), "Secrets Manager does not answer"),
                 };
-                let detail = DisplayErrorContext(&error);
+                let detail = match (error.code(), error.message()) {
+                    (Some(code), Some(message)) => format!("{code}: {message}"),
+                    _ => chain(&error),
+                };
                 let failure = Failure::because(format!("secret {name} in {region}: {what} ({detail})"));
                 match known {
                     Some(known) => failure.known_as(known),

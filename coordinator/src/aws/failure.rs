@@ -2,10 +2,10 @@
 
 use aws_sdk_ec2::{
     config::http::HttpResponse,
-    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    error::{ProvideErrorMetadata, SdkError},
 };
 
-use crate::{check::channels::Looked, tell::NotifyError};
+use crate::{check::channels::Looked, error::chain, tell::NotifyError};
 
 /// Codes that ask for fewer calls, whatever their HTTP status (EC2 sends some of them with 503).
 const THROTTLED: [&str; 9] = [
@@ -58,9 +58,20 @@ pub(super) fn is_throttling(code: &str) -> bool {
     THROTTLED.contains(&code)
 }
 
-/// The error with all its causes.
-pub(super) fn words<E: std::error::Error + 'static>(error: &SdkError<E, HttpResponse>) -> String {
-    DisplayErrorContext(error).to_string()
+/// What a service said, as `Code: message`, or why it said nothing.
+pub(super) fn words<E>(error: &SdkError<E, HttpResponse>) -> String
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let SdkError::ServiceError(answer) = error else {
+        return chain(error);
+    };
+    match (answer.err().code(), answer.err().message()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.to_owned(),
+        // What a proxy answers, for one.
+        (None, _) => format!("{} (HTTP status {})", chain(error), answer.raw().status()),
+    }
 }
 
 /// Codes of a refusal for want of a right, which every service calls otherwise.
@@ -96,6 +107,11 @@ where
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
+
+    use aws_sdk_ec2::error::ErrorMetadata;
+    use aws_smithy_types::body::SdkBody;
+
     use super::*;
 
     #[test]
@@ -113,6 +129,28 @@ mod tests {
         ] {
             assert_eq!(Failure::of_answer(status, code), failure, "{status} {code:?}");
         }
+    }
+
+    fn answered(error: ErrorMetadata, status: u16) -> SdkError<aws_sdk_ec2::Error, HttpResponse> {
+        let error = aws_sdk_ec2::operation::describe_subnets::DescribeSubnetsError::generic(error);
+        let answer = HttpResponse::new(status.try_into().unwrap(), SdkBody::empty());
+        SdkError::service_error(error.into(), answer)
+    }
+
+    #[test]
+    fn a_service_is_quoted_and_nothing_of_its_headers_is() {
+        let refused = ErrorMetadata::builder().code("UnauthorizedOperation");
+        let refused = refused.message("You are not authorized").build();
+        assert_eq!(
+            words(&answered(refused, 403)),
+            "UnauthorizedOperation: You are not authorized"
+        );
+        let unavailable = answered(ErrorMetadata::builder().build(), 502);
+        assert!(
+            words(&unavailable).ends_with("(HTTP status 502)"),
+            "{}",
+            words(&unavailable)
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use smartscale_proto::time::{SharedClock, within};
 
-use crate::observe::web::chain;
+use crate::error::chain;
 
 /// Media type of JSON merge patches (RFC 7386).
 pub(super) const MERGE_PATCH: &str = "application/merge-patch+json";

@@ -13,6 +13,8 @@ use hyper_util::{
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use smartscale_proto::time::{SharedClock, within};
 
+use crate::error::chain;
+
 /// A call that brought no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WebError {
@@ -154,21 +156,6 @@ fn client_config(
 /// The whole chain as one sentence: hyper's own message only says "client error (Connect)".
 fn connection(error: &(dyn std::error::Error + 'static)) -> WebError {
     WebError::Connection(chain(error))
-}
-
-/// An error with everything below it.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        next = error.source();
-    }
-    text
 }
 
 /// A form as `application/x-www-form-urlencoded`.

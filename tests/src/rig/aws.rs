@@ -11,6 +11,9 @@ pub const REGION: &str = "us-east-1";
 /// The account of all stand-ins.
 pub const ACCOUNT: &str = "123456789012";
 
+/// The queue of EC2's notices, where a test has one.
+pub const NOTICES: &str = "notices";
+
 /// A key pair, with the session token of a role's session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
@@ -68,6 +71,50 @@ pub fn worker_policy() -> anyhow::Result<serde_json::Value> {
         .replace("${JoinToken.Id}", &secret("join-token"))
         .replace("${ServerAddressSecret.Id}", &secret("master-ip"));
     serde_json::from_str(&text).context("packaging/iam/worker.json")
+}
+
+/// What coordinators may do, as it is shipped, with this topic, the queue [`NOTICES`], and any key of KMS.
+///
+/// Where ministack would refuse what AWS allows, it is told: it does not know the condition on the encryption context, nor
+/// that the right to delete a message is one to delete a batch. It lets everybody use CloudWatch; EC2 and DynamoDB are other
+/// servers here, which ask nobody's leave.
+///
+/// # Errors
+/// A document is no JSON, or has no list of statements.
+pub fn coordinator_policy(topic: &str) -> anyhow::Result<serde_json::Value> {
+    let documents = [
+        include_str!("../../../packaging/iam/coordinator.json"),
+        include_str!("../../../packaging/iam/coordinator-sealed-authority.json"),
+    ];
+    let mut statements = Vec::new();
+    for document in documents {
+        let text = document
+            .replace("${Topic}", topic)
+            .replace(
+                "${Notices.Arn}",
+                &format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{NOTICES}"),
+            )
+            .replace(
+                "${AuthorityKey}",
+                &format!("arn:aws:kms:{REGION}:{ACCOUNT}:key/*"),
+            );
+        let mut document: serde_json::Value = serde_json::from_str(&text).context("packaging/iam")?;
+        let list = document["Statement"]
+            .as_array_mut()
+            .context("a policy without statements")?;
+        statements.append(list);
+    }
+    for statement in &mut statements {
+        if statement["Sid"] == "OpenOwnAuthority" {
+            statement["Condition"] = serde_json::json!({});
+        }
+        if let Some(actions) = statement["Action"].as_array_mut()
+            && actions.iter().any(|action| action == "sqs:DeleteMessage")
+        {
+            actions.push("sqs:DeleteMessageBatch".into());
+        }
+    }
+    Ok(serde_json::json!({"Version": "2012-10-17", "Statement": statements}))
 }
 
 /// An SDK configuration for the service at `endpoint` (`http://…`).

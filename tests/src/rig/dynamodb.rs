@@ -44,6 +44,8 @@ impl DynamoDb {
                 .arg(classpath)
                 .arg("com.amazonaws.services.dynamodbv2.local.main.ServerRunner")
                 .arg("-inMemory")
+                // Otherwise each key has tables of its own.
+                .arg("-sharedDb")
                 .arg("-disableTelemetry")
                 .arg("-port")
                 .arg(address.port().to_string())

@@ -70,6 +70,8 @@ pub struct Stack {
     pub id: String,
     /// The agents' configuration.
     agent: String,
+    /// A session of the coordinators' role.
+    key: aws::Key,
     /// The coordinators' way into the cluster.
     kubeconfig: PathBuf,
     folder: Folder,
@@ -146,6 +148,11 @@ impl Stack {
         account.create_secret(&token_secret, &join_token).await?;
         account.create_secret(&server_secret, &server).await?;
         let topic = account.create_topic(&format!("{TABLE}-{id}")).await?;
+        let coordinator = format!("coordinator-{id}");
+        account
+            .create_instance_role(&coordinator, &aws::coordinator_policy(&topic.arn)?)
+            .await?;
+        let key = account.instance_key(&coordinator, "i-coordinator").await?;
         let agent = match &road {
             None => agent_config(id, &doors, &home.join("ca.crt")),
             Some(road) => {
@@ -187,6 +194,7 @@ impl Stack {
             doors,
             _kept: kept,
             agent,
+            key,
             home,
             id: id.to_owned(),
             kubeconfig,
@@ -211,10 +219,20 @@ impl Stack {
         self.ec2.set_user_data(&self.world, ROLE, &text).await
     }
 
-    /// What `kubectl`, an AWS SDK and a coordinator need in their environment.
+    /// What `kubectl` and an AWS SDK need in a person's environment, who may do everything.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
-        let mut environment = aws::Key::root().environment();
+        self.environment_of(&aws::Key::root())
+    }
+
+    /// What a coordinator has in its environment: a session of a role that may do what `packaging/iam` allows.
+    #[must_use]
+    pub fn coordinator_environment(&self) -> Vec<(String, String)> {
+        self.environment_of(&self.key)
+    }
+
+    fn environment_of(&self, key: &aws::Key) -> Vec<(String, String)> {
+        let mut environment = key.environment();
         let more = [
             (
                 "KUBECONFIG",

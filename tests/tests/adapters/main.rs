@@ -12,4 +12,5 @@ mod large_items;
 mod market;
 mod queue;
 mod range;
+mod rights;
 mod store;

@@ -11,7 +11,7 @@ async fn check(site: &Site) -> (Option<i32>, Value) {
     let output = tokio::process::Command::new(programs::path("smartscale-coordinator").unwrap())
         .args(["check", "--output", "json", "--config"])
         .arg(site.stack.home.join("coordinator-a.toml"))
-        .envs(site.stack.environment())
+        .envs(site.stack.coordinator_environment())
         .kill_on_drop(true)
         .output()
         .await

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use smartscale_tests::rig::aws::NOTICES;
 use smartscale_tests::rig::kubernetes::{deployment, pod};
 use smartscale_tests::rig::machines::ENDS_AFTER;
 use smartscale_tests::rig::wait;
@@ -24,7 +25,7 @@ timeout = "60s"
 /// Two nodes, each full with one pod of `web`, and a coordinator that reads a queue, whose URL is given.
 async fn full_site(name: &str, policy: &str) -> (Site, String) {
     let mut site = Site::new(name, policy).await.unwrap();
-    let url = site.stack.account.create_queue("notices").await.unwrap();
+    let url = site.stack.account.create_queue(NOTICES).await.unwrap();
     let section = format!("[notices]\nqueue_url = \"{url}\"\n\n[notify]");
     site.configure(0, "[notify]", &section).unwrap();
     site.start_coordinator(0).unwrap();

@@ -1,29 +1,28 @@
 //! What a failed call means: whether a write may have taken place all the same, and why a transaction was cancelled.
 
 use aws_sdk_dynamodb::{
-    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    config::http::HttpResponse,
+    error::{ProvideErrorMetadata, SdkError},
     operation::transact_write_items::TransactWriteItemsError,
 };
 
-use super::DynamoStore;
+use super::{super::failure::words, DynamoStore};
 use crate::state::{StoreError, Write};
 
 impl DynamoStore {
     /// A failed read changed nothing, so nothing about it is unknown.
-    pub(super) fn read_error<E, R>(&self, error: &SdkError<E, R>) -> StoreError
+    pub(super) fn read_error<E>(&self, error: &SdkError<E, HttpResponse>) -> StoreError
     where
-        SdkError<E, R>: std::error::Error,
+        E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        StoreError::Unavailable(format!("table {}: {}", self.table, DisplayErrorContext(error)))
+        StoreError::Unavailable(format!("table {}: {}", self.table, words(error)))
     }
 
-    pub(super) fn write_error<E, R>(&self, error: &SdkError<E, R>) -> StoreError
+    pub(super) fn write_error<E>(&self, error: &SdkError<E, HttpResponse>) -> StoreError
     where
-        E: ProvideErrorMetadata + 'static,
-        R: 'static,
-        SdkError<E, R>: std::error::Error,
+        E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let words = format!("table {}: {}", self.table, DisplayErrorContext(error));
+        let words = format!("table {}: {}", self.table, words(error));
         let never_sent = match error {
             SdkError::ConstructionFailure(_) => true,
             SdkError::DispatchFailure(_) => was_refused(error),
