@@ -50,7 +50,7 @@ use crate::{
         lease::{self, Leadership, Lease, RvnSource},
     },
     tell::{
-        SharedTell, gauges, http,
+        DecisionLog, SharedTell, gauges, http,
         hub::{Courier, Hub},
     },
 };
@@ -104,6 +104,8 @@ pub struct Outside {
     pub queue: Option<Arc<dyn NoticeQueue>>,
     /// Types and prices; `None`: those of the policy and the built-in catalogue.
     pub market: Option<(Arc<dyn MarketSource>, market::Settings)>,
+    /// Where decisions are kept beside the store; `None`: nowhere.
+    pub log: Option<Arc<dyn DecisionLog>>,
     /// What machines join the cluster with; `None`: they find that elsewhere.
     pub joining: Option<Joining>,
     /// Tries all of them when a person asks.
@@ -249,6 +251,7 @@ pub async fn run(program: Program, shutdown: CancellationToken) -> Result<(), En
         notices: Arc::clone(&notices),
         executor: Arc::clone(&executor),
         tell: Arc::clone(&tell),
+        log: outside.log,
         nudge: Arc::clone(&nudge),
         ids,
     });

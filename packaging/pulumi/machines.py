@@ -60,6 +60,7 @@ def server(given: Settings, net, kept, told, template, profile) -> aws.ec2.Insta
         JoinServer="" if given.shared_tokens else f'server = "https://{address}:6443"',
         Notices=told.notices.url,
         Topic=told.topic.arn,
+        DecisionLog=kept.decisions.name,
     )
     return instance(
         "Server",

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import pulumi
 import pulumi_aws as aws
 
 from settings import Settings
@@ -49,6 +50,7 @@ def server(given: Settings, net, kept, told, worker: SimpleNamespace) -> aws.iam
         Table__Arn=kept.table.arn,
         Topic=told.topic.arn,
         Notices__Arn=told.notices.arn,
+        DecisionLog__Arn=pulumi.Output.concat(kept.decisions.arn, ":*"),
     )
     attach("ServerRole", role, given, "server")
     if given.authorityKey:

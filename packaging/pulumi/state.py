@@ -1,4 +1,4 @@
-"""What is kept (table, secrets), and how people and the coordinator are told (topic, queue with its rules)."""
+"""What is kept (table, log of decisions, secrets), and how people and the coordinator are told (topic, queue with its rules)."""
 
 import json
 from types import SimpleNamespace
@@ -21,6 +21,11 @@ def make(given: Settings) -> SimpleNamespace:
         ttl={"attribute_name": "expires_at", "enabled": True},
         point_in_time_recovery={"enabled": True},
         opts=pulumi.ResourceOptions(retain_on_delete=True),
+    )
+    decisions = aws.cloudwatch.LogGroup(
+        "DecisionLog",
+        name=f"/smartscale/{given.clusterId}/decisions",
+        retention_in_days=given.decisionLogDays,
     )
     join_token = address = None
     if given.shared_tokens:
@@ -46,7 +51,9 @@ def make(given: Settings) -> SimpleNamespace:
             name=f"smartscale/{given.clusterId}/standby",
             description="Configuration of the second coordinator",
         )
-    return SimpleNamespace(table=table, join_token=join_token, address=address, standby=standby)
+    return SimpleNamespace(
+        table=table, decisions=decisions, join_token=join_token, address=address, standby=standby
+    )
 
 
 def tell(given: Settings) -> SimpleNamespace:

@@ -63,6 +63,9 @@ keep = Request("dynamodb:UpdateItem", VALUES["Table.Arn"], {"dynamodb:LeadingKey
 tell = Request("sns:Publish", VALUES["Topic"])
 hear = Request("sqs:ReceiveMessage", VALUES["Notices.Arn"])
 put = Request("cloudwatch:PutMetricData", "*", {"cloudwatch:namespace": "SmartScale"})
+LOGS = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group"
+DECISIONS = f"{LOGS}:/smartscale/{CLUSTER}/decisions"
+log = Request("logs:PutLogEvents", f"{DECISIONS}:log-stream:{CLUSTER}/coordinator-a")
 unseal = Request(
     "kms:Decrypt",
     VALUES["AuthorityKey"],
@@ -242,6 +245,20 @@ CASES = {
                 put.having("cloudwatch:namespace", "AWS/EC2"),
                 put.having("cloudwatch:namespace", None),
                 Request("cloudwatch:DeleteAlarms", f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:any"),
+            ],
+        ),
+        "LogOwnDecisions": Case(
+            [log, *each("logs:CreateLogStream logs:DescribeLogStreams", f"{DECISIONS}:*")],
+            [
+                log.to(f"{LOGS}:/smartscale/{CLUSTER}/trail:log-stream:any"),
+                log.to(f"{LOGS}:/smartscale/{FOREIGN}/decisions:log-stream:any"),
+                Request("logs:CreateLogStream", f"{LOGS}:/smartscale/{CLUSTER}/trail:*"),
+                # What was decided is not to be read, taken back or kept for less long by whoever took the coordinator over.
+                log.doing("logs:GetLogEvents"),
+                log.doing("logs:DeleteLogStream"),
+                Request("logs:DeleteLogGroup", f"{DECISIONS}:*"),
+                Request("logs:PutRetentionPolicy", f"{DECISIONS}:*"),
+                Request("logs:CreateLogGroup", f"{DECISIONS}:*"),
             ],
         ),
     },

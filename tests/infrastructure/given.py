@@ -43,6 +43,7 @@ OTHER = NEEDED | {
     "ServerAddress": "172.31.0.10",
     "Email": "on-call@example.org",
     "MetricsNamespace": "Shop",
+    "DecisionLogDays": "7",
     "Shell": "none",
     "Trail": "no",
 }

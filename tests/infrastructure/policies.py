@@ -27,6 +27,7 @@ VALUES = {
     "Table.Arn": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/smartscale-demo",
     "Topic": f"arn:aws:sns:{REGION}:{ACCOUNT}:smartscale-demo",
     "Notices.Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:smartscale-demo-notices",
+    "DecisionLog.Arn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/smartscale/{CLUSTER}/decisions:*",
     "StandbySecret.Id": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:smartscale/{CLUSTER}/standby-AbCdEf",
     "JoinToken.Id": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:k3s/join-token-AbCdEf",
     "ServerAddressSecret.Id": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:k3s/master-ip-AbCdEf",

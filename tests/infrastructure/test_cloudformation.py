@@ -1,9 +1,9 @@
 """packaging/cloudformation is deployed to ministack, and what came of it is used as the programs use it.
 
 Where ministack is not AWS: it knows neither of the types in MISSING; it makes tables without their time to live and backups;
-it does not tell policies the leading keys of a request to DynamoDB nor the namespace of one to CloudWatch, so that it refuses
-both. The first two are held against the table of expectations alone, the last two against the simulator of IAM
-(test_policies.py).
+it does not tell policies the leading keys of a request to DynamoDB nor the namespace of one to CloudWatch, and names a log group
+without the `:*` that policies are to have behind it, so that it refuses all three. The first two are held against the table of
+expectations alone, the last three against the simulator of IAM (test_policies.py).
 """
 
 import json

@@ -183,7 +183,7 @@ def called_by(folder: Path, services: list) -> set:
 
 
 def test_the_coordinator_may_call_what_its_sources_call_and_nothing_else():
-    services = ["ec2", "pricing", "dynamodb", "sns", "sqs", "cloudwatch", "kms"]
+    services = ["ec2", "pricing", "dynamodb", "sns", "sqs", "cloudwatch", "logs", "kms"]
     called = called_by(ROOT / "coordinator/src/aws", services) - ONLY_IN_TESTS - BY_PEOPLE
     for name, parts in TRANSACTION.items():
         assert name in called

@@ -74,6 +74,7 @@ KNOWN = {
     "<NewSubnetA id>": "subnet-0aaaaaaaaaaaaaaa1",
     "<NewSubnetB id>": "subnet-0aaaaaaaaaaaaaaa2",
     "<Notices url>": "https://sqs.eu-west-1.amazonaws.com/123456789012/smartscale-demo-notices",
+    "<DecisionLog name>": "/smartscale/k3s-demo/decisions",
     "<Topic arn>": "arn:aws:sns:eu-west-1:123456789012:smartscale-demo",
 }
 

@@ -94,11 +94,11 @@ impl Figures {
                 ended: true,
                 succeeded,
                 operation_kind,
-                reason,
                 error_type,
+                grounds,
                 ..
             } => match (operation_kind.as_str(), *succeeded) {
-                ("launch", true) => self.count("ScaleUpEvents", Some(("Reason", reason))),
+                ("launch", true) => self.count("ScaleUpEvents", Some(("Reason", &grounds.asked_by()))),
                 ("remove", true) => self.count("ScaleDownEvents", None),
                 (_, true) => {}
                 (_, false) => self.failure(error_type.as_deref()),
@@ -295,6 +295,7 @@ impl Notifier for CloudWatch {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should stop at its line")]
     use jiff::Timestamp;
+    use smartscale_planner::RuleName;
 
     use super::*;
     use crate::tell::Grounds;
@@ -319,12 +320,12 @@ mod tests {
             phase: "x".into(),
             ended,
             succeeded,
-            reason: "pending_pods".into(),
+            reason: "launch 1 node for 3 pending pods (0.0208 USD an hour)".into(),
             nodes: Vec::new(),
             pods: Vec::new(),
             error_type: error_type.map(Into::into),
             decision: None,
-            grounds: Grounds::default(),
+            grounds: Grounds::of_rules([RuleName::PendingPods]),
         }
     }
 
@@ -402,6 +403,18 @@ mod tests {
                 "ScalingFailures{ClusterId=demo} 2 Count",
             ]
         );
+    }
+
+    /// Which is what docs/cloudwatch.md reckons with: each name with its dimensions is paid for.
+    #[test]
+    fn while_nothing_happens_five_metrics_are_sent() {
+        let levels = Levels {
+            nodes: Some(3),
+            cpu_percent: Some(41.0),
+            memory_percent: Some(50.0),
+        };
+        let figures = taken_in(std::iter::repeat_n(decided(0.1), 6));
+        assert_eq!(lines(&figures, levels).len(), 5);
     }
 
     #[test]

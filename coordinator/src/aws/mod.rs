@@ -1,11 +1,12 @@
 //! Adapters to AWS: the fleet (EC2), the market (EC2, the price list), the state store (DynamoDB), notifications (SNS),
-//! metrics (CloudWatch), notices (SQS), proofs of machines (STS, EC2), the authority's sealed key (KMS).
+//! metrics (CloudWatch), decisions (CloudWatch Logs), notices (SQS), proofs of machines (STS, EC2), the authority's sealed key (KMS).
 
 pub mod cloudwatch;
 pub mod dynamodb;
 mod failure;
 pub mod fleet;
 pub mod kms;
+pub mod logs;
 pub mod market;
 pub mod queue;
 pub mod sns;

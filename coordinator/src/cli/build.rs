@@ -229,6 +229,7 @@ async fn build(
         let cloudwatch = CloudWatch::new(&sdk, namespace.clone(), cluster_id.to_string(), gauges.clone());
         sinks.push(Sink::for_counting(Arc::new(cloudwatch), *period));
     }
+    let (log, carrier) = channels::log(config, &sdk, &cluster_id, &gauges, &clock).unzip();
     let (hub, couriers) = Hub::new(gauges, &clock, sinks);
     let watching = Watch::new(reached.api());
     let watch_task: OutsideTask = ("the watch", {
@@ -237,6 +238,12 @@ async fn build(
     });
     let mut tasks = policy_tasks(config, reached, publish, offers, &hub);
     tasks.push(watch_task);
+    if let Some(carrier) = carrier {
+        tasks.push((
+            "the log of decisions",
+            Box::new(move |stop| Box::pin(carrier.run(stop))),
+        ));
+    }
     let metrics = config
         .prometheus
         .as_ref()
@@ -251,7 +258,7 @@ async fn build(
     checks.push(check::store(config, Arc::clone(&store), &clock));
     checks.push(check::fleet(config, Arc::clone(&fleet)));
     checks.extend(metrics.clone().map(|metrics| check::metrics(config, metrics)));
-    checks.extend(channels::checks(config, &sdk, &clock));
+    checks.extend(channels::checks(config, &sdk, &cluster_id, &clock));
     checks.extend(check::of_machine(config));
     let checks = Checks::new(config.name.clone(), Arc::clone(&clock), checks);
     let queue = config.notices_queue.as_ref().map(|url| {
@@ -297,6 +304,7 @@ async fn build(
             market: config
                 .market
                 .map(|settings| (Arc::new(AwsMarket::new(&sdk)) as _, settings)),
+            log: log.map(|log| log as _),
             joining,
             checks,
             tasks,

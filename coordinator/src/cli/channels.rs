@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use smartscale_coordinator::{
-    aws::{cloudwatch, queue::SqsQueue, sns::Sns},
+    aws::{cloudwatch, logs::CloudWatchLogs, queue::SqsQueue, sns::Sns},
     check::{
         Check,
         channels::{Channel, ChannelCheck, Door},
@@ -11,7 +11,8 @@ use smartscale_coordinator::{
     },
     config::{Bounds, Config},
     tell::{
-        Manners, Messenger, Sink,
+        Manners, Messenger, Metrics, Sink,
+        decision_log::{self, Carrier, Feed},
         post::{BadChannel, Slack, SlackDoor, Target, Webhook},
     },
 };
@@ -61,10 +62,39 @@ pub(super) fn sinks(
     Ok(sinks)
 }
 
+/// The log of decisions, and who carries them there; `None`: there is none.
+pub(super) fn log(
+    config: &Config,
+    sdk: &aws_config::SdkConfig,
+    cluster: &ClusterId,
+    metrics: &Metrics,
+    clock: &SharedClock,
+) -> Option<(Arc<Feed>, Carrier)> {
+    let stream = Arc::new(log_stream(config, sdk, cluster, config.log_group.as_ref()?));
+    let (metrics, clock) = (metrics.clone(), Arc::clone(clock));
+    Some(decision_log::to(
+        stream,
+        cluster.to_string(),
+        config.name.clone(),
+        metrics,
+        clock,
+    ))
+}
+
+fn log_stream(
+    config: &Config,
+    sdk: &aws_config::SdkConfig,
+    cluster: &ClusterId,
+    group: &str,
+) -> CloudWatchLogs {
+    CloudWatchLogs::new(sdk, group.to_owned(), cluster, &config.name)
+}
+
 /// Whether each channel, and the queue of notices, can be reached; nobody is told and nothing is taken.
 pub(super) fn checks(
     config: &Config,
     sdk: &aws_config::SdkConfig,
+    cluster: &ClusterId,
     clock: &SharedClock,
 ) -> Vec<Arc<dyn Check>> {
     let mut checks: Vec<Arc<dyn Check>> = Vec::new();
@@ -98,6 +128,14 @@ pub(super) fn checks(
             "cloudwatch",
             Arc::new(door),
             "look whether the way there is open (aws.region, routes, a VPC endpoint)",
+        );
+    }
+    if let Some(group) = &config.log_group {
+        let stream = log_stream(config, sdk, cluster, group);
+        add(
+            "cloudwatch-logs",
+            Arc::new(stream),
+            "look at cloudwatch.log_group, at its region, and at the statement LogOwnDecisions of packaging/iam",
         );
     }
     if let Some(slack) = &notify.slack {

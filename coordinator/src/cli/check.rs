@@ -138,7 +138,7 @@ async fn of_policy(config: &Config, policy: &Policy, clock: &SharedClock) -> Vec
         ))),
     }
     let sdk = build::sdk(config).await;
-    checks.extend(channels::checks(config, &sdk, clock));
+    checks.extend(channels::checks(config, &sdk, &policy.cluster_id, clock));
     match &config.store {
         // Opening would make it, as whoever runs this.
         Store::Sqlite(path) if !path.exists() => checks.push(Arc::new(FileCheck {

@@ -1,6 +1,7 @@
 //! Configuration: the file as written (`raw`) becomes a [`Config`] in which everything holds, before any I/O but
 //! reading files. An error names the key's path and what would be right.
 
+mod cloudwatch;
 mod fleet;
 mod notify;
 mod raw;
@@ -224,6 +225,8 @@ pub struct Config {
     pub notify: Notify,
     /// CloudWatch namespace and period; `None`: off.
     pub cloudwatch: Option<(String, Duration)>,
+    /// The group of CloudWatch Logs that decisions go to; `None`: none.
+    pub log_group: Option<String>,
     /// Times that are nobody else's.
     pub timing: Timing,
 }
@@ -237,6 +240,7 @@ impl Config {
             || self.market.is_some()
             || self.notify.sns.is_some()
             || self.cloudwatch.is_some()
+            || self.log_group.is_some()
     }
 }
 
@@ -379,19 +383,6 @@ impl Reader<'_> {
             Some(listen) => Some(self.socket("http.listen", listen)?),
             None => Some(self.socket("http.listen", "127.0.0.1:9810")?),
         };
-        let cloudwatch_period = self.duration(
-            "cloudwatch.period",
-            raw.cloudwatch.period.as_ref(),
-            Duration::from_secs(60),
-        )?;
-        let cloudwatch = raw.cloudwatch.enabled.unwrap_or(false).then(|| {
-            (
-                raw.cloudwatch
-                    .namespace
-                    .unwrap_or_else(|| "SmartScale".to_owned()),
-                cloudwatch_period,
-            )
-        });
         Ok(Config {
             name: name
                 .parse()
@@ -435,7 +426,8 @@ impl Reader<'_> {
             join_server: self.join_server(&raw.join)?,
             notices_queue: self.queue_url(raw.notices.queue_url)?,
             notify: self.notify(raw.notify, folder)?,
-            cloudwatch,
+            cloudwatch: self.cloudwatch(&raw.cloudwatch)?,
+            log_group: self.log_group(&raw.cloudwatch)?,
             timing,
         })
     }

@@ -69,7 +69,7 @@ pub(super) struct Raw {
     /// Who is told.
     #[serde(default)]
     pub(super) notify: RawNotify,
-    /// Metrics to CloudWatch.
+    /// Metrics and decisions to CloudWatch.
     #[serde(default)]
     pub(super) cloudwatch: RawCloudwatch,
     /// Times that are nobody else's.
@@ -393,6 +393,10 @@ pub(super) struct RawCloudwatch {
     pub(super) namespace: Option<String>,
     /// They are sent so often.
     pub(super) period: Option<Span>,
+    /// The group of CloudWatch Logs that every decision that differs from the one before is sent to, as JSON, whether
+    /// metrics are sent or not. It must be there; its streams are made. Without it: decisions are in the state store
+    /// alone.
+    pub(super) log_group: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

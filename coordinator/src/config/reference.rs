@@ -60,7 +60,7 @@ fn least() -> Table {
         aws = { region = "us-east-1" }
         serve = { listen = "127.0.0.1:0", advertise = "127.0.0.1:7443" }
         prometheus = { url = "http://127.0.0.1:30090" }
-        cloudwatch = { enabled = true }
+        cloudwatch = { enabled = true, log_group = "/smartscale/demo/decisions" }
         fleet = { pool = { workers = { launch_template = "lt-0123456789abcdef0" } } }
         "#,
     )

@@ -42,7 +42,7 @@ use crate::{
     },
     serve::view::Latest,
     state::{Attributes, SharedStore, StoreError, lease::Leadership},
-    tell::{Event, Grounds, Happening, Severity, SharedTell},
+    tell::{DecisionLog, Event, Grounds, Happening, Severity, SharedTell},
 };
 
 /// The policy in force with the text it was read from.
@@ -102,6 +102,8 @@ pub struct Parts {
     pub executor: Arc<Executor>,
     /// Who is told.
     pub tell: SharedTell,
+    /// Where decisions are kept beside the store; `None`: nowhere.
+    pub log: Option<Arc<dyn DecisionLog>>,
     /// Nudges of people.
     pub nudge: Arc<Notify>,
     /// Ids of decisions.
@@ -394,6 +396,11 @@ impl Decider {
         }
         if acts || entry.due {
             self.write(&entry.record).await;
+        }
+        if let Some(log) = &self.parts.log
+            && entry.is_news()
+        {
+            log.note(&entry.record);
         }
         let id = entry.record.id.clone();
         let severity = if plan.action != Action::None && entry.fresh {

@@ -40,6 +40,13 @@ pub(super) struct Entry {
     pub(super) due: bool,
 }
 
+impl Entry {
+    /// Whether a log should have it: once for each decision, and not each time that it is taken again.
+    pub(super) fn is_news(&self) -> bool {
+        self.fresh || !self.record.operations.is_empty()
+    }
+}
+
 impl Records {
     /// The record for `plan`: the last one continued when it says the same, else a new one.
     pub(super) fn next(
@@ -172,6 +179,19 @@ mod tests {
             ("d-1", 2, false)
         );
         assert!(next(&mut records, &plan, 61, "d-3").due);
+    }
+
+    #[test]
+    fn a_log_has_each_decision_once_and_again_when_something_came_of_it() {
+        let mut records = Records::default();
+        let plan = Plan::default();
+        assert!(next(&mut records, &plan, 0, "d-1").is_news());
+        // Also when the store has it anew.
+        let again = next(&mut records, &plan, 61, "d-2");
+        assert!(again.due && !again.is_news());
+        let mut carried_out = next(&mut records, &plan, 70, "d-3");
+        carried_out.record.operations.push("op-1".parse().unwrap());
+        assert!(!carried_out.fresh && carried_out.is_news());
     }
 
     #[test]

@@ -257,14 +257,14 @@ pub struct DecisionRecord {
     pub mode: String,
     /// The term.
     pub epoch: Epoch,
-    /// The plan, with its rules, reasons and blockers.
-    pub plan: Plan,
     /// What it costs (positive) or saves (negative), in USD per hour.
     pub cost_change_per_hour: f64,
     /// Operations that came of it.
     pub operations: Vec<OperationId>,
     /// Sources with the age of what they had said, in seconds; `None`: nothing yet.
     pub sources: Vec<(String, Option<f64>)>,
+    /// The plan, with its rules, reasons and blockers. The last, as it is the longest: logs show the first fields.
+    pub plan: Plan,
 }
 
 impl Record for DecisionRecord {

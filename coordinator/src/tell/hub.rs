@@ -161,7 +161,7 @@ impl Tell for Hub {
         let happening = Arc::new(happening);
         for queue in &self.queues {
             if happening.severity >= queue.least && queue.sender.try_send(Arc::clone(&happening)).is_err() {
-                self.metrics.count_dropped(queue.name);
+                self.metrics.count_dropped(queue.name, 1);
             }
         }
         // An error only says that nobody watches.
@@ -304,7 +304,7 @@ impl Each {
         for attempt in 1..=attempts {
             let error = match self.notifier.notify(happening).await {
                 Ok(()) => {
-                    self.metrics.count_notified(name, true);
+                    self.metrics.count_notified(name, true, 1);
                     return;
                 }
                 Err(error) => error,
@@ -319,7 +319,7 @@ impl Each {
                 () = self.clock.sleep(delay) => {}
             }
         }
-        self.metrics.count_notified(name, false);
+        self.metrics.count_notified(name, false, 1);
     }
 
     async fn flush(&self) {

@@ -316,8 +316,8 @@ impl Metrics {
                 ended: true,
                 succeeded,
                 operation_kind,
-                reason,
                 error_type,
+                grounds,
                 ..
             } => {
                 let outcome = if *succeeded { "succeeded" } else { "failed" };
@@ -331,7 +331,7 @@ impl Metrics {
                         inner
                             .scale_up
                             .get_or_create(&ByReason {
-                                reason: reason.clone(),
+                                reason: grounds.asked_by(),
                             })
                             .inc();
                     }
@@ -412,20 +412,23 @@ impl Metrics {
         }
     }
 
-    pub(super) fn count_dropped(&self, sink: &str) {
+    pub(super) fn count_dropped(&self, sink: &str, happenings: usize) {
         self.inner
             .dropped
             .get_or_create(&BySink { sink: sink.into() })
-            .inc();
+            .inc_by(happenings as u64);
     }
 
-    pub(super) fn count_notified(&self, sink: &str, delivered: bool) {
+    pub(super) fn count_notified(&self, sink: &str, delivered: bool, happenings: usize) {
         let outcome = if delivered { "delivered" } else { "failed" };
         let labels = ByDelivery {
             sink: sink.into(),
             outcome: outcome.into(),
         };
-        self.inner.notified.get_or_create(&labels).inc();
+        self.inner
+            .notified
+            .get_or_create(&labels)
+            .inc_by(happenings as u64);
     }
 }
 
@@ -461,7 +464,7 @@ impl Inner {
         );
         r.register(
             "scale_up_events",
-            "Launches that ended well, by the rule behind them",
+            "Launches that ended well, by the rule behind them; other: a minimum, a forecast, a person, a replacement",
             self.scale_up.clone(),
         );
         r.register(
@@ -518,12 +521,12 @@ impl Inner {
         );
         r.register(
             "happenings_dropped",
-            "Happenings that a full queue did not take",
+            "Happenings, or decisions on their way to a log, for which a full queue had no room",
             self.dropped.clone(),
         );
         r.register(
             "notifications",
-            "Deliveries to notifiers, by outcome",
+            "Deliveries to notifiers, and of decisions to a log, by outcome",
             self.notified.clone(),
         );
         r.register("nodes", "Nodes of our pools, by state", self.nodes.clone());
@@ -618,6 +621,7 @@ mod reference;
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should stop at its line")]
     use jiff::Timestamp;
+    use smartscale_planner::RuleName;
 
     use super::*;
     use crate::tell::Grounds;
@@ -638,12 +642,12 @@ mod tests {
             phase: "x".into(),
             ended,
             succeeded,
-            reason: "pending_pods".into(),
+            reason: "launch 1 node for 3 pending pods (0.0208 USD an hour)".into(),
             nodes: Vec::new(),
             pods: Vec::new(),
             error_type: error_type.map(Into::into),
             decision: None,
-            grounds: Grounds::default(),
+            grounds: Grounds::of_rules([RuleName::PendingPods]),
         }
     }
 

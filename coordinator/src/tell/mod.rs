@@ -6,10 +6,12 @@
 //!  tell ──▶ hub ──▶ log · metrics · watching people         at once
 //!            └────▶ bounded queue ─▶ courier ─┬─▶ notifier            CloudWatch, Kubernetes events
 //!                                             └─▶ desk ─▶ messenger   SNS, Slack, webhook
+//!  decision ────▶ bounded queue ─▶ carrier ────▶ log stream           CloudWatch Logs
 //! ```
 //! Each is told in its own time, with retries; a full queue drops and counts. A desk makes messages that people read, and
 //! knows how many of them they want, and when.
 
+pub mod decision_log;
 pub mod desk;
 pub mod gauges;
 pub mod http;
@@ -19,6 +21,7 @@ pub mod metrics;
 pub mod notifier;
 pub mod post;
 
+pub use decision_log::DecisionLog;
 pub use desk::{Manners, Messenger};
 pub use hub::{Courier, Hub, Sink};
 pub use message::Message;
@@ -30,7 +33,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use smartscale_planner::{
-    Plan, Rule,
+    Plan, Rule, RuleName,
     model::{NodeName, PodKey},
 };
 
@@ -92,6 +95,37 @@ impl Grounds {
         Self {
             rules: fired.cloned().collect(),
             cost_change_per_hour: Some(cost_change_per_hour),
+        }
+    }
+
+    /// The rule that asked for more nodes, as a word to count by: a sentence with figures would be another one each time.
+    /// `other`: a minimum, a forecast, a person, a replacement.
+    #[must_use]
+    pub fn asked_by(&self) -> String {
+        let asking = [RuleName::PendingPods, RuleName::CpuAbove, RuleName::MemoryAbove];
+        let fired = |name: &RuleName| self.rules.iter().any(|rule| rule.rule == *name && rule.fired);
+        asking
+            .into_iter()
+            .find(fired)
+            .map_or_else(|| "other".to_owned(), |name| name.to_string())
+    }
+}
+
+#[cfg(test)]
+impl Grounds {
+    /// Rules that fired.
+    pub(crate) fn of_rules(rules: impl IntoIterator<Item = RuleName>) -> Self {
+        let fired = |rule| Rule {
+            rule,
+            value: None,
+            threshold: 0.0,
+            fired: true,
+            source: smartscale_planner::snapshot::Source::Agent,
+            age_seconds: None,
+        };
+        Self {
+            rules: rules.into_iter().map(fired).collect(),
+            cost_change_per_hour: None,
         }
     }
 }
@@ -308,4 +342,23 @@ pub struct Silent;
 
 impl Tell for Silent {
     fn tell(&self, _: Happening) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launches_are_counted_by_the_rule_that_asked_for_them() {
+        for (rules, asked_by) in [
+            (vec![RuleName::PendingPods, RuleName::CpuAbove], "pending_pods"),
+            (vec![RuleName::MemoryAbove, RuleName::CpuAbove], "cpu_above"),
+            (vec![RuleName::MemoryAbove], "memory_above"),
+            // A replacement.
+            (vec![RuleName::CpuBelow, RuleName::MemoryBelow], "other"),
+            (Vec::new(), "other"),
+        ] {
+            assert_eq!(Grounds::of_rules(rules).asked_by(), asked_by);
+        }
+    }
 }

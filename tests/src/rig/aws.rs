@@ -73,7 +73,8 @@ pub fn worker_policy() -> anyhow::Result<serde_json::Value> {
     serde_json::from_str(&text).context("packaging/iam/worker.json")
 }
 
-/// What coordinators may do, as it is shipped, with this topic, the queue [`NOTICES`], and any key of KMS.
+/// What coordinators may do, as it is shipped, with this topic, the queue [`NOTICES`], log groups below `/smartscale/`, and any key of
+/// KMS.
 ///
 /// Where ministack would refuse what AWS allows, it is told: it does not know the condition on the encryption context, nor
 /// that the right to delete a message is one to delete a batch. It lets everybody use CloudWatch; EC2 and DynamoDB are other
@@ -93,6 +94,10 @@ pub fn coordinator_policy(topic: &str) -> anyhow::Result<serde_json::Value> {
             .replace(
                 "${Notices.Arn}",
                 &format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{NOTICES}"),
+            )
+            .replace(
+                "${DecisionLog.Arn}",
+                &format!("arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/smartscale/*"),
             )
             .replace(
                 "${AuthorityKey}",

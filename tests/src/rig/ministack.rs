@@ -1,4 +1,4 @@
-//! ministack: Secrets Manager, SNS, SQS, CloudWatch, KMS and STS behind one port. Signatures are verified and IAM policies
+//! ministack: Secrets Manager, SNS, SQS, CloudWatch and its Logs, KMS and STS behind one port. Signatures are verified and IAM policies
 //! enforced (`AUTH=true`); the root key may do everything.
 
 use std::net::SocketAddr;
@@ -240,6 +240,39 @@ impl Ministack {
             }
         }
         Ok(bodies)
+    }
+
+    /// Creates a log group.
+    ///
+    /// # Errors
+    /// CloudWatch Logs refused.
+    pub async fn create_log_group(&self, name: &str) -> anyhow::Result<()> {
+        let client = aws_sdk_cloudwatchlogs::Client::new(&self.config(&Key::root()).await);
+        client
+            .create_log_group()
+            .log_group_name(name)
+            .send()
+            .await
+            .with_context(|| format!("create log group {name}"))?;
+        Ok(())
+    }
+
+    /// What a stream of a log group says, line by line.
+    ///
+    /// # Errors
+    /// CloudWatch Logs refused, or there is no such stream.
+    pub async fn logged(&self, group: &str, stream: &str) -> anyhow::Result<Vec<String>> {
+        let client = aws_sdk_cloudwatchlogs::Client::new(&self.config(&Key::root()).await);
+        let answer = client
+            .get_log_events()
+            .log_group_name(group)
+            .log_stream_name(stream)
+            .start_from_head(true)
+            .send()
+            .await
+            .with_context(|| format!("read {stream} of {group}"))?;
+        let lines = answer.events().iter().map(|event| event.message());
+        Ok(lines.map(|line| line.unwrap_or_default().to_owned()).collect())
     }
 
     /// Creates a role that EC2 may hand to instances, with an inline policy (IAM JSON).

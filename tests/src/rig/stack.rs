@@ -153,6 +153,7 @@ impl Stack {
             .create_instance_role(&coordinator, &aws::coordinator_policy(&topic.arn)?)
             .await?;
         let key = account.instance_key(&coordinator, "i-coordinator").await?;
+        account.create_log_group(&log_group(id)).await?;
         let agent = match &road {
             None => agent_config(id, &doors, &home.join("ca.crt")),
             Some(road) => {
@@ -305,6 +306,7 @@ sns_topic = "{topic}"
 [cloudwatch]
 enabled = true
 period = "1s"
+log_group = "{log_group}"
 
 [fleet]
 kind = "ec2"
@@ -321,6 +323,7 @@ version = "$Latest"
             region = aws::REGION,
             secrets = self.home.join("secrets").display(),
             topic = self.topic.arn,
+            log_group = log_group(&self.id),
             template = self.world.launch_template,
         );
         for (zone, subnet) in &self.world.subnets {
@@ -329,6 +332,12 @@ version = "$Latest"
         }
         text
     }
+}
+
+/// The log group of a cluster's decisions.
+#[must_use]
+pub fn log_group(cluster: &str) -> String {
+    format!("/smartscale/{cluster}/decisions")
 }
 
 /// What an agent of the cluster is told; its last table is `secrets`.

@@ -9,6 +9,7 @@ mod contention;
 mod fleet;
 mod kubernetes;
 mod large_items;
+mod logs;
 mod market;
 mod queue;
 mod range;

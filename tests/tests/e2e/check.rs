@@ -57,6 +57,7 @@ async fn a_check_names_what_is_missing_and_coordinators_that_run_say_the_same_of
             "certificates",
             "clock",
             "cloudwatch",
+            "cloudwatch-logs",
             "files",
             "fleet",
             "kubernetes",

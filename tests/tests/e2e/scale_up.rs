@@ -1,12 +1,14 @@
 //! A pending pod becomes a node, and everybody who should know of it does.
 
+use std::collections::BTreeSet;
+
 use aws_sdk_dynamodb::types::AttributeValue;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::Value;
 use smartscale_tests::rig::kubernetes::{deployment, pod};
-use smartscale_tests::rig::{aws, wait};
+use smartscale_tests::rig::{aws, stack, wait};
 use smartscale_tests::site::{DEADLINE, Site, node_of, policy};
 
 /// The published attributes of DESIGN §4, but `last_cpu_avg` and `last_memory_avg`, which are absent while unknown.
@@ -61,6 +63,7 @@ async fn pending_pods_become_nodes_that_the_scheduler_binds_them_to_and_everybod
     published_attributes_are_in_the_table(&site).await;
     the_notification_has_arrived(&site, launch["id"].as_str().unwrap()).await;
     cloudwatch_has_the_metrics(&site).await;
+    the_log_has_the_decision_as_it_was_recorded(&site, decision, &launch).await;
     an_event_says_why(&site, &pods[0].metadata.name.clone().unwrap()).await;
 }
 
@@ -128,6 +131,40 @@ async fn cloudwatch_has_the_metrics(site: &Site) {
     })
     .await
     .unwrap();
+}
+
+async fn the_log_has_the_decision_as_it_was_recorded(site: &Site, decision: &str, launch: &Value) {
+    let group = stack::log_group(&site.stack.id);
+    let line = wait::until("the decision's line", DEADLINE, || async {
+        let lines = site.stack.account.logged(&group, "rig/coordinator-a").await?;
+        let mut lines = lines
+            .iter()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        Ok(lines.find(|line| line["id"] == decision))
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        (&line["cluster"], &line["plan"]["action"]),
+        (&"rig".into(), &"scale_up".into())
+    );
+    let operations = line["operations"].as_array().unwrap();
+    assert!(operations.contains(&launch["id"]), "{line:#}");
+    // The same decision again has no line, unless something came of it.
+    let lines = site
+        .stack
+        .account
+        .logged(&group, "rig/coordinator-a")
+        .await
+        .unwrap();
+    let said: BTreeSet<String> = lines
+        .iter()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            format!("{} {}", line["id"], line["operations"])
+        })
+        .collect();
+    assert_eq!(said.len(), lines.len(), "{lines:#?}");
 }
 
 async fn an_event_says_why(site: &Site, pod: &str) {

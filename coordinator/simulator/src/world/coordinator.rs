@@ -231,6 +231,7 @@ async fn program(parts: Parts) -> anyhow::Result<Program> {
             metrics: Some(Arc::new(load)),
             queue: None,
             market: None,
+            log: None,
             joining: None,
             checks,
             tasks: vec![keep],

@@ -200,6 +200,7 @@ pub(crate) fn start(world: &Arc<World>, number: usize) -> Running {
         notices: Arc::clone(&notices),
         executor: Arc::clone(&executor),
         tell: tell.clone(),
+        log: None,
         nudge: Arc::clone(&nudge),
         ids,
     });

@@ -171,7 +171,7 @@ impl Desk {
                 "information of quiet hours is not told: the program ends"
             );
             for _ in 0..unsaid {
-                self.metrics.count_dropped(name);
+                self.metrics.count_dropped(name, 1);
             }
         }
         true
@@ -191,7 +191,7 @@ impl Desk {
         let (name, now) = (self.messenger.name(), self.clock.elapsed());
         let error = match outcome {
             Ok(()) => {
-                self.metrics.count_notified(name, true);
+                self.metrics.count_notified(name, true, 1);
                 return true;
             }
             Err(error) => error,
@@ -211,7 +211,7 @@ impl Desk {
         };
         match wait {
             Some(wait) => self.tray.put_back(message, now + wait),
-            None => self.metrics.count_notified(name, false),
+            None => self.metrics.count_notified(name, false, 1),
         }
         wait.is_none()
     }
