@@ -17,6 +17,7 @@ use tonic::transport::Channel;
 use crate::{
     bind::{self, Binding},
     boot::{Boot, Progress},
+    check::asked::{self, Checking},
     config::Config,
     drain::{self, Drainer, Engine, TermsKeeper},
     enrol::{Attestor, Enrolled, Enroller},
@@ -82,6 +83,7 @@ pub struct Agent {
     engine: Engine,
     retirement: Retirement,
     binding: Binding,
+    checking: Checking,
     session: Session,
     observer: Observer,
     watcher: Watcher,
@@ -99,6 +101,8 @@ impl Agent {
     /// Puts an agent together. Nothing happens yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let answers = watch::Sender::new(None);
+        let (checker, checking) = asked::checking(parts.clone(), answers.clone());
         let Parts {
             config,
             clock,
@@ -202,6 +206,8 @@ impl Agent {
             terms,
             retirer: retirer.clone(),
             binder,
+            checker,
+            answers: answers.subscribe(),
             renew: renew.clone(),
             boot_id: boot_id.clone(),
             offers: offers.clone(),
@@ -231,6 +237,7 @@ impl Agent {
             engine,
             retirement,
             binding,
+            checking,
             session,
             observer,
             watcher,
@@ -286,6 +293,7 @@ impl Agent {
             engine,
             retirement,
             binding,
+            checking,
             session,
             observer,
             watcher,
@@ -309,6 +317,7 @@ impl Agent {
             () = Box::pin(engine.run()) => Err(Ended("drain")),
             () = Box::pin(retirement.run()) => Err(Ended("retirement")),
             () = Box::pin(binding.run()) => Err(Ended("binding")),
+            () = Box::pin(checking.run()) => Err(Ended("checking")),
             () = Box::pin(watcher.run()) => Err(Ended("watch for notices")),
             () = Box::pin(farewell.run()) => Err(Ended("watch for shutdowns")),
             () = Box::pin(session.run()) => Err(Ended("session")),

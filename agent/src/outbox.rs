@@ -44,7 +44,7 @@ impl Subject {
             Report::Notice(notice) => Some(Self::Notice(notice.id.clone())),
             Report::Drain(drain) => Some(Self::Drain(drain.operation_id.clone())),
             Report::Result(result) => Some(Self::Result(result.operation_id.clone(), result.command.clone())),
-            Report::Hello(_) | Report::Health(_) => None,
+            Report::Hello(_) | Report::Health(_) | Report::Check(_) => None,
         }
     }
 

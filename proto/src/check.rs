@@ -6,6 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::v1;
 
+/// Lines of a report from elsewhere that count.
+const MOST_FINDINGS: usize = 32;
+/// Bytes of a text in it that count. With the lines that is less than the 64 KiB that an agent may send in one message.
+const LONGEST: usize = 512;
+/// Bytes of its names and words, which make columns.
+const LONGEST_WORD: usize = 64;
+
 /// How a trial went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -136,18 +143,48 @@ impl Report {
     pub fn has_failed(&self) -> bool {
         self.count(Outcome::Failed) > 0
     }
-}
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} {}", self.program, self.version)?;
-        let width = self
-            .findings
-            .iter()
-            .map(|finding| finding.area.len())
-            .max()
-            .unwrap_or(0);
-        for finding in &self.findings {
+    /// The same within what is taken from another machine: few lines, short texts, nothing that moves a terminal's cursor. Of
+    /// too many lines those that passed are left out first, and that is said.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        let mut findings = self.findings;
+        let surplus = (findings.len() + 1).saturating_sub(MOST_FINDINGS);
+        if surplus > 1 {
+            findings.sort_by_key(|finding| finding.outcome == Outcome::Passed);
+            findings.truncate(MOST_FINDINGS - 1);
+            findings.push(Finding::warning(
+                "check",
+                "counted the lines of this report",
+                format!("{surplus} more are left out"),
+                "on that machine, `smartscale-agent check` shows them all",
+            ));
+        }
+        let bounded = |finding: Finding| Finding {
+            area: printable(&finding.area, LONGEST_WORD),
+            outcome: finding.outcome,
+            tried: printable(&finding.tried, LONGEST),
+            found: printable(&finding.found, LONGEST),
+            remedy: printable(&finding.remedy, LONGEST),
+        };
+        Self {
+            program: printable(&self.program, LONGEST),
+            version: printable(&self.version, LONGEST_WORD),
+            findings: findings.into_iter().map(bounded).collect(),
+        }
+    }
+
+    /// The same for people who look for what is wrong: without the lines that passed.
+    #[must_use]
+    pub fn brief(&self) -> Brief<'_> {
+        Brief(self)
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, shown: impl Fn(&Finding) -> bool) -> fmt::Result {
+        writeln!(f, "{}", format!("{} {}", self.program, self.version).trim_end())?;
+        let shown: Vec<_> = self.findings.iter().filter(|finding| shown(finding)).collect();
+        let width = shown.iter().map(|finding| finding.area.len()).max().unwrap_or(0);
+        for finding in shown {
             let Finding {
                 area,
                 outcome,
@@ -170,6 +207,34 @@ impl fmt::Display for Report {
             write!(last, "{comma}{count}")?;
         }
         writeln!(f, "  {last}")
+    }
+}
+
+/// A text on one line, cut where it is longer than so many bytes.
+fn printable(text: &str, longest: usize) -> String {
+    let mut cut = String::new();
+    for c in text.chars() {
+        if cut.len() + c.len_utf8() > longest {
+            break;
+        }
+        cut.push(if c.is_control() { ' ' } else { c });
+    }
+    cut
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, |_| true)
+    }
+}
+
+/// A report without the lines that passed; its last line still counts them.
+#[derive(Debug, Clone, Copy)]
+pub struct Brief<'a>(&'a Report);
+
+impl fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write(f, |finding| finding.outcome != Outcome::Passed)
     }
 }
 
@@ -250,6 +315,43 @@ coordinator a 0.1.0
 "
         );
         assert!(report().has_failed());
+    }
+
+    #[test]
+    fn a_brief_report_leaves_out_what_passed_and_still_counts_it() {
+        assert_eq!(
+            report().brief().to_string(),
+            "\
+coordinator a 0.1.0
+  failed   prometheus  ran query node_cpu: no series
+                       -> scrape node-exporter
+  skipped  sns         publish: no topic is configured
+  1 passed, 1 failed, 1 skipped
+"
+        );
+    }
+
+    #[test]
+    fn of_a_report_from_elsewhere_few_lines_and_short_printable_texts_are_taken() {
+        assert_eq!(report().bounded(), report(), "a usual one stays as it is");
+        let long = "\u{1b}[2J\n".to_owned() + &"\u{10ffff}".repeat(10_000);
+        let mut hostile = Report {
+            program: long.clone(),
+            version: long.clone(),
+            findings: vec![Finding::failed(&long, &long, &long, &long); 40],
+        };
+        hostile.findings.insert(0, Finding::passed("a", "b", "c"));
+        let taken = hostile.bounded();
+        assert_eq!(taken.findings.len(), MOST_FINDINGS);
+        assert_eq!(taken.count(Outcome::Passed), 0, "what is wrong is kept first");
+        assert_eq!(
+            taken.findings.last().map(|finding| &*finding.found),
+            Some("10 more are left out")
+        );
+        let all = taken.to_string();
+        assert!(!all.chars().any(|c| c.is_control() && c != '\n'));
+        let length = prost::Message::encoded_len(&v1::CheckReport::from(taken));
+        assert!(length < 64 * 1024, "{length} bytes fit one message of an agent");
     }
 
     #[test]

@@ -72,6 +72,10 @@ const TABLE: &[(&str, Requirement)] = &[
         Requirement::Role(Role::Admin),
     ),
     ("/smartscale.v1.Checks/Check", Requirement::Role(Role::Viewer)),
+    (
+        "/smartscale.v1.Checks/CheckAgents",
+        Requirement::Role(Role::Viewer),
+    ),
     // An auditor must not need the power to change anything.
     ("/smartscale.v1.Audit/ListAudit", Requirement::Role(Role::Viewer)),
     (

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use smartscale_proto::{
     check::Finding,
     time::{Clock, within},
@@ -37,14 +38,14 @@ impl Doors for Dialer {
 
 /// Knocks at each. One that is down is to be looked at, since another serves; none at all fails.
 pub(super) async fn findings(endpoints: &[String], doors: &dyn Doors, clock: &dyn Clock) -> Vec<Finding> {
-    let mut answers = Vec::new();
-    for endpoint in endpoints {
+    let knocks = endpoints.iter().map(|endpoint| async move {
         let answer = within(clock, KNOCK, doors.knock(endpoint)).await;
-        answers.push((
+        (
             endpoint,
             answer.unwrap_or_else(|| Err(format!("no answer within {KNOCK:?}"))),
-        ));
-    }
+        )
+    });
+    let answers = join_all(knocks).await;
     let any = answers.iter().any(|(_, answer)| answer.is_ok());
     let finding = |(endpoint, answer): (&String, Result<(), String>)| {
         let tried = format!("connected to {endpoint} over TLS");

@@ -6,6 +6,7 @@
 //! What the agent works with is asked through the same traits. Before the machine is enrolled, or has joined, what comes after is
 //! left out, and says so.
 
+pub mod asked;
 mod certificate;
 mod coordinators;
 mod join;
@@ -13,6 +14,7 @@ mod kernel;
 mod machine;
 mod node;
 
+use futures_util::future::join3;
 use smartscale_proto::{
     check::{Finding, Report},
     tls::{Credential, Rotating, client::Dialer},
@@ -42,14 +44,21 @@ async fn report_by(parts: &Parts, doors: &dyn Doors) -> Report {
     let mut findings = kernel::findings(&config.proc);
     let (machine, found) = machine::finding(&*parts.machine).await;
     findings.push(found);
-    findings.extend(join::findings(&config.secrets, &*parts.secrets, &*parts.server, machine.as_ref()).await);
-    findings.extend(coordinators::findings(&config.coordinators, doors, &*parts.clock).await);
+    // At once: where much is silent, the times to wait do not add up.
+    let (join, coordinators, node) = join3(
+        join::findings(&config.secrets, &*parts.secrets, &*parts.server, machine.as_ref()),
+        coordinators::findings(&config.coordinators, doors, &*parts.clock),
+        node::findings(parts, enrolled.as_ref().map(|enrolled| &*enrolled.node)),
+    )
+    .await;
+    findings.extend(join);
+    findings.extend(coordinators);
     findings.push(certificate::finding(
         enrolled.as_ref(),
         machine.as_ref(),
         parts.clock.now(),
     ));
-    findings.extend(node::findings(parts, enrolled.as_ref().map(|enrolled| &*enrolled.node)).await);
+    findings.extend(node);
     let name = machine.map_or_else(
         || "of an unknown machine".to_owned(),
         |machine| machine.id.to_string(),

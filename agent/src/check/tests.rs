@@ -9,6 +9,7 @@ use smartscale_planner::model::Market;
 use smartscale_proto::{
     check::Outcome,
     time::{SharedClock, SystemClock},
+    v1,
 };
 use tempfile::TempDir;
 
@@ -234,4 +235,38 @@ async fn before_the_join_what_comes_after_is_left_out() {
     expected.insert("machine".to_owned(), vec![Failed]);
     expected.insert("secrets".to_owned(), vec![Skipped]);
     assert_eq!(world.wrong(Shut(&[])).await, expected);
+}
+
+/// A K3s server that never answers.
+struct Silent;
+
+#[async_trait]
+impl JoinServer for Silent {
+    async fn look(&self, _: &str, _: &JoinToken) -> Result<Seen, Failure> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_does_not_end_is_answered_and_the_next_one_is_carried_out() {
+    let mut world = world().await;
+    world.parts.config.coordinators.clear();
+    world.parts.server = Arc::new(Silent);
+    let answers = tokio::sync::watch::Sender::new(None::<v1::CheckAnswer>);
+    let (checker, checking) = asked::checking(world.parts.clone(), answers.clone());
+    let running = tokio::spawn(checking.run());
+    for id in ["c-1", "c-2"] {
+        checker.check(v1::CheckCommand { id: id.to_owned() });
+        let mut seen = answers.subscribe();
+        let answer = seen
+            .wait_for(|answer| answer.as_ref().is_some_and(|answer| answer.id == id))
+            .await
+            .unwrap()
+            .clone();
+        let report = Report::from(answer.unwrap().report.unwrap());
+        assert_eq!(report.findings.len(), 1);
+        assert_eq!(report.findings[0].found, "it was not over after 45 s");
+    }
+    drop(checker);
+    running.await.unwrap();
 }

@@ -1,5 +1,6 @@
 //! What an agent sends, pulled by the connection as it has room: Hello, then after the welcome the reports that must arrive,
-//! then the latest health. A coordinator that is slow gets fewer healths, not older ones, and nothing piles up here.
+//! then what a check found that was asked for, then the latest health. A coordinator that is slow gets fewer healths, not older
+//! ones, and nothing piles up here.
 
 use futures_util::{Stream, stream::unfold};
 use smartscale_proto::{
@@ -15,7 +16,9 @@ pub(super) struct Feed {
     hello: Option<v1::SessionRequest>,
     outbox: Outbox,
     health: watch::Receiver<Sample>,
+    answers: watch::Receiver<Option<v1::CheckAnswer>>,
     welcomed: watch::Receiver<bool>,
+    clock: SharedClock,
 }
 
 impl Feed {
@@ -23,11 +26,14 @@ impl Feed {
         hello: v1::Hello,
         outbox: Outbox,
         mut health: watch::Receiver<Sample>,
+        mut answers: watch::Receiver<Option<v1::CheckAnswer>>,
         welcomed: watch::Receiver<bool>,
-        clock: &SharedClock,
+        clock: SharedClock,
     ) -> Self {
         // Whoever leads now wants to know at once.
         health.mark_changed();
+        // Whoever asked before this session waits no more.
+        answers.mark_unchanged();
         let hello = v1::SessionRequest {
             time: Some(to_wire(clock.now())),
             report: Some(Report::Hello(hello)),
@@ -36,7 +42,9 @@ impl Feed {
             hello: Some(hello),
             outbox,
             health,
+            answers,
             welcomed,
+            clock,
         }
     }
 
@@ -59,6 +67,13 @@ impl Feed {
             tokio::select! {
                 biased;
                 () = self.outbox.news() => {}
+                changed = self.answers.changed() => {
+                    changed.ok()?;
+                    if let Some(answer) = self.answers.borrow_and_update().clone() {
+                        let (time, report) = (Some(to_wire(self.clock.now())), Some(Report::Check(answer)));
+                        return Some(v1::SessionRequest { time, report });
+                    }
+                }
                 changed = self.health.changed() => {
                     changed.ok()?;
                     if let Some((time, health)) = self.health.borrow_and_update().clone() {

@@ -9,7 +9,7 @@
 
 pub mod feed;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use rand::{SeedableRng as _, rngs::SmallRng};
 use smartscale_proto::{
@@ -23,6 +23,7 @@ use tonic::{Streaming, transport::Channel};
 
 use crate::{
     bind::Binder,
+    check::asked::Checker,
     drain::{Drainer, Order, TermsKeeper, terms::LONGEST},
     enrol::Enrolled,
     error::Failure,
@@ -74,6 +75,10 @@ pub struct Session {
     pub retirer: Retirer,
     /// Who proves whose Node it is.
     pub binder: Binder,
+    /// Who checks what this machine depends on.
+    pub checker: Checker,
+    /// What was found last.
+    pub answers: watch::Receiver<Option<v1::CheckAnswer>>,
     /// Set when the coordinator wants the certificate renewed, with the time that this may take.
     pub renew: watch::Sender<Option<Duration>>,
     /// The kernel's boot id.
@@ -158,14 +163,16 @@ impl Session {
             machine: Some(enrolled.machine.to_wire()),
             draining_operation: self.drainer.draining().unwrap_or_default(),
             wants_join_token: self.takes_offers && self.offers.is_empty(),
+            can_check: true,
         };
         let welcomed = watch::Sender::new(false);
         let feed = Feed::new(
             hello,
             self.outbox.clone(),
             self.health.clone(),
+            self.answers.clone(),
             welcomed.subscribe(),
-            &self.clock,
+            Arc::clone(&self.clock),
         );
         let mut client = AgentClient::new(channel.clone());
         let opening = async {
@@ -227,6 +234,7 @@ impl Session {
                     self.drainer.abort(command.operation_id).await;
                 }
                 Some(Command::BindNode(command)) => self.binder.bind(node, command),
+                Some(Command::Check(command)) => self.checker.check(command),
                 Some(Command::StopKubelet(command)) => self.retirer.stop(command.operation_id).await,
                 Some(Command::Renew(command)) => {
                     let within = command.within.as_ref().map(duration_from_wire);

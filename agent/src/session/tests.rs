@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 //! Whole agents over real mutual TLS against a tiny coordinator.
 
+mod checks;
+
 use std::{
     pin::Pin,
     sync::{
@@ -211,7 +213,7 @@ impl agent_server::Agent for Service {
                     Report::Notice(notice) => Some(notice.id.clone()),
                     Report::Result(result) => Some(result.operation_id.clone()),
                     Report::Boot(boot) => Some(boot.step().as_str_name().to_owned()),
-                    Report::Hello(_) | Report::Health(_) => None,
+                    Report::Hello(_) | Report::Health(_) | Report::Check(_) => None,
                 };
                 let _ = coordinator.reports.send(report);
                 if let Some(id) = id.filter(|_| coordinator.acknowledges) {

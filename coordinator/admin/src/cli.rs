@@ -147,8 +147,9 @@ pub(crate) enum Live {
         #[command(flatten)]
         format: Format,
     },
-    /// Has every coordinator try what it depends on: permissions, reachability, clock, certificates, store, queries
-    Check(Format),
+    /// Has every coordinator try what it depends on (permissions, reachability, clock, certificates, store, queries), and every
+    /// agent what its machine does
+    Check(CheckArgs),
     /// Events as they happen, until Ctrl-C
     Watch(Format),
     /// People's identities: handing them out, listing, revoking; role `admin`
@@ -239,6 +240,22 @@ pub(crate) enum Live {
         #[command(flatten)]
         format: Format,
     },
+}
+
+/// Whom a check asks, and what of it is shown.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Asks the agent of this node alone
+    #[arg(long, value_name = "NODE", conflicts_with = "no_agents")]
+    pub(crate) node: Option<String>,
+    /// Asks the coordinators alone
+    #[arg(long)]
+    pub(crate) no_agents: bool,
+    /// Also shows the lines of agents that passed; with -o json they are there in any case
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) format: Format,
 }
 
 /// Identities of people.

@@ -10,7 +10,7 @@
 //! - [`enrolment`], [`attest`], [`challenges`], [`renewal`]: how a machine gets its first certificate, and its next
 //! - [`session`], [`sessions`]: the agents' streams and what was said on them
 //! - [`admin`]: what people ask and order
-//! - `checks`: what `smartscale check` finds
+//! - `checks`: what `smartscale check` finds, here and at the agents
 //! - [`people`]: their identities, handed out and revoked
 //! - [`leading`], [`view`], [`audit`]: who leads, what was decided last, who called what
 
@@ -51,7 +51,7 @@ use smartscale_proto::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::{Mutex, mpsc, watch},
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -246,7 +246,14 @@ pub async fn serve(
         people: Arc::clone(&trusted),
         audit: Arc::clone(&audit),
     };
-    let checking = ChecksDesk::new(checks, Arc::clone(&audit));
+    let checking = ChecksDesk {
+        checks: Mutex::new(checks),
+        agents: Mutex::new(Arc::clone(&sessions)),
+        store: Arc::clone(&store),
+        leader: leader.clone(),
+        clock: Arc::clone(&clock),
+        audit: Arc::clone(&audit),
+    };
     let ages = Arc::new(admin::Ages::default());
     tasks.spawn(admin::follow(
         Arc::clone(&ages),

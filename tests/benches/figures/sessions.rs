@@ -140,6 +140,7 @@ impl Line {
             }),
             draining_operation: String::new(),
             wants_join_token: false,
+            can_check: false,
         }
     }
 }

@@ -87,6 +87,7 @@ impl Client {
     calls! {
         ChecksClient:
         check: check(CheckRequest) -> v1::CheckResponse,
+        check_agents: check_agents(CheckAgentsRequest) -> v1::CheckAgentsResponse,
     }
 
     calls! {

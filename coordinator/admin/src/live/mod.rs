@@ -116,7 +116,7 @@ async fn execute(connection: &Connection, command: Live) -> Result<(), Failure> 
             }
             print(format, &cost)
         }
-        Live::Check(format) => check::execute(&client, format).await,
+        Live::Check(args) => check::execute(&mut client, args).await,
         Live::Watch(format) => watch(&mut client, format).await,
         Live::Identity(command) => identity::execute(&mut client, command).await,
         Live::Audit(command) => audit::execute(&mut client, command).await,

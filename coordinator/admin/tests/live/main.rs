@@ -1,6 +1,7 @@
 //! The program against a real door: two coordinators over mutual TLS, one of them the leader.
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 
+mod checks;
 mod cost;
 mod recorded;
 

@@ -170,6 +170,7 @@ impl Agent {
             machine: None,
             draining_operation: self.drainer.draining().unwrap_or_default(),
             wants_join_token: false,
+            can_check: false,
         };
         let mut ticket = leader.sessions.begin(id, hello);
         let faulty = self.world.is_faulty();

@@ -12,7 +12,7 @@ mod cost;
 mod decisions;
 mod demand;
 mod explain;
-mod names;
+pub(super) mod names;
 mod nodes;
 mod ordering;
 mod status;
@@ -213,7 +213,7 @@ impl AdminDesk {
 }
 
 /// The store's failure, as a caller is told.
-fn unavailable(error: &StoreError) -> Status {
+pub(super) fn unavailable(error: &StoreError) -> Status {
     tracing::warn!(%error, "the state store failed a call");
     Status::unavailable(format!("the state store is not available: {error}"))
 }

@@ -3,7 +3,11 @@
 use tonic::Status;
 
 /// `NOT_FOUND`, with the names that are most like `asked`.
-pub(super) fn not_found<'a>(what: &str, asked: &str, known: impl IntoIterator<Item = &'a str>) -> Status {
+pub(in crate::serve) fn not_found<'a>(
+    what: &str,
+    asked: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Status {
     let near = nearest(asked, known);
     let asked: String = asked.chars().take(100).collect();
     let hint = if near.is_empty() {

@@ -8,6 +8,7 @@
 //! ```
 //! What the agent may forget once it is acknowledged is in the store first, so that the next leader knows it too.
 
+pub(super) mod checking;
 mod commands;
 mod telling;
 mod terms;
@@ -105,6 +106,8 @@ struct Open {
     id: u64,
     commands: mpsc::Sender<SessionResponse>,
     end: watch::Sender<Option<End>>,
+    /// A check that is waited for: it ends with the session.
+    awaited: Option<checking::Awaited>,
 }
 
 #[derive(Default)]
@@ -275,6 +278,7 @@ impl Sessions {
             id,
             commands: sender,
             end: end_sender,
+            awaited: None,
         }) {
             old.end.send_replace(Some(End::Superseded));
         }
@@ -333,6 +337,10 @@ impl Sessions {
                 for happening in happenings {
                     self.tell.tell(happening);
                 }
+                return Ok(None);
+            }
+            Some(Report::Check(answer)) => {
+                self.checked(instance, answer.clone());
                 return Ok(None);
             }
             Some(Report::Boot(boot)) => {

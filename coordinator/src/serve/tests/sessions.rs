@@ -25,13 +25,13 @@ use crate::{
     tell::Event,
 };
 
-struct Agent {
-    up: mpsc::Sender<SessionRequest>,
+pub(super) struct Agent {
+    pub(super) up: mpsc::Sender<SessionRequest>,
     down: Streaming<SessionResponse>,
 }
 
 impl Agent {
-    async fn silent(world: &World, instance: &str) -> Self {
+    pub(super) async fn silent(world: &World, instance: &str) -> Self {
         let mut client = world.agent(instance).await;
         let (up, stream) = mpsc::channel(16);
         let down = client
@@ -43,13 +43,17 @@ impl Agent {
     }
 
     async fn connected(world: &World, instance: &str) -> Self {
+        Self::of(world, instance, Hello::default()).await
+    }
+
+    pub(super) async fn of(world: &World, instance: &str, hello: Hello) -> Self {
         let mut agent = Self::silent(world, instance).await;
-        agent.say(Report::Hello(Hello::default())).await;
+        agent.say(Report::Hello(hello)).await;
         assert!(matches!(agent.hear().await, Ok(Command::Welcome(_))));
         agent
     }
 
-    async fn say(&self, report: Report) {
+    pub(super) async fn say(&self, report: Report) {
         self.up
             .send(SessionRequest {
                 time: None,
@@ -60,7 +64,7 @@ impl Agent {
     }
 
     /// The next command, or the code with which the stream ended.
-    async fn hear(&mut self) -> Result<Command, Code> {
+    pub(super) async fn hear(&mut self) -> Result<Command, Code> {
         let heard = tokio::time::timeout(Duration::from_secs(20), self.down.message())
             .await
             .unwrap();
