@@ -141,30 +141,23 @@ impl ChecksDesk {
         };
         let (version, findings) = match said {
             Ok(report) => (report.version, report.findings),
-            Err(finding) => (version(sessions, &machine), vec![finding]),
+            Err(finding) => {
+                let hello = sessions.hello(instance).unwrap_or_default();
+                (hello.agent_version, vec![finding])
+            }
         };
-        // Whose report it is, the certificate of its session says.
-        Report {
+        // Whose report it is, the certificate of its session says. The rest is a stranger's word: the machine may be anybody's.
+        let report = Report {
             program: format!("agent {instance}"),
             version,
             findings,
-        }
+        };
+        report.bounded()
     }
 }
 
 const AREA: &str = "agent";
 const ASKED: &str = "asked the agent for a check";
-
-/// As its agent said when it began its session.
-fn version(sessions: &Sessions, machine: &NodeRecord) -> String {
-    let hello = sessions.hello(&machine.instance);
-    let said = Report {
-        program: String::new(),
-        version: hello.map(|hello| hello.agent_version).unwrap_or_default(),
-        findings: Vec::new(),
-    };
-    said.bounded().version
-}
 
 fn late(instance: &str) -> Finding {
     Finding::warning(

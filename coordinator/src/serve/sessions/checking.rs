@@ -37,13 +37,13 @@ pub(in crate::serve) enum Unanswered {
 }
 
 impl Sessions {
-    /// Has the agent of a machine try what it depends on. What comes back is bounded: the agent may be anybody's by now.
+    /// Has the agent of a machine try what it depends on. What comes back is as the agent said it.
     pub(in crate::serve) async fn check(&self, instance: &InstanceId) -> Result<Report, Unanswered> {
         let awaited = self.order_check(instance)?;
         match within(&*self.clock, PATIENCE, awaited).await {
             None => Err(Unanswered::Silent),
             Some(Err(_)) => Err(Unanswered::Ended),
-            Some(Ok(report)) => Ok(Report::from(report).bounded()),
+            Some(Ok(report)) => Ok(report.into()),
         }
     }
 
