@@ -54,9 +54,10 @@ impl Desk {
             .context("run smartscale")?;
         if !output.status.success() {
             bail!(
-                "smartscale {arguments:?}: {} {}",
+                "smartscale {arguments:?}: {} {}{}",
                 output.status,
-                String::from_utf8_lossy(&output.stderr)
+                String::from_utf8_lossy(&output.stderr),
+                String::from_utf8_lossy(&output.stdout)
             );
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())

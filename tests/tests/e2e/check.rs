@@ -83,7 +83,15 @@ async fn a_check_names_what_is_missing_and_coordinators_that_run_say_the_same_of
     .unwrap();
     let programs: Vec<_> = reports["reports"].as_array().unwrap().iter().collect();
     let names: Vec<_> = programs.iter().map(|report| &report["program"]).collect();
-    assert_eq!(names, ["coordinator coordinator-a", "coordinator coordinator-b"]);
+    let agent = format!("agent {}", nodes[0]);
+    assert_eq!(
+        names,
+        [
+            "coordinator coordinator-a",
+            "coordinator coordinator-b",
+            agent.as_str()
+        ]
+    );
     for report in programs {
         assert_eq!(count(report, "failed"), BTreeMap::new(), "{report:#}");
     }

@@ -282,13 +282,15 @@ async fn strangers_who_stay_make_room_and_never_take_the_places_of_others() {
         held.push(raw(&world, None).await);
     }
     is_served(&world).await;
-    // From the same address: it comes in once the oldest of them has had time for an enrolment.
+    // From the same address: it comes in once the oldest of them has had time for an enrolment. As agents do, it calls again
+    // where it was not answered for a while.
     until(async || {
-        let channel = world.try_channel(world.nobody()).await?;
-        let challenge = EnrolmentClient::new(channel)
-            .challenge(v1::ChallengeRequest {})
-            .await;
-        challenge.ok()
+        let call = async {
+            let channel = world.try_channel(world.nobody()).await?;
+            let mut client = EnrolmentClient::new(channel);
+            client.challenge(v1::ChallengeRequest {}).await.ok()
+        };
+        tokio::time::timeout(Duration::from_secs(5), call).await.ok()?
     })
     .await;
     drop(held);

@@ -92,7 +92,15 @@ impl Writer {
             self.memory_kb
         );
         let load = format!("{:.2} 0.00 0.00 1/100 1000\n", used.cpu * self.cpus);
-        for (name, text) in [("stat", stat), ("meminfo", meminfo), ("loadavg", load)] {
+        // Control groups of version 2.
+        let mounts = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid,nodev,noexec,relatime 0 0\n".to_owned();
+        let files = [
+            ("stat", stat),
+            ("meminfo", meminfo),
+            ("loadavg", load),
+            ("mounts", mounts),
+        ];
+        for (name, text) in files {
             // The agent must never read half a file.
             let new = self.path.join(format!("{name}.new"));
             std::fs::write(&new, text)?;
