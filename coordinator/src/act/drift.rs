@@ -6,7 +6,7 @@ use std::{sync::PoisonError, time::Duration};
 use smartscale_planner::{model::NodeName, snapshot::Drifted};
 
 use super::{executor::Executor, fleet::Drift};
-use crate::tell::Severity;
+use crate::tell::{ErrorType, Severity};
 
 /// Templates change rarely.
 const LOOKED_FOR_EVERY: Duration = Duration::from_secs(300);
@@ -35,7 +35,7 @@ impl Executor {
                     .iter()
                     .filter(|fault| !known.unsound.contains(fault))
                 {
-                    self.trouble(Severity::Warning, fault.clone(), "launch_template");
+                    self.trouble(Severity::Warning, fault.clone(), ErrorType::LaunchTemplate);
                 }
             }
             Err(error) => tracing::warn!(%error, "the fleet could not be asked for drift"),

@@ -32,7 +32,7 @@ use crate::{
     ids::{Epoch, InstanceId, OperationId, SharedIds},
     observe::{ClusterView, notices::board::NoticeBoard},
     state::{Attributes, SharedStore, StoreError, Write, lease::Leadership, records::Record},
-    tell::{Event, Happening, Severity, SharedTell},
+    tell::{ErrorType, Event, Happening, Severity, SharedTell},
 };
 
 /// What an executor works with.
@@ -241,7 +241,7 @@ impl Executor {
         match journal::take_over(&self.parts.store, epoch, now).await {
             Ok((operations, unreadable)) => {
                 for error in unreadable {
-                    self.trouble(Severity::Warning, error.to_string(), "journal");
+                    self.trouble(Severity::Warning, error.to_string(), ErrorType::Journal);
                 }
                 let open = operations.iter().filter(|operation| !operation.phase.is_end());
                 for operation in open.filter(|operation| operation.takeovers > 0) {
@@ -259,7 +259,7 @@ impl Executor {
                 self.trouble(
                     Severity::Warning,
                     format!("the journal cannot be read: {error}"),
-                    "store",
+                    ErrorType::Store,
                 );
                 false
             }
@@ -413,12 +413,12 @@ impl Executor {
         self.say(severity, message, event);
     }
 
-    pub(super) fn trouble(&self, severity: Severity, message: String, error_type: &str) {
+    pub(super) fn trouble(&self, severity: Severity, message: String, error_type: ErrorType) {
         self.say(
             severity,
             message,
             Event::Trouble {
-                error_type: error_type.to_owned(),
+                error_type: error_type.into(),
             },
         );
     }

@@ -29,7 +29,7 @@ use crate::{
         Attributes, Condition, Item, StoreError, Write,
         records::{NodeRecord, Record as _},
     },
-    tell::{Event, Severity},
+    tell::{ErrorType, Event, Severity},
 };
 
 /// So many machines are looked at together.
@@ -60,8 +60,7 @@ impl Executor {
     async fn wait_for_a_plan(&self, operation: Operation, epoch: Epoch) {
         if age(operation.updated_at, self.parts.clock.now()) >= self.parts.settings.replan {
             let error = operation.error.clone().unwrap_or_default();
-            let error_type = operation.error_type.clone().unwrap_or_default();
-            self.fail(operation, epoch, error, &error_type, Vec::new()).await;
+            self.fail(operation, epoch, error, None, Vec::new()).await;
         }
     }
 
@@ -195,7 +194,7 @@ impl Executor {
         epoch: Epoch,
         refused: &[RefusedOffering],
         error: String,
-        error_type: &str,
+        error_type: ErrorType,
     ) {
         let Some(request) = operation.launch().map(|launch| launch.request.clone()) else {
             return;
@@ -205,7 +204,7 @@ impl Executor {
             return;
         }
         let now = self.parts.clock.now();
-        operation.error_type = Some(error_type.to_owned());
+        operation.error_type = Some(error_type.into());
         operation.error = Some(error.clone());
         let note = format!("attempt {} was refused: {error}", request.attempt);
         if operation.advance(Phase::Refused, now, note).is_ok()
@@ -222,11 +221,12 @@ impl Executor {
         mut operation: Operation,
         epoch: Epoch,
         error: String,
-        error_type: &str,
+        error_type: Option<ErrorType>,
         writes: Vec<Write>,
     ) {
         let now = self.parts.clock.now();
-        operation.error_type = Some(error_type.to_owned());
+        // One that was refused before has its class already.
+        operation.error_type = error_type.map(Into::into).or_else(|| operation.error_type.take());
         operation.error = Some(error.clone());
         if operation
             .advance(Phase::Failed, now, format!("launch failed: {error}"))
@@ -439,11 +439,12 @@ impl Executor {
             return;
         }
         if to == Phase::Failed {
-            self.fail(operation, epoch, error, "join_timeout", writes).await;
+            self.fail(operation, epoch, error, Some(ErrorType::JoinTimeout), writes)
+                .await;
             self.ask_for_a_plan();
             return;
         }
-        operation.error_type = Some("join_timeout".to_owned());
+        operation.error_type = Some(ErrorType::JoinTimeout.into());
         operation.error = Some(error.clone());
         if operation.advance(to, self.parts.clock.now(), error).is_ok()
             && self.write(epoch, &mut operation, writes, Attributes::new()).await

@@ -10,7 +10,11 @@ use jiff::Timestamp;
 use smartscale_planner::model::NodeName;
 
 use super::{executor::Executor, nodes::Name};
-use crate::{ids::InstanceId, state::records::NodeRecord, tell::Severity};
+use crate::{
+    ids::InstanceId,
+    state::records::NodeRecord,
+    tell::{ErrorType, Severity},
+};
 
 impl Executor {
     /// Frees the names of machines that complain. `records` are those of machines that are there.
@@ -42,13 +46,13 @@ impl Executor {
                     let message = format!(
                         "{instance} came back with a new disk: its old Node was deleted, so that K3s lets it register"
                     );
-                    self.trouble(Severity::Warning, message, "duplicate_hostname");
+                    self.trouble(Severity::Warning, message, ErrorType::DuplicateHostname);
                 }
                 Ok(Name::InUse) => {
                     let message = format!(
                         "{instance} cannot register: a Ready node has its name. Whichever machine is the wrong one is to be ended by hand"
                     );
-                    self.trouble(Severity::Failure, message, "duplicate_hostname");
+                    self.trouble(Severity::Failure, message, ErrorType::DuplicateHostname);
                 }
                 Err(error) => tracing::warn!(%node, %error, "the name of a machine was not freed yet"),
             }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     ids::{Epoch, InstanceId},
     state::records::{NodeRecord, Record as _},
-    tell::Severity,
+    tell::{ErrorType, Severity},
 };
 
 /// More machines than a cluster of ours has.
@@ -127,7 +127,7 @@ impl Executor {
             } else {
                 format!("{id} bears our tag and is not ours: it is terminated in {grace} s")
             };
-            self.trouble(Severity::Warning, message, "unknown_instance");
+            self.trouble(Severity::Warning, message, ErrorType::UnknownInstance);
         }
         let due = now.saturating_sub(since) >= self.parts.settings.orphan_grace;
         if due && !works && self.term().is_some() {
@@ -139,7 +139,7 @@ impl Executor {
             {
                 Ok(()) => {
                     let message = format!("{} was terminated: nobody knew it", instance.id);
-                    self.trouble(Severity::Warning, message, "unknown_instance");
+                    self.trouble(Severity::Warning, message, ErrorType::UnknownInstance);
                 }
                 Err(error) => tracing::warn!(instance = %instance.id, %error, "not terminated yet"),
             }
@@ -190,7 +190,7 @@ impl Executor {
         let id = self.parts.ids.operation(now);
         let operation = planned(id, what, Vec::new(), None, reason.clone(), None, now);
         match self.order(vec![operation]).await {
-            Ok(()) => self.trouble(Severity::Warning, reason, "instance_lost"),
+            Ok(()) => self.trouble(Severity::Warning, reason, ErrorType::InstanceLost),
             Err(error) => tracing::warn!(%error, "a lost machine was not journaled yet"),
         }
     }

@@ -27,7 +27,7 @@ use crate::{
         Attributes, MAX_WRITES, StoreError, Write,
         records::{OfferingRecord, PoolRecord, Record as _},
     },
-    tell::Severity,
+    tell::{ErrorType, Severity},
 };
 
 /// First back-off of an offering, in seconds; it doubles with each refusal in a row.
@@ -100,7 +100,7 @@ impl Executor {
                 "a quota of the account keeps pool {} from growing on {}: {}",
                 request.pool, quota.market, quota.message
             );
-            self.trouble(Severity::Failure, message, "quota");
+            self.trouble(Severity::Failure, message, ErrorType::Quota);
         }
         let wrong = refused
             .iter()
@@ -208,7 +208,7 @@ impl Executor {
         if new {
             let message =
                 format!("pool {pool} is stopped for an hour, or until `smartscale resume`: {reason}");
-            self.trouble(Severity::Failure, message, "pool_stopped");
+            self.trouble(Severity::Failure, message, ErrorType::PoolStopped);
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ use crate::{
         Attributes, Write,
         records::{NodeRecord, Record as _},
     },
-    tell::Severity,
+    tell::{ErrorType, Severity},
 };
 
 /// A command to an agent is repeated so often while nothing comes back, and an eviction that a budget refused.
@@ -45,7 +45,7 @@ impl Executor {
         };
         let Ok(instance) = removal.node.as_str().parse::<InstanceId>() else {
             let error = format!("`{}` is not the name of a machine of ours", removal.node);
-            self.abort(operation, epoch, error, "not_ours").await;
+            self.abort(operation, epoch, error, ErrorType::NotOurs).await;
             return;
         };
         if removal.cancelled_by.is_some() && !removal.interrupted && !removal.lost {
@@ -74,7 +74,7 @@ impl Executor {
                 Some(true) => {}
                 Some(false) => {
                     let error = format!("its replacement ({launch}) was not launched");
-                    self.abort(operation, epoch, error, "replacement").await;
+                    self.abort(operation, epoch, error, ErrorType::Replacement).await;
                     return;
                 }
                 None => return,
@@ -145,7 +145,9 @@ impl Executor {
         };
         match (rule::drained(operation.removes().is_some(), &drained), drained) {
             (None, _) => {}
-            (Some(_), Drained::No(error)) => self.abort(operation, epoch, error, "drain_timeout").await,
+            (Some(_), Drained::No(error)) => {
+                self.abort(operation, epoch, error, ErrorType::DrainTimeout).await;
+            }
             (Some(Phase::Done), _) => {
                 self.move_on(operation, epoch, Phase::Done, "drained; it stays cordoned")
                     .await;
@@ -348,7 +350,7 @@ impl Executor {
                 removal.node,
                 waited.as_secs()
             );
-            self.trouble(Severity::Warning, message, "volumes_attached");
+            self.trouble(Severity::Warning, message, ErrorType::VolumesAttached);
             self.not_due(&operation.id);
         }
         false
@@ -407,7 +409,7 @@ impl Executor {
         }
     }
 
-    async fn abort(&self, mut operation: Operation, epoch: Epoch, error: String, error_type: &str) {
+    async fn abort(&self, mut operation: Operation, epoch: Epoch, error: String, error_type: ErrorType) {
         if operation.phase == Phase::Draining
             && let Some(removal) = operation.removal()
             && let Err(error) = self
@@ -422,7 +424,7 @@ impl Executor {
         }
         let now = self.parts.clock.now();
         operation.error = Some(error.clone());
-        operation.error_type = Some(error_type.to_owned());
+        operation.error_type = Some(error_type.into());
         if operation
             .advance(Phase::Aborted, now, format!("given up: {error}"))
             .is_ok()

@@ -11,7 +11,11 @@ use super::{
     executor::Executor,
     operation::{Kind, Removal},
 };
-use crate::{ids::InstanceId, state::records::NodeRecord, tell::Severity};
+use crate::{
+    ids::InstanceId,
+    state::records::NodeRecord,
+    tell::{ErrorType, Severity},
+};
 
 /// The cluster must have been seen so lately, or nothing is said of its nodes.
 const FRESH: Duration = Duration::from_secs(60);
@@ -74,7 +78,7 @@ impl Executor {
                 self.parts.clock.now(),
             );
             match self.order(vec![operation]).await {
-                Ok(()) => self.trouble(Severity::Warning, reason, "node_sick"),
+                Ok(()) => self.trouble(Severity::Warning, reason, ErrorType::NodeSick),
                 Err(error) => {
                     tracing::warn!(%instance, %error, "a sick machine's removal was not journaled yet");
                 }
@@ -100,12 +104,12 @@ impl Executor {
             let message = format!(
                 "{sick} of {all} machines are silent and not Ready: hands off, since no machine is likely to be the cause"
             );
-            self.trouble(Severity::Failure, message, "many_sick");
+            self.trouble(Severity::Failure, message, ErrorType::ManySick);
         } else if before && !many {
             self.trouble(
                 Severity::Info,
                 "no longer are many machines sick".to_owned(),
-                "many_sick",
+                ErrorType::ManySick,
             );
         }
     }

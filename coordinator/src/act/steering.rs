@@ -38,7 +38,7 @@ use crate::{
     observe::ClusterView,
     serve::view::Latest,
     state::lease::Leadership,
-    tell::{Event, Happening, Severity, SharedTell},
+    tell::{ErrorType, Event, Happening, Severity, SharedTell},
 };
 
 /// The cluster must have been seen so lately, or nothing is said of its pods.
@@ -196,7 +196,7 @@ impl Steering {
             severity: Severity::Warning,
             message: format!("scale-ins are not steered: {error}{hint}"),
             event: Event::Trouble {
-                error_type: "steering".to_owned(),
+                error_type: ErrorType::Steering.into(),
             },
         });
     }

@@ -6,6 +6,8 @@
 //! that could not be sent are kept for the next flush; levels (`CurrentNodeCount`, `ClusterCPUUtilization`,
 //! `ClusterMemoryUtilization`) are read when it comes.
 
+mod metric;
+
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -17,10 +19,11 @@ use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::{
     Client,
     primitives::DateTime,
-    types::{Dimension, MetricDatum, StandardUnit},
+    types::{Dimension, MetricDatum},
 };
 use http::Uri;
 
+use self::metric::Metric;
 use super::failure::not_told;
 use crate::tell::{Event, Happening, Metrics, Notifier, NotifyError, Severity};
 
@@ -33,8 +36,8 @@ const MOST_SAMPLES: usize = 10_000;
 /// The longest value of a dimension.
 const LONGEST_DIMENSION: usize = 255;
 
-/// A metric, and the name and value of its second dimension.
-type Key = (&'static str, Option<(&'static str, String)>);
+/// A metric, and the value of its second dimension.
+type Key = (Metric, Option<String>);
 
 /// What stands at the moment of a flush; `None`: nobody knows, and nothing is sent.
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,17 +71,17 @@ struct Figures {
 }
 
 impl Figures {
-    fn count(&mut self, metric: &'static str, dimension: Option<(&'static str, &str)>) {
+    fn count(&mut self, metric: Metric, second: Option<&str>) {
         *self.counts.entry((metric, None)).or_default() += 1.0;
-        if let Some((name, value)) = dimension {
-            let key = (metric, Some((name, dimension_value(value))));
+        if let Some(value) = second {
+            let key = (metric, Some(dimension_value(value)));
             *self.counts.entry(key).or_default() += 1.0;
         }
     }
 
-    fn sample(&mut self, metric: &'static str, dimension: Option<(&'static str, &str)>, seconds: f64) {
-        let second = dimension.map(|(name, value)| (name, dimension_value(value)));
-        let samples = self.samples.entry((metric, second)).or_default();
+    fn sample(&mut self, metric: Metric, second: Option<&str>, seconds: f64) {
+        let samples = self.samples.entry((metric, second.map(dimension_value)));
+        let samples = samples.or_default();
         if seconds.is_finite() && samples.len() < MOST_SAMPLES {
             samples.push(seconds);
         }
@@ -87,8 +90,8 @@ impl Figures {
     fn take_in(&mut self, happening: &Happening) {
         match &happening.event {
             Event::Decided { seconds, .. } => {
-                self.count("AutoscalerInvocations", None);
-                self.sample("ExecutionTime", None, *seconds);
+                self.count(Metric::AutoscalerInvocations, None);
+                self.sample(Metric::ExecutionTime, None, *seconds);
             }
             Event::Operation {
                 ended: true,
@@ -98,19 +101,19 @@ impl Figures {
                 grounds,
                 ..
             } => match (operation_kind.as_str(), *succeeded) {
-                ("launch", true) => self.count("ScaleUpEvents", Some(("Reason", &grounds.asked_by()))),
-                ("remove", true) => self.count("ScaleDownEvents", None),
+                ("launch", true) => self.count(Metric::ScaleUpEvents, Some(&grounds.asked_by())),
+                ("remove", true) => self.count(Metric::ScaleDownEvents, None),
                 (_, true) => {}
                 (_, false) => self.failure(error_type.as_deref()),
             },
-            Event::Joined { seconds, .. } => self.sample("NodeJoinLatency", None, *seconds),
+            Event::Joined { seconds, .. } => self.sample(Metric::NodeJoinLatency, None, *seconds),
             Event::BootStep {
                 step,
                 outcome,
                 seconds,
                 ..
             } if outcome == "done" => {
-                self.sample("NodeJoinLatency", Some(("Step", step)), *seconds);
+                self.sample(Metric::NodeJoinLatency, Some(step), *seconds);
             }
             Event::Trouble { error_type } if happening.severity == Severity::Failure => {
                 self.failure(Some(error_type));
@@ -120,10 +123,7 @@ impl Figures {
     }
 
     fn failure(&mut self, error_type: Option<&str>) {
-        self.count(
-            "ScalingFailures",
-            Some(("ErrorType", error_type.unwrap_or("other"))),
-        );
+        self.count(Metric::ScalingFailures, Some(error_type.unwrap_or("other")));
     }
 
     /// Takes back what could not be sent.
@@ -140,44 +140,36 @@ impl Figures {
     }
 
     fn data(&self, cluster_id: &str, levels: Levels, time: DateTime) -> Vec<MetricDatum> {
-        let datum = |metric: &str, unit: StandardUnit| {
-            MetricDatum::builder()
-                .metric_name(metric)
+        let datum = |metric: Metric, second: Option<&str>| {
+            let datum = MetricDatum::builder()
+                .metric_name(metric.name())
                 .dimensions(dimension("ClusterId", cluster_id))
                 .timestamp(time)
-                .unit(unit)
+                .unit(metric.unit());
+            match metric.second().zip(second) {
+                Some((name, value)) => datum.dimensions(dimension(name, value)),
+                None => datum,
+            }
         };
         let mut data = Vec::new();
-        let keyed = |(metric, second): &Key, unit: StandardUnit| match second {
-            Some((name, value)) => datum(metric, unit).dimensions(dimension(name, value)),
-            None => datum(metric, unit),
-        };
-        for (key, count) in &self.counts {
-            data.push(keyed(key, StandardUnit::Count).value(*count).build());
+        for ((metric, second), count) in &self.counts {
+            data.push(datum(*metric, second.as_deref()).value(*count).build());
         }
-        for (key, samples) in &self.samples {
+        for ((metric, second), samples) in &self.samples {
             data.extend(samples.chunks(MOST_VALUES).map(|values| {
-                keyed(key, StandardUnit::Seconds)
+                datum(*metric, second.as_deref())
                     .set_values(Some(values.to_vec()))
                     .build()
             }));
         }
         let levels = [
-            (
-                "CurrentNodeCount",
-                StandardUnit::Count,
-                levels.nodes.map(f64::from),
-            ),
-            ("ClusterCPUUtilization", StandardUnit::Percent, levels.cpu_percent),
-            (
-                "ClusterMemoryUtilization",
-                StandardUnit::Percent,
-                levels.memory_percent,
-            ),
+            (Metric::CurrentNodeCount, levels.nodes.map(f64::from)),
+            (Metric::ClusterCPUUtilization, levels.cpu_percent),
+            (Metric::ClusterMemoryUtilization, levels.memory_percent),
         ];
-        for (metric, unit, level) in levels {
+        for (metric, level) in levels {
             if let Some(level) = level {
-                data.push(datum(metric, unit).value(level).build());
+                data.push(datum(metric, None).value(level).build());
             }
         }
         data

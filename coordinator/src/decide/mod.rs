@@ -42,7 +42,7 @@ use crate::{
     },
     serve::view::Latest,
     state::{Attributes, SharedStore, StoreError, lease::Leadership},
-    tell::{DecisionLog, Event, Grounds, Happening, Severity, SharedTell},
+    tell::{DecisionLog, ErrorType, Event, Grounds, Happening, Severity, SharedTell},
 };
 
 /// The policy in force with the text it was read from.
@@ -198,7 +198,7 @@ impl Decider {
                     self.say(
                         Severity::Warning,
                         format!("decisions hold: {error}"),
-                        trouble("store"),
+                        trouble(ErrorType::Store),
                     );
                 }
                 self.store_failed = true;
@@ -301,12 +301,12 @@ impl Decider {
                     Severity::Warning,
                     "the forecast has been worse than none for a day and raises no floor until it would have been better"
                         .to_owned(),
-                    trouble("forecast"),
+                    trouble(ErrorType::Forecast),
                 ),
                 Some(Turned::On) => self.say(
                     Severity::Info,
                     "the forecast would have been better than none again and raises the floor".to_owned(),
-                    trouble("forecast"),
+                    trouble(ErrorType::Forecast),
                 ),
                 None => {}
             }
@@ -354,7 +354,7 @@ impl Decider {
                 self.say(
                     Severity::Failure,
                     format!("the planner failed: {error}"),
-                    trouble("planner"),
+                    trouble(ErrorType::Planner),
                 );
                 None
             }
@@ -390,7 +390,7 @@ impl Decider {
                 Ok(operations) => entry.record.operations = operations,
                 Err(error) => {
                     let message = format!("decision {} was not carried out: {error}", entry.record.id);
-                    self.say(Severity::Warning, message, trouble("journal"));
+                    self.say(Severity::Warning, message, trouble(ErrorType::Journal));
                 }
             }
         }
@@ -437,7 +437,7 @@ impl Decider {
             self.say(
                 Severity::Warning,
                 format!("decision {} was not recorded: {error}", record.id),
-                trouble("store"),
+                trouble(ErrorType::Store),
             );
         }
     }
@@ -578,8 +578,8 @@ fn announcement(notice: &Notice) -> String {
     )
 }
 
-fn trouble(error_type: &str) -> Event {
+fn trouble(error_type: ErrorType) -> Event {
     Event::Trouble {
-        error_type: error_type.to_owned(),
+        error_type: error_type.into(),
     }
 }

@@ -33,7 +33,7 @@ use crate::{
     act::fleet::{Fleet, Instance},
     ids::InstanceId,
     state::{SharedStore, lease::Leadership},
-    tell::{Event, Happening, Metrics, Severity, SharedTell},
+    tell::{ErrorType, Event, Happening, Metrics, Severity, SharedTell},
 };
 
 /// More stored readings than any policy asks for.
@@ -503,7 +503,7 @@ impl Sources {
             self.say_once(
                 told,
                 format!("an object cannot be read and is left as it is: {bad}"),
-                "bad_object",
+                ErrorType::BadObject,
                 now,
             );
         }
@@ -521,7 +521,7 @@ impl Sources {
                 if told.len() < MOST_TOLD && told.insert(format!("{instance}/{}", absurd.figure)) {
                     self.say(
                         format!("agent {instance}: {absurd}; the figure is ignored"),
-                        "bad_figure",
+                        ErrorType::BadFigure,
                         now,
                     );
                 }
@@ -529,7 +529,7 @@ impl Sources {
         }
     }
 
-    fn say_once(&self, told: &mut BTreeSet<String>, message: String, error_type: &str, now: Timestamp) {
+    fn say_once(&self, told: &mut BTreeSet<String>, message: String, error_type: ErrorType, now: Timestamp) {
         if told.len() >= MOST_TOLD {
             told.clear();
         }
@@ -538,9 +538,9 @@ impl Sources {
         }
     }
 
-    fn say(&self, message: String, error_type: &str, now: Timestamp) {
+    fn say(&self, message: String, error_type: ErrorType, now: Timestamp) {
         let event = Event::Trouble {
-            error_type: error_type.to_owned(),
+            error_type: error_type.into(),
         };
         self.parts.tell.tell(Happening {
             time: now,

@@ -13,6 +13,7 @@
 
 pub mod decision_log;
 pub mod desk;
+pub mod error_type;
 pub mod gauges;
 pub mod http;
 pub mod hub;
@@ -23,6 +24,7 @@ pub mod post;
 
 pub use decision_log::DecisionLog;
 pub use desk::{Manners, Messenger};
+pub use error_type::ErrorType;
 pub use hub::{Courier, Hub, Sink};
 pub use message::Message;
 pub use metrics::Metrics;

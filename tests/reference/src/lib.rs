@@ -125,16 +125,23 @@ pub fn tables(source: &Source, root: &str, default: &dyn Fn(&str) -> Default) ->
     page
 }
 
-/// The words of an enum and what they mean, as a table.
+/// The words of an enum and what they mean.
+pub fn meanings(source: &Source, name: &str) -> Vec<(String, String)> {
+    let words = source.words(name).into_iter();
+    words
+        .map(|word| {
+            let (word, meaning) = (word.name, word.meaning);
+            assert!(!meaning.is_empty(), "{name}::{word} has no doc comment");
+            (word, meaning)
+        })
+        .collect()
+}
+
+/// The same as a table.
 pub fn words(source: &Source, name: &str, heading: &str) -> String {
     let mut table = format!("| {heading} | means |\n| --- | --- |\n");
-    for word in source.words(name) {
-        assert!(
-            !word.meaning.is_empty(),
-            "{name}::{} has no doc comment",
-            word.name
-        );
-        let _ = writeln!(table, "| `{}` | {} |", word.name, cell(&word.meaning));
+    for (word, meaning) in meanings(source, name) {
+        let _ = writeln!(table, "| `{word}` | {} |", cell(&meaning));
     }
     table
 }

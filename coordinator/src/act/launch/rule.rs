@@ -7,6 +7,7 @@ use crate::{
         operation::{Launch, Phase},
     },
     ids::InstanceId,
+    tell::ErrorType,
 };
 
 /// What is done at a look at an operation.
@@ -33,7 +34,7 @@ pub(super) enum Outcome {
     Refused {
         refused: Vec<RefusedOffering>,
         error: String,
-        error_type: &'static str,
+        error_type: ErrorType,
     },
     /// The phase stays: the next look finds out.
     Open(String),
@@ -86,7 +87,7 @@ pub(super) fn answered(launch: &Launch, outcome: Result<Launched, FleetError>) -
                 return Outcome::Open(error);
             }
             Outcome::Refused {
-                error_type: cause.map_or("launch", |refused| cause_word(refused.cause)),
+                error_type: cause.map_or(ErrorType::Launch, |refused| error_type(refused.cause)),
                 error,
                 refused,
             }
@@ -100,7 +101,7 @@ pub(super) fn answered(launch: &Launch, outcome: Result<Launched, FleetError>) -
                 message: error.clone(),
             }],
             error,
-            error_type: "configuration",
+            error_type: ErrorType::Configuration,
         },
         Err(error @ (FleetError::Throttled(_) | FleetError::Unknown(_))) => Outcome::Open(error.to_string()),
     }
@@ -135,13 +136,13 @@ fn is_throttled(refused: &RefusedOffering) -> bool {
     refused.cause == RefusalCause::Throttled
 }
 
-fn cause_word(cause: RefusalCause) -> &'static str {
+fn error_type(cause: RefusalCause) -> ErrorType {
     match cause {
-        RefusalCause::Capacity => "capacity",
-        RefusalCause::Quota => "quota",
-        RefusalCause::Configuration => "configuration",
-        RefusalCause::Throttled => "throttled",
-        RefusalCause::Other => "launch",
+        RefusalCause::Capacity => ErrorType::Capacity,
+        RefusalCause::Quota => ErrorType::Quota,
+        RefusalCause::Configuration => ErrorType::Configuration,
+        RefusalCause::Throttled => ErrorType::Throttled,
+        RefusalCause::Other => ErrorType::Launch,
     }
 }
 

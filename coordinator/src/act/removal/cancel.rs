@@ -11,6 +11,7 @@ use crate::{
     ids::{Epoch, InstanceId, OperationId},
     serve::admin::OrderError,
     state::{Attributes, StoreError},
+    tell::ErrorType,
 };
 
 impl Executor {
@@ -71,7 +72,7 @@ impl Executor {
             return;
         }
         self.not_due(&operation.id);
-        self.abort(operation, epoch, error, "cancelled").await;
+        self.abort(operation, epoch, error, ErrorType::Cancelled).await;
     }
 
     /// Whether the node takes pods again, and nobody drains it any more.
