@@ -31,7 +31,8 @@ pub(crate) async fn take(nodes: u32) -> anyhow::Result<Vec<Row>> {
     let end = begun + SignedDuration::from_secs(120);
     for machine in &taken {
         site.stack.machines.with(machine, |machine| {
-            anyhow::Ok(machine.imds()?.interrupt("terminate", end))
+            machine.imds()?.interrupt("terminate", end);
+            anyhow::Ok(())
         })??;
     }
     let firsts = wait::until("every pod's first eviction", DEADLINE, || async {

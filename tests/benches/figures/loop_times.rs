@@ -68,7 +68,8 @@ async fn notice(site: &Site, name: &str) -> anyhow::Result<(SignedDuration, Sign
     let begun = Timestamp::now();
     let taken = begun + SignedDuration::from_secs(120);
     site.stack.machines.with(&node, |machine| {
-        anyhow::Ok(machine.imds()?.interrupt("terminate", taken))
+        machine.imds()?.interrupt("terminate", taken);
+        anyhow::Ok(())
     })??;
     let asked = wait::until("the eviction", DEADLINE, || async {
         let all = site.stack.cluster.evictions()?;

@@ -28,7 +28,7 @@ async fn fifty_nodes_interrupted_within_a_minute_are_drained_replaced_and_forgot
     let end = begun + SignedDuration::from_secs(120);
     for node in &taken {
         let interrupt = site.stack.machines.with(node, |machine| {
-            machine.imds().unwrap().interrupt("terminate", end)
+            machine.imds().unwrap().interrupt("terminate", end);
         });
         interrupt.unwrap();
     }
