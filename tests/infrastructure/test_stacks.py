@@ -133,9 +133,9 @@ def test_machines_keep_their_secrets(given):
         assert all(one["Ebs"]["Encrypted"] == "true" for one in machine["BlockDeviceMappings"])
 
 
-# Alarms ask for what the coordinator puts (coordinator/src/aws/cloudwatch.rs).
+# Alarms ask for what the coordinator puts (coordinator/src/aws/cloudwatch/metric.rs).
 def test_alarms_and_dashboard_ask_for_metrics_that_there_are():
-    source = (template.PATH.parents[2] / "coordinator/src/aws/cloudwatch.rs").read_text()
+    source = (template.PATH.parents[2] / "coordinator/src/aws/cloudwatch/metric.rs").read_text()
     made = expected.of_template(DEFAULT)
     asked = {(one["MetricName"], one["Namespace"]) for one in made.values() if one["Type"] == "AWS::CloudWatch::Alarm"}
     for widget in made["Dashboard"]["DashboardBody"]["widgets"]:
