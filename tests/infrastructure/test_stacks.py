@@ -144,4 +144,4 @@ def test_alarms_and_dashboard_ask_for_metrics_that_there_are():
         assert namespace == "SmartScale" and f'"{name}"' in source, name
     failure = made["NodeJoinFailure"]["Dimensions"]
     assert {"Name": "ErrorType", "Value": "join_timeout"} in failure and '"ErrorType"' in source
-    assert '"join_timeout"' in (template.PATH.parents[2] / "coordinator/src/act/launch.rs").read_text()
+    assert '"join_timeout"' in (template.PATH.parents[2] / "coordinator/src/tell/error_type.rs").read_text()
