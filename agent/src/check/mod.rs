@@ -41,7 +41,7 @@ pub async fn report(parts: &Parts) -> Report {
 async fn report_by(parts: &Parts, doors: &dyn Doors) -> Report {
     let config = &parts.config;
     let enrolled = enrol::stored(&*parts.folder);
-    let mut findings = kernel::findings(&config.proc);
+    let mut findings = parts.vitals.proc().map(kernel::findings).unwrap_or_default();
     let (machine, found) = machine::finding(&*parts.machine).await;
     findings.push(found);
     // At once: where much is silent, the times to wait do not add up.

@@ -1,7 +1,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed arrangement fails the test")]
 //! The report of an agent in an embedded world.
 
-use std::{collections::BTreeMap, fs, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
@@ -21,6 +26,7 @@ use crate::{
         EmbeddedVitals, FixedToken, MemoryFolder,
     },
     enrol::Enrolled,
+    health::{Reading, Vitals},
     k3s::server::{JoinServer, Seen},
     machine::Machine,
     secrets::join::JoinToken,
@@ -36,6 +42,28 @@ impl JoinServer for Behind {
         Ok(Seen {
             skew: Some(SignedDuration::from_secs(self.0)),
         })
+    }
+}
+
+/// A machine with a kernel that tells below this folder.
+struct Kernel(EmbeddedVitals, PathBuf);
+
+#[async_trait]
+impl Vitals for Kernel {
+    async fn read(&self) -> Reading {
+        self.0.read().await
+    }
+
+    async fn kubelet_healthy(&self) -> Option<bool> {
+        self.0.kubelet_healthy().await
+    }
+
+    async fn runtime_healthy(&self) -> Option<bool> {
+        self.0.runtime_healthy().await
+    }
+
+    fn proc(&self) -> Option<&Path> {
+        Some(&self.1)
     }
 }
 
@@ -83,9 +111,8 @@ async fn world() -> World {
     .unwrap();
     let text = format!(
         "coordinators = [\"10.0.0.10:7443\", \"10.0.0.11:7443\"]\ntrust_domain = \"smartscale\"\ncluster = \"demo\"\n\
-         ca_fingerprint = \"{}\"\n[health]\nproc = \"{}\"\n",
-        "0f".repeat(32),
-        proc.path().display()
+         ca_fingerprint = \"{}\"\n",
+        "0f".repeat(32)
     );
     let clock: SharedClock = Arc::new(SystemClock);
     let secrets = Arc::new(EmbeddedSecrets::default());
@@ -105,7 +132,7 @@ async fn world() -> World {
         units: Arc::<EmbeddedUnits>::clone(&units),
         files: Arc::new(EmbeddedFiles::default()),
         kubelet: Arc::new(EmbeddedKubelet::new(Arc::clone(&clock))),
-        vitals: Arc::new(EmbeddedVitals::default()),
+        vitals: Arc::new(Kernel(EmbeddedVitals::default(), proc.path().to_owned())),
         server: Arc::new(Behind(0)),
         shutdowns: Arc::new(crate::shutdown::NoShutdowns),
         clock,

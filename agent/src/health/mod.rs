@@ -20,6 +20,8 @@ mod parse;
 pub mod proc;
 pub mod sane;
 
+use std::path::Path;
+
 use async_trait::async_trait;
 
 /// Vital signs. An absent figure is unknown, never zero. Percentages are of the whole, 0 to 100.
@@ -66,4 +68,8 @@ pub trait Vitals: Send + Sync {
     async fn kubelet_healthy(&self) -> Option<bool>;
     /// Whether the container runtime's socket takes a connection; `None` if it could not be asked.
     async fn runtime_healthy(&self) -> Option<bool>;
+    /// Where the kernel tells about the machine (`/proc`); `None` where there is no kernel, as in a simulation.
+    fn proc(&self) -> Option<&Path> {
+        None
+    }
 }

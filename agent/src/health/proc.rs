@@ -239,6 +239,10 @@ impl Vitals for ProcVitals {
         .await;
         Some(matches!(connected, Some(Ok(_))))
     }
+
+    fn proc(&self) -> Option<&Path> {
+        Some(&self.proc)
+    }
 }
 
 #[cfg(test)]
