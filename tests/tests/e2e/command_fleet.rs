@@ -140,18 +140,19 @@ impl Rack {
         }
     }
 
-    /// A workload that needs a node of its own, and the node that it came to run on.
+    /// The node that the workload came to run on.
     async fn runs(&self, name: &str) -> String {
         let pods = self.desk.running(name, 1).await.unwrap();
         node_of(&pods[0]).unwrap().to_owned()
     }
 
+    /// Creates a workload that needs a node of its own.
     async fn wants(&self, name: &str) {
         let big = pod(name).requests("1500m", "64Mi");
         self.desk.create(&deployment(name, 1, big)).await.unwrap();
     }
 
-    /// How many records the program has of machines' lives, ended ones included.
+    /// The lives of machines of which the program has a record, ended ones included.
     fn lives(&self) -> Vec<String> {
         let records: PathBuf = self.desk.folder.path().join("fleet/machines");
         let mut lives: Vec<String> = std::fs::read_dir(records)
@@ -184,15 +185,15 @@ async fn machines_of_a_rack_come_for_pods_that_wait_and_lie_idle_again_without_t
     delete(&rack, "one").await;
     rack.desk.ready_nodes(0).await.unwrap();
     rack.is_idle(box1).await;
-    let etc = rack.machines.home(box1).join("etc/smartscale/enrolment-token");
-    assert!(!etc.exists(), "the secret of its launch is gone");
-    let evicted = rack
+    let secret = rack.machines.home(box1).join("etc/smartscale/enrolment-token");
+    assert!(!secret.exists(), "the secret of its launch is gone");
+    let removal = rack
         .desk
         .operation("the removal", |operation| {
             operation["kind"] == "remove" && operation["ended"] == true
         })
         .await;
-    assert_eq!(evicted.unwrap()["phase"], "done");
+    assert_eq!(removal.unwrap()["phase"], "done");
 
     // Its next life is another machine: another name, another key.
     rack.wants("two").await;

@@ -116,7 +116,7 @@ impl IdleMachines {
         std::fs::remove_file(self.home(address).join("held")).context("release the machine")
     }
 
-    /// Whether its agent or its K3s runs, or is to run.
+    /// Whether neither its agent nor its K3s runs, nor is to run.
     #[must_use]
     pub fn is_idle(&self, address: Ipv4Addr) -> bool {
         let home = self.home(address);
